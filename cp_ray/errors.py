@@ -1,0 +1,72 @@
+"""What can go wrong, as one tree.
+
+    CpRayError                   everything this package raises on purpose
+    ├── ConfigError              an option or a field breaks its rule
+    ├── SurveyError              a survey file cannot be read as one
+    ├── RunFolderError           a run folder is of another version or is damaged
+    ├── TeacherError             the model behind the door cannot be used at all
+    │   ├── TeacherUnreachable   nothing answers at its address
+    │   ├── TeacherDenied        it refuses the key
+    │   └── TeacherUnknownModel  it does not know the model
+    ├── BaseModelError           a base model or its weights cannot be loaded
+    └── PlacementError           a stage asks for more than the cluster has
+
+Each message is one line: the field, its rule, what it got, what to do. The command line prints it and
+exits with status 2. What a model may get wrong (an answer that cannot be parsed, a refusal) is not an
+exception: it is a row with a reason.
+
+No class takes arguments of its own, so that every error survives pickling on its way from a Ray worker.
+"""
+
+__all__ = [
+    "BaseModelError",
+    "ConfigError",
+    "CpRayError",
+    "PlacementError",
+    "RunFolderError",
+    "SurveyError",
+    "TeacherDenied",
+    "TeacherError",
+    "TeacherUnknownModel",
+    "TeacherUnreachable",
+]
+
+
+class CpRayError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigError(CpRayError, ValueError):
+    """An option or a field breaks its rule."""
+
+
+class SurveyError(CpRayError, ValueError):
+    """A survey file cannot be read as one."""
+
+
+class RunFolderError(CpRayError):
+    """A run folder is of another version or is damaged."""
+
+
+class TeacherError(CpRayError):
+    """The model behind the door cannot be used at all."""
+
+
+class TeacherUnreachable(TeacherError):
+    """Nothing answers at the teacher's address."""
+
+
+class TeacherDenied(TeacherError):
+    """The teacher refuses the key."""
+
+
+class TeacherUnknownModel(TeacherError):
+    """The teacher does not know the model."""
+
+
+class BaseModelError(CpRayError):
+    """A base model or its weights cannot be loaded."""
+
+
+class PlacementError(CpRayError):
+    """A stage asks for more than the cluster has."""

@@ -1,0 +1,30 @@
+"""Small things about English text that several stages need."""
+
+import re
+
+__all__ = ["article", "read_list", "read_word", "trim_to_sentence"]
+
+_SENTENCE_END = re.compile(r"[.!?…][\"'”’)]*(?=\s|$)")
+_LIST_LINE = re.compile(r"^\s*(?:\d{1,2}[.):]|[-*•])\s+(\S.*)$")
+
+
+def article(adjective: str) -> str:
+    """`an Arab`, `a German`."""
+    return f"{'an' if adjective[:1].lower() in 'aeiou' else 'a'} {adjective}"
+
+
+def trim_to_sentence(text: str) -> str:
+    """`text` up to its last whole sentence; all of it where no sentence ends."""
+    ends = [m.end() for m in _SENTENCE_END.finditer(text)]
+    return (text[: ends[-1]] if ends else text).strip()
+
+
+def read_list(text: str) -> list[str]:
+    """The entries of a numbered or bulleted list; other lines are no entries."""
+    return [m.group(1).strip() for line in text.splitlines() if (m := _LIST_LINE.match(line))]
+
+
+def read_word(text: str, words: tuple[str, ...]) -> str | None:
+    """The one of `words` that `text` consists of, apart from case, quotes and punctuation; None if it is another."""
+    said = text.strip().strip("\"'“”‘’*.!:`").strip().lower()
+    return said if said in words else None
