@@ -1,0 +1,1 @@
+"""How well a model understands a culture: one file per evaluation, and the report."""

@@ -1,0 +1,77 @@
+"""Ask every culture model the same question through the served endpoint, as an application would."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cp_ray.evals.distances import emd
+from cp_ray.records import Prediction, Seed
+from cp_ray.survey.asking import ask, persona
+
+if TYPE_CHECKING:
+    import openai
+
+    from cp_ray.pipeline import Folder
+
+__all__ = ["AskConfig", "ask_served_models", "most_telling"]
+
+
+@dataclass(frozen=True)
+class AskConfig:
+    """How the models are asked."""
+
+    base_model: str
+    max_tokens: int = 24
+
+
+def ask_served_models(
+    seeds: Sequence[Seed], config: AskConfig, adapters: "Mapping[str, Folder]"
+) -> list[Prediction]:
+    """Serve the adapters, ask each through the `openai` client, stop serving.
+
+    The question is the held-out one on which the cultures' people differ most.
+    """
+    import openai
+
+    from cp_ray.serving.app import ServeSpec, serving
+
+    seed = most_telling(seeds)
+    spec = ServeSpec.of_cultures(config.base_model, adapters)
+    with serving(spec, name="cultures", route_prefix="/cultures") as url:
+        client = openai.OpenAI(base_url=url, api_key="none")
+        return [
+            _answer(client, culture, seed, config) for culture in adapters
+        ]
+
+
+def most_telling(seeds: Sequence[Seed]) -> Seed:
+    """The held-out question whose real answers differ most between cultures; the first one if there is one culture."""
+    by_question: dict[str, list[Seed]] = defaultdict(list)
+    for seed in seeds:
+        if seed.split == "heldout":
+            by_question[seed.question_id].append(seed)
+
+    def spread(same: Sequence[Seed]) -> float:
+        return max((emd(a.distribution, b.distribution) for a, b in itertools.combinations(same, 2)), default=0.0)
+
+    return max(by_question.values(), key=spread)[0]
+
+
+def _answer(client: "openai.OpenAI", culture: str, seed: Seed, config: AskConfig) -> Prediction:
+    user = ask(culture, seed.question, seed.options, reverse=False)[-1]
+    reply = client.chat.completions.create(
+        model=culture,
+        messages=[{"role": "system", "content": persona(culture)}, {"role": "user", "content": user.content}],
+        temperature=0,
+        max_tokens=config.max_tokens,
+    )
+    return Prediction(
+        id=f"{culture}/{seed.question_id}/chat",
+        model=culture,
+        culture=culture,
+        task="chat",
+        item=seed.question,
+        output=(reply.choices[0].message.content or "").strip(),
+    )

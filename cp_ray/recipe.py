@@ -1,0 +1,134 @@
+"""Recipes: a file in jobs/ with one function that composes steps, whose keyword arguments are the command line."""
+
+import argparse
+import dataclasses
+import difflib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn, get_type_hints
+
+from cp_ray.cultures import parse_cultures
+from cp_ray.errors import ConfigError
+from cp_ray.pipeline import Step
+
+__all__ = ["Options", "Parser", "Recipe", "load_recipe", "parse_recipe"]
+
+Recipe = Callable[..., list[Step]]
+"""`(options: Options, *, <own options with defaults>) -> list[Step]`"""
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every recipe takes."""
+
+    root: str = _option("runs/demo", "run folder: a path or a pyarrow filesystem URI (s3://bucket/run)")
+    cultures: str = _option("arabic,german", "culture ids with commas between, or `all`")
+    until: str | None = _option(None, "stop after this step")
+    survey: str | None = _option(None, "CSV of answer counts (country,question,code,respondents); default: WVS-7's")
+    teacher_url: str | None = _option(
+        None, "OpenAI-compatible server, up to /v1, its key in OPENAI_API_KEY; default: the embedded model's own server"
+    )
+    teacher_model: str = _option("smollm2", "the teacher's name at that server")
+    rpm: int | None = _option(None, "the teacher's limit in requests a minute, over all workers")
+    tpm: int | None = _option(None, "the teacher's limit in tokens a minute, over all workers")
+    base_model: str = _option("smollm2", "model to train: smollm2 (embedded), a Hugging Face id, or a folder")
+    seed: int = _option(0, "of everything that is drawn")
+
+    def __post_init__(self) -> None:
+        parse_cultures(self.cultures)
+        for name in ("rpm", "tpm"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}: must be at least 1, got {value}")
+        if self.teacher_url is not None and not self.teacher_url.startswith(("http://", "https://")):
+            raise ConfigError(f"teacher-url: must begin with http:// or https://, got {self.teacher_url!r}")
+        if self.teacher_url is None and self.teacher_model != "smollm2":
+            raise ConfigError(
+                f"teacher-model: {self.teacher_model!r} needs a server; give --teacher-url, or leave both out"
+            )
+        if self.seed < 0:
+            raise ConfigError(f"seed: must not be negative, got {self.seed}")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and exit with status 2."""
+        unknown = re.match(r"unrecognized arguments: (--?[\w-]+)", message)
+        if unknown:
+            known = [o for action in self._actions for o in action.option_strings]
+            near = difflib.get_close_matches(unknown.group(1), known, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            message = f"unknown option {unknown.group(1)}; {hint}--help lists all"
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def load_recipe(path: str) -> Recipe:
+    """The recipe of a file: the function that bears the file's name.
+
+    Raises:
+        ConfigError: there is no such file, or no such function in it.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"recipe: there is no file {path!r}; give one, such as jobs/demo.py")
+    spec = importlib.util.spec_from_file_location(f"jobs.{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"recipe: {path!r} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    recipe = getattr(module, file.stem, None)
+    if not callable(recipe):
+        raise ConfigError(f"recipe: {path!r} has no function called {file.stem!r}")
+    return recipe  # type: ignore[no-any-return]
+
+
+def parse_recipe(recipe: Recipe, arguments: Sequence[str], prog: str) -> tuple[Options, list[Step]]:
+    """Options and steps from a command line. A wrong one ends the process with one line and status 2."""
+    parser = Parser(prog=prog, description=_summary(recipe), allow_abbrev=False)
+    hints = get_type_hints(Options)
+    for f in dataclasses.fields(Options):
+        _add(parser, f.name, hints[f.name], f.default, f.metadata["help"])
+    own, docs = _own_options(recipe), _argument_docs(recipe)
+    for name, parameter in own.items():
+        _add(parser, name, get_type_hints(recipe)[name], parameter.default, docs.get(name, ""))
+    given = vars(parser.parse_args(arguments))
+    options = Options(**{f.name: given[f.name] for f in dataclasses.fields(Options)})
+    return options, recipe(options, **{name: given[name] for name in own})
+
+
+def _own_options(recipe: Recipe) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(recipe).parameters
+    return {n: p for n, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _add(parser: argparse.ArgumentParser, name: str, hint: Any, default: Any, help: str) -> None:
+    kind = next((k for k in (int, float, str) if hint in (k, k | None)), None)
+    if kind is None:
+        raise TypeError(f"the option {name!r} must be int, float or str (or None), got {hint}")
+    shown = "" if default is None else f" (default: {default})"
+    parser.add_argument(
+        f"--{name.replace('_', '-')}", type=kind, default=default, metavar=kind.__name__.upper(),
+        help=(help + shown).replace("%", "%%"),
+    )  # fmt: skip
+
+
+def _summary(recipe: Recipe) -> str:
+    return (inspect.getdoc(recipe) or "").split("\n\n")[0]
+
+
+def _argument_docs(recipe: Recipe) -> dict[str, str]:
+    """The lines of the docstring's section `Args`."""
+    _, _, section = (inspect.getdoc(recipe) or "").partition("Args:\n")
+    return dict(re.findall(r"^\s+(\w+): (.+)$", section.split("\n\n")[0], flags=re.MULTILINE))

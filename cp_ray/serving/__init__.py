@@ -1,0 +1,1 @@
+"""All culture models behind one endpoint: engine, api (OpenAI's), app (Ray Serve)."""
