@@ -146,7 +146,7 @@ class TrainPoint:
     culture: str
     step: int
     loss: float
-    """Mean over the assistant's tokens of the step's batch, in nats."""
+    """Negative log-likelihood of an answer, in nats: the mean over the step's batch."""
     learning_rate: float
     tokens: int
     """Tokens seen so far, prompts included."""

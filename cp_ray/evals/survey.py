@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BASE", "UNIFORM", "PredictConfig", "ScoreConfig", "predict", "score"]
 
+_BATCH = 8
+"""Seeds that are scored together, each by every model."""
+
 BASE = "base"
 UNIFORM = "uniform"
 
@@ -55,17 +58,16 @@ def predict(
     """What the base and each adapter answer to each seed, as `Prediction` rows; `workers` actors of one CPU each."""
     import ray.data
 
-    models = [BASE, *adapters]
-    lines = [{"model": m, **line} for line in to_table(seeds, Seed).to_pylist() for m in models]
     # Neighbours of like length waste little padding.
-    lines.sort(key=lambda line: (len(line["question"]), len(line["options"]), line["id"]))
-    table = pa.Table.from_pylist(lines, schema=schema(Seed).append(pa.field("model", pa.string())))
-    return ray.data.from_arrow(table).map_batches(
+    rows = sorted(seeds, key=lambda seed: (len(seed.options), len(seed.question), seed.id))
+    # Blocks of a batch each, so that there is work for every actor.
+    blocks = [to_table(rows[k : k + _BATCH], Seed) for k in range(0, len(rows), _BATCH)]
+    return ray.data.from_arrow(blocks).map_batches(
         _Asker,
         fn_constructor_args=(config.base_model, dict(adapters), progress),
         batch_format="pyarrow",
-        batch_size=8,
-        concurrency=workers,
+        batch_size=_BATCH,
+        compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=1,
     )
 
@@ -98,28 +100,32 @@ class _Asker:
     def __init__(self, base: str, adapters: "Mapping[str, Folder]", progress: Any) -> None:
         import torch
 
-        from cp_ray.serving.scorer import Scorer
+        from cp_ray.evals.scorer import Scorer
 
         torch.set_num_threads(1)
         self.scorer = Scorer(base, adapters)
+        self.models = (None, *adapters)
         self.progress = progress
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        models = table["model"].to_pylist()
-        seeds = from_table(table.drop_columns(["model"]), Seed)
-        both = [
-            self.scorer.option_shares(
-                [(m, ask(s.culture, s.question, s.options, reverse=r), s.options) for m, s in zip(models, seeds, strict=True)]
-            )
-            for r in (False, True)
+        seeds = from_table(table, Seed)
+        forward, backward = (self._shares(seeds, reverse=reverse) for reverse in (False, True))
+        rows = [
+            _prediction(model or BASE, seed, tuple((a + b) / 2 for a, b in zip(one, other, strict=True)))
+            for seed, ones, others in zip(seeds, forward, backward, strict=True)
+            for model, one, other in zip(self.models, ones, others, strict=True)
         ]
-        rows = []
-        for model, seed, forward, backward in zip(models, seeds, *both, strict=True):
-            shares = tuple((a + b) / 2 for a, b in zip(forward, backward, strict=True))
-            rows.append(_prediction(model, seed, shares))
         if self.progress is not None:
             self.progress.add(done=len(rows))
         return to_table(rows, Prediction)
+
+    def _shares(self, seeds: Sequence[Seed], *, reverse: bool) -> list[list[tuple[float, ...]]]:
+        """For each seed and each model, the probabilities of the options in the order of the scale."""
+        from cp_ray.evals.scorer import Asked
+
+        return self.scorer.option_shares(
+            [Asked(ask(s.culture, s.question, s.options, reverse=reverse), s.options, self.models) for s in seeds]
+        )
 
 
 def _prediction(model: str, seed: Seed, shares: tuple[float, ...]) -> Prediction:

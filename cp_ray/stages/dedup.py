@@ -35,8 +35,14 @@ class DedupConfig:
 
 def dedup(opinions: "Dataset", config: DedupConfig) -> "Dataset":
     """All opinions; those in excess of `per_seed` clusters a seed are rejected as redundant."""
+    import ray.data
+
     embedded = opinions.map_batches(
-        _Embed, fn_constructor_args=(config.embedder,), batch_format="pyarrow", batch_size=256, concurrency=1
+        _Embed,
+        fn_constructor_args=(config.embedder,),
+        batch_format="pyarrow",
+        batch_size=256,
+        compute=ray.data.ActorPoolStrategy(size=1),
     )
 
     def keep_medoids(group: Any) -> Any:

@@ -1,0 +1,224 @@
+"""The command line.
+
+    cp-ray run jobs/demo.py --cultures arabic,german     do a recipe's steps; what is done is skipped
+    cp-ray show jobs/demo.py                              its steps, what is done, the funnel
+    cp-ray peek dialogue -n 2 --root runs/demo            rows of a step as text
+    cp-ray serve runs/demo --port 8000                    serve a run's culture models
+
+Whatever a user can get wrong ends with one line on stderr and status 2.
+"""
+
+import os
+import signal
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from cp_ray.cluster import connected
+from cp_ray.errors import ConfigError, CpRayError
+from cp_ray.pipeline import Folder, Manifest, Run, Step, execute, select
+from cp_ray.recipe import Options, Parser, Recipe, load_recipe, parse_recipe
+
+__all__ = ["main", "run_recipe"]
+
+_USAGE = """\
+usage: cp-ray run RECIPE [options]     do a recipe's steps; what is done is skipped
+       cp-ray show RECIPE [options]    its steps, what is done, the funnel
+       cp-ray peek STEP [-n N]         rows of a step as text
+       cp-ray serve RUN [--port P]     serve a run's culture models
+Each has --help."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; the process ends with its status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(_guarded(_command, arguments))
+
+
+def run_recipe(recipe: Recipe) -> None:
+    """Run one recipe with the process's arguments: the last lines of a file in jobs/."""
+    sys.exit(_guarded(lambda arguments: _run(recipe, arguments, f"{recipe.__name__}.py"), sys.argv[1:]))
+
+
+def _guarded(command: Any, arguments: list[str]) -> int:
+    """The status to end with: 2 after an error that is the user's to mend, told in one line."""
+    from cp_ray.rollout import cause_of
+
+    try:
+        command(arguments)
+    except KeyboardInterrupt:
+        print("cp-ray: stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+    except CpRayError as error:
+        return _told(error)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        # Ray wraps what a worker raised; ours stays ours.
+        cause = cause_of(error)
+        if cause is None:
+            raise
+        return _told(cause)
+    return 0
+
+
+def _told(error: CpRayError) -> int:
+    print(f"cp-ray: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+
+
+def _command(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_USAGE)
+        return
+    command, rest = arguments[0], arguments[1:]
+    if command in ("run", "show"):
+        if not rest or rest[0].startswith("-"):
+            raise ConfigError(f"recipe: {command} needs a file first, such as jobs/demo.py")
+        recipe = load_recipe(rest[0])
+        (_run if command == "run" else _show)(recipe, rest[1:], f"cp-ray {command} {rest[0]}")
+    elif command == "peek":
+        _peek(rest)
+    elif command == "serve":
+        _serve(rest)
+    else:
+        raise ConfigError(f"command: there is no {command!r}; there are run, show, peek and serve")
+
+
+def _run(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
+    options, steps = parse_recipe(recipe, arguments, prog)
+    chosen = select(steps, options.until)
+    run = Run(options.root)
+    console = _Console(len(chosen))
+    if all(run.manifest(step) for step in chosen):
+        execute(run, chosen, on_start=console.start, on_done=console.done)
+    else:
+        with connected():
+            execute(run, chosen, on_start=console.start, on_done=console.done)
+    summary = run.folder(chosen[-1]).read_text("summary.txt")
+    if summary:
+        print(f"\n{summary}")
+    for name in chosen[-1].publish:
+        print(f"{options.root}/{name}")
+
+
+class _Console:
+    """Says what happens, a line a step."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.number, self.began = steps, 0, time.monotonic()
+
+    def start(self, step: Step) -> None:
+        print(f"[{self.number + 1}/{self.steps}] {step.name} …", file=sys.stderr, flush=True)
+
+    def done(self, step: Step, manifest: Manifest, *, skipped: bool) -> None:
+        self.number += 1
+        how = "done before" if skipped else f"{manifest.seconds:.1f} s"
+        total = "" if skipped else f", {time.monotonic() - self.began:.0f} s in all"
+        print(f"[{self.number}/{self.steps}] {_line(step, manifest)}  {how}{total}", file=sys.stderr, flush=True)
+
+
+def _line(step: Step, manifest: Manifest) -> str:
+    if step.rows is None:
+        return f"{step.name:<16}"
+    rejects = ", ".join(f"{n} {reason}" for reason, n in manifest.rejects.items())
+    return f"{step.name:<16} {manifest.rows:>7} rows{f'; set aside: {rejects}' if rejects else ''}"
+
+
+def _show(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
+    from cp_ray.llm.ledger import summary
+
+    options, steps = parse_recipe(recipe, arguments, prog)
+    run = Run(options.root)
+    paid = {t.step: t for t in summary(options.root)}
+    for step in select(steps, options.until):
+        manifest = run.manifest(step)
+        if manifest is None:
+            print(f"todo  {step.name}")
+            continue
+        calls = paid.get(step.name)
+        cost = f"; {calls.calls} calls, {calls.prompt_tokens + calls.completion_tokens} tokens paid" if calls else ""
+        print(f"done  {_line(step, manifest)}  {manifest.seconds:.1f} s{cost}")
+
+
+def _peek(arguments: Sequence[str]) -> None:
+    parser = Parser(prog="cp-ray peek", description="Rows of a step as text.", allow_abbrev=False)
+    parser.add_argument("step", help="its name, such as dialogue")
+    parser.add_argument("-n", type=int, default=3, help="rows (default: 3)")
+    parser.add_argument("--root", default=Options.root, help=f"run folder (default: {Options.root})")
+    given = parser.parse_args(arguments)
+    if given.n < 1:
+        raise ConfigError(f"n: must be at least 1, got {given.n}")
+    folder = _latest(Run(given.root), given.step)
+    table = (folder / "log" if given.step.startswith("train.") else folder).table()
+    for number, row in enumerate(table.slice(0, given.n).to_pylist()):
+        print(f"{'─' * 8} {number + 1} of {table.num_rows}")
+        _print_fields(row, 0)
+
+
+def _latest(run: Run, name: str) -> Folder:
+    """The folder of the step that was finished last under this name."""
+    done = {}
+    for folder in run.done():
+        manifest = folder.manifest()
+        if manifest is not None:
+            done[manifest.name] = folder
+    if name not in done:
+        raise ConfigError(f"step: {name!r} is not done in this run; done: {', '.join(done) or 'nothing'}")
+    return done[name]
+
+
+def _print_fields(row: dict[str, Any], depth: int) -> None:
+    pad = "  " * depth
+    for key, value in row.items():
+        if isinstance(value, dict):
+            print(f"{pad}{key}:")
+            _print_fields(value, depth + 1)
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for k, item in enumerate(value):
+                print(f"{pad}{key}[{k}]:")
+                _print_fields(item, depth + 1)
+        elif value is not None:
+            shown = ", ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in value) \
+                if isinstance(value, list) else str(value)  # fmt: skip
+            print(textwrap.fill(shown, 110, initial_indent=f"{pad}{key}: ", subsequent_indent=f"{pad}    "))
+
+
+def _serve(arguments: Sequence[str]) -> None:
+    parser = Parser(prog="cp-ray serve", description="Serve a run's culture models.", allow_abbrev=False)
+    parser.add_argument("run", help="run folder, such as runs/demo")
+    parser.add_argument("--port", type=int, default=8000, help="on 127.0.0.1 (default: 8000)")
+    given = parser.parse_args(arguments)
+    if not 0 < given.port < 65536:
+        raise ConfigError(f"port: must be between 1 and 65535, got {given.port}")
+    spec = _trained(Run(given.run), given.run)
+    from cp_ray.serving.app import serving
+
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    with connected(), serving(spec, name="cultures", route_prefix="/", port=given.port) as url:
+        print(f"{url}  models: {', '.join(m.id for m in spec.models)}  (Ctrl-C stops)", flush=True)
+        stop.wait()
+
+
+def _trained(run: Run, root: str) -> Any:
+    """What to serve: the adapters of the run's last finished trainings."""
+    from cp_ray.serving.app import ServeSpec
+
+    adapters, base = {}, None
+    for folder in run.done():
+        manifest = folder.manifest()
+        if manifest is not None and manifest.name.startswith("train."):
+            adapters[str(manifest.config["culture"])] = folder / "adapter"
+            base = str(manifest.config["base_model"])
+    if base is None:
+        raise ConfigError(f"run: {root!r} has no trained adapter; run a recipe up to its step train first")
+    return ServeSpec.of_cultures(base, adapters)
+
+
+if __name__ == "__main__":
+    main()

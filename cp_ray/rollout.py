@@ -1,0 +1,124 @@
+"""rollout: an async stage over a Ray Dataset, many records at once in each worker.
+
+Workers wait on the network, so one of them holds many records under way, and takes a quarter of a CPU. What a worker
+has paid for is in the ledger: when it dies, its records are done again from there.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import pyarrow as pa
+
+from cp_ray.errors import CpRayError
+from cp_ray.llm.call import Generate
+from cp_ray.llm.door import Door
+from cp_ray.progress import Progress
+from cp_ray.records import from_table, to_table
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+__all__ = ["Stage", "cause_of", "rollout"]
+
+In = TypeVar("In", contravariant=True)
+Out = TypeVar("Out", covariant=True)
+Config = TypeVar("Config", contravariant=True)
+
+
+class Stage(Protocol[In, Config, Out]):
+    """`async (record, generate, config) -> list[record]`; may call `generate` as often as it likes."""
+
+    async def __call__(self, record: In, generate: Generate, config: Config, /) -> "list[Out]":
+        """What becomes of one record."""
+        ...
+
+
+def rollout(
+    dataset: "Dataset",
+    stage: Stage[Any, Any, Any],
+    config: Any,
+    door: Door,
+    *,
+    rows_in: type,
+    rows_out: type,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> "Dataset":
+    """The stage's results for every record, in any order.
+
+    Args:
+        dataset: rows of `rows_in`.
+        stage: run on each record.
+        config: its third argument.
+        door: the model it talks to.
+        rows_in: row type of `dataset`.
+        rows_out: row type of the result.
+        workers: actors; each has `door.in_flight` records under way.
+        progress: told of every record that is finished.
+    """
+    import ray.data
+
+    return dataset.map_batches(
+        _Worker,
+        fn_constructor_args=(stage, config, door, rows_in, rows_out, progress),
+        batch_format="pyarrow",
+        # Ray runs up to four batches of a block at once; a batch that is large beside `in_flight` keeps it full.
+        batch_size=4 * door.in_flight,
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_cpus=0.25,
+    )
+
+
+def cause_of(error: BaseException) -> CpRayError | None:
+    """Our own error inside of what Ray raised for it, if there is one."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        if isinstance(one, CpRayError):
+            return one
+        seen.add(id(one))
+        waiting += [getattr(one, "cause", None), one.__cause__, one.__context__]
+        waiting += list(getattr(one, "worker_failures", {}).values())
+    return None
+
+
+class _Worker:
+    """In a Ray Data actor: the open door, and records under way."""
+
+    def __init__(
+        self,
+        stage: Stage[Any, Any, Any],
+        config: Any,
+        door: Door,
+        rows_in: type,
+        rows_out: type,
+        progress: Progress | None,
+    ) -> None:
+        self.stage, self.config, self.door, self.progress = stage, config, door, progress
+        self.rows_in, self.rows_out = rows_in, rows_out
+        self.slots = asyncio.Semaphore(door.in_flight)
+        self.generate: Any = None
+
+    async def __call__(self, table: pa.Table) -> AsyncIterator[pa.Table]:
+        if self.generate is None:  # here, because connections belong to the loop that runs this
+            self.generate = self.door.open(self.progress)
+        tasks = [asyncio.create_task(self._one(record)) for record in from_table(table, self.rows_in)]
+        try:
+            for finished in asyncio.as_completed(tasks):
+                yield to_table(await finished, self.rows_out)
+        finally:
+            for task in tasks:
+                task.cancel()
+            if self.progress is not None:
+                self.progress.flush()
+
+    async def _one(self, record: Any) -> list[Any]:
+        async with self.slots:
+            rows = await self.stage(record, self.generate, self.config)
+        if self.progress is not None:
+            self.progress.add(done=1)
+        return rows

@@ -1,0 +1,59 @@
+"""The main job, small: survey answers in, culture models and a report out.
+
+    cp-ray run jobs/demo.py
+    cp-ray run jobs/demo.py --cultures korean,greek --root runs/east
+    cp-ray run jobs/demo.py --teacher-url https://api.openai.com/v1 --teacher-model gpt-4o-mini --rpm 500
+    ray job submit --working-dir . -- python jobs/demo.py --root /shared/runs/demo
+"""
+
+from cp_ray import steps
+from cp_ray.cli import run_recipe
+from cp_ray.cultures import parse_cultures
+from cp_ray.evals.ask import AskConfig
+from cp_ray.evals.survey import ScoreConfig
+from cp_ray.pipeline import Step
+from cp_ray.recipe import Options
+from cp_ray.stages.dedup import DedupConfig
+from cp_ray.stages.dialogue import DialogueConfig
+from cp_ray.stages.examples import ExamplesConfig
+from cp_ray.stages.extract import ExtractConfig
+from cp_ray.stages.verify import VerifyConfig
+from cp_ray.training.config import Placement, TrainConfig
+
+
+def demo(
+    options: Options, *, dialogues: int = 4, rounds: int = 2, answers: int = 32, passes: int = 10, workers: int = 2
+) -> list[Step]:
+    """Survey answers in, culture models and a report out.
+
+    Args:
+        dialogues: training seeds of each culture to hold a dialogue about
+        rounds: of each dialogue, two utterances each
+        answers: survey answers drawn for each training seed
+        passes: over the training rows
+        workers: CPU workers of training and evaluation
+    """
+    model, seed = options.teacher_model, options.seed
+    teacher = steps.teacher(options)
+
+    seeds = steps.seeds(options)
+    dialogue = steps.dialogue(
+        seeds, teacher, DialogueConfig(model, per_culture=dialogues, rounds=rounds, max_tokens=64, seed=seed)
+    )
+    extract = steps.extract(dialogue, teacher, ExtractConfig(model, seed=seed))
+    verify = steps.verify(extract, teacher, VerifyConfig(model, seed=seed))
+    dedup = steps.dedup(verify, DedupConfig(per_seed=4, seed=seed))
+    examples = steps.examples(seeds, dedup, ExamplesConfig(answers=answers, seed=seed))
+    trained = [
+        steps.train(examples, TrainConfig(options.base_model, culture, passes=passes, seed=seed), Placement(workers))
+        for culture in parse_cultures(options.cultures)
+    ]
+    predict = steps.predict(seeds, trained, options.base_model, workers=workers)
+    evaluate = steps.evaluate(seeds, predict, ScoreConfig(seed=seed))
+    served = steps.answers(seeds, trained, AskConfig(options.base_model))
+    made = [seeds, dialogue, extract, verify, dedup, examples, *trained, predict, evaluate, served]
+    return [*made, steps.report(made, options.root)]
+
+
+if __name__ == "__main__":
+    run_recipe(demo)

@@ -1,0 +1,81 @@
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import yaml
+
+from cp_ray.errors import BaseModelError, ConfigError
+from cp_ray.serving.app import ServeSpec, app, serving
+from cp_ray.serving.chat import ModelSpec
+from tests.serving.tiny import make_adapter, make_base
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_culture_models_are_served_behind_one_endpoint_and_two_applications_live_at_once(
+    embedded_base: Path, tmp_path: Path
+) -> None:
+    adapter = make_adapter(embedded_base, tmp_path / "german", 1, std=0.1)
+    tiny = ServeSpec(str(make_base(tmp_path / "tiny")), (ModelSpec("tiny"),))
+    spec = ServeSpec("smollm2", (ModelSpec("base"), ModelSpec("german", adapter.as_uri(), "german", "German")))
+    with serving(spec, name="cultures", route_prefix="/cultures") as url:
+        with serving(tiny, name="tiny", route_prefix="/tiny", max_wave=4) as other:
+            assert url.endswith("/cultures/v1")
+            assert other == url.replace("cultures", "tiny")
+            assert [m.id for m in openai.OpenAI(base_url=other, api_key="none").models.list()] == ["tiny"]
+        texts = asyncio.run(ask_all(url, ["base", "german", "base", "german"]))
+        assert "Paris" in texts[0]
+        assert texts[0] == texts[2]
+        assert texts[1] == texts[3] != texts[0]
+        with pytest.raises(openai.NotFoundError, match="known: base, german"):
+            asyncio.run(ask_all(url, ["klingon"]))
+    with pytest.raises(openai.NotFoundError):
+        asyncio.run(ask_all(url, ["base"]))
+
+
+async def ask_all(url: str, models: list[str]) -> list[str]:
+    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        calls = [
+            client.chat.completions.create(
+                model=model,
+                messages=[{"role": "user", "content": "What is the capital of France?"}],
+                temperature=0,
+                max_tokens=10,
+            )
+            for model in models
+        ]
+        return [c.choices[0].message.content or "" for c in await asyncio.gather(*calls)]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_an_adapter_that_is_not_there_gives_one_clear_line(tmp_path: Path) -> None:
+    spec = ServeSpec(str(make_base(tmp_path / "tiny")), (ModelSpec("german", str(tmp_path / "nowhere")),))
+    with (
+        pytest.raises(BaseModelError, match=r"adapter 'german': cannot read .*nowhere"),
+        serving(spec, name="bad", route_prefix="/bad"),
+    ):
+        pass
+
+
+def test_the_config_file_in_the_repository_builds_an_application() -> None:
+    path = Path(__file__).parents[2] / "serve" / "local.yaml"
+    config: Any = yaml.safe_load(path.read_text())["applications"][0]
+    assert config["import_path"] == "cp_ray.serving.app:app"
+    assert app(config["args"]) is not None
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"base": "smollm2", "models": []}, "at least one"),
+        ({"base": "smollm2", "models": [{"id": "a"}, {"id": "a"}]}, "'a' stands twice"),
+        ({"base": "smollm2", "models": [{"id": ""}]}, "needs an id"),
+        ({"base": "smollm2", "models": [{"id": "a", "colour": "red"}]}, "colour"),
+        ({"models": [{"id": "a"}]}, "base"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "gpu": 1}, "unknown field 'gpu'"),
+    ],
+)
+def test_a_wrong_config_file_gives_one_clear_line(args: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        app(args)

@@ -1,0 +1,72 @@
+import torch
+
+from cp_ray.serving.prefix import PrefixCache, RowState, stack, unstack
+
+
+def state(tokens: int, seed: int = 0) -> RowState:
+    generator = torch.Generator().manual_seed(seed)
+    return RowState(tuple((torch.rand(2, tokens, 3, generator=generator),) * 2 for _ in range(2)))
+
+
+def same(a: RowState, b: RowState) -> bool:
+    return all(torch.equal(x, y) for p, q in zip(a.layers, b.layers, strict=True) for x, y in zip(p, q, strict=True))
+
+
+def test_stacked_rows_come_out_as_they_went_in() -> None:
+    rows = [state(4, 1), state(1, 2), None, state(7, 3)]
+    cache, mask = stack(rows)
+    assert mask.sum(1).tolist() == [4, 1, 0, 7]
+    for i, row in enumerate(rows):
+        out = unstack(cache, mask, i)
+        assert out.tokens == (row.tokens if row else 0)
+        assert row is None or same(out, row)
+
+
+def test_nothing_known_stacks_to_an_empty_cache() -> None:
+    cache, mask = stack([None, None])
+    assert cache.get_seq_length() == 0
+    assert mask.shape == (2, 0)
+
+
+def test_the_longest_shared_beginning_is_found() -> None:
+    kept = PrefixCache(10**6)
+    kept.put("german", [1, 2, 3], state(3, 1))
+    kept.put("german", [1, 2, 9, 9], state(4, 2))
+    found = kept.find("german", [1, 2, 9, 5, 5])
+    assert found is not None
+    assert same(found, state(4, 2).first(3))
+
+
+def test_one_token_is_always_left_to_compute() -> None:
+    kept = PrefixCache(10**6)
+    kept.put("german", [1, 2, 3], state(3))
+    found = kept.find("german", [1, 2, 3])
+    assert found is not None
+    assert found.tokens == 2
+    assert kept.find("german", [1]) is None
+
+
+def test_another_model_s_state_is_never_used() -> None:
+    kept = PrefixCache(10**6)
+    kept.put("german", [1, 2, 3], state(3))
+    assert kept.find("arabic", [1, 2, 3, 4]) is None
+    assert kept.find("german", [2, 3]) is None
+
+
+def test_the_states_used_longest_ago_go_first() -> None:
+    kept = PrefixCache(2 * state(3).nbytes)
+    kept.put("m", [1, 1, 1], state(3))
+    kept.put("m", [2, 2, 2], state(3))
+    assert kept.find("m", [1, 1, 1, 1]) is not None
+    kept.put("m", [3, 3, 3], state(3))
+    assert kept.find("m", [2, 2, 2, 2]) is None
+    assert kept.find("m", [1, 1, 1, 1]) is not None
+
+
+def test_a_longer_state_takes_the_place_of_its_own_beginning() -> None:
+    kept = PrefixCache(state(6).nbytes)
+    kept.put("m", [1, 2, 3], state(3))
+    kept.put("m", [1, 2, 3, 4, 5, 6], state(6))
+    found = kept.find("m", [1, 2, 3, 4, 5, 6, 7])
+    assert found is not None
+    assert found.tokens == 6

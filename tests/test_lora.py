@@ -1,0 +1,172 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cp_ray.errors import BaseModelError
+from cp_ray.lora import StackedLora
+
+
+def tiny_base() -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    model: Any = LlamaForCausalLM(config)
+    return model.eval()
+
+
+def make_adapter(folder: Path, seed: int, **changes: Any) -> Path:
+    """A PEFT folder whose two matrices are both random, so that it does change the base."""
+    from peft import LoraConfig, get_peft_model
+
+    options: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"]} | changes
+    model: Any = get_peft_model(tiny_base(), LoraConfig(**options))
+    torch.manual_seed(seed)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("adapters")
+    return {
+        "a": make_adapter(root / "a", 1),
+        "b": make_adapter(root / "b", 2),
+        "wide": make_adapter(root / "wide", 3, r=7, lora_alpha=3, target_modules="all-linear", use_rslora=True),
+        "other": make_adapter(root / "other", 4, target_modules=["o_proj", "q_proj"]),
+    }
+
+
+@pytest.fixture(scope="module")
+def ids() -> torch.Tensor:
+    return torch.randint(0, 50, (1, 9), generator=torch.Generator().manual_seed(5))
+
+
+def expected(adapter: Path | None, ids: torch.Tensor) -> torch.Tensor:
+    from peft import PeftModel
+
+    model: Any = tiny_base() if adapter is None else PeftModel.from_pretrained(tiny_base(), adapter)
+    with torch.inference_mode():
+        logits: torch.Tensor = model.eval()(ids).logits
+    return logits
+
+
+def stacked_logits(adapters: dict[str, Path], rows: list[str | None], ids: torch.Tensor) -> torch.Tensor:
+    model = tiny_base()
+    stacked = StackedLora(model, adapters)
+    with torch.inference_mode(), stacked.rows(rows):
+        logits: torch.Tensor = model(ids.expand(len(rows), -1)).logits
+    return logits
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [["a", "b", None, "wide", "other"], ["wide", None, "other", "b", "a", "a"], ["b"], [None], [None, None]],
+)
+def test_each_row_equals_peft_with_its_own_adapter(
+    adapters: dict[str, Path], ids: torch.Tensor, rows: list[str | None]
+) -> None:
+    logits = stacked_logits(adapters, rows, ids)
+    for row, name in enumerate(rows):
+        torch.testing.assert_close(
+            logits[row : row + 1], expected(adapters[name] if name else None, ids), atol=1e-5, rtol=0
+        )
+
+
+def test_the_adapters_do_differ_from_each_other_and_from_the_base(adapters: dict[str, Path], ids: torch.Tensor) -> None:
+    logits = stacked_logits(adapters, [*adapters, None], ids)
+    for i in range(len(logits)):
+        for j in range(i):
+            assert (logits[i] - logits[j]).abs().max() > 1e-2
+
+
+def test_the_model_is_the_bare_base_outside_of_rows(adapters: dict[str, Path], ids: torch.Tensor) -> None:
+    model = tiny_base()
+    stacked = StackedLora(model, adapters)
+    with stacked.rows(["a"]):
+        pass
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids).logits, expected(None, ids), atol=0, rtol=0)
+
+
+def test_an_inner_selection_gives_way_to_the_outer_one(adapters: dict[str, Path], ids: torch.Tensor) -> None:
+    model = tiny_base()
+    stacked = StackedLora(model, adapters)
+    with torch.inference_mode(), stacked.rows(["a"]):
+        with pytest.raises(KeyError), stacked.rows(["nobody"]):
+            pass
+        with stacked.rows(["b"]):
+            pass
+        torch.testing.assert_close(model(ids).logits, expected(adapters["a"], ids), atol=1e-5, rtol=0)
+
+
+def test_a_batch_of_another_size_is_refused(adapters: dict[str, Path], ids: torch.Tensor) -> None:
+    model = tiny_base()
+    stacked = StackedLora(model, adapters)
+    with stacked.rows(["a", "b"]), pytest.raises(ValueError, match="2 adapters are selected for a batch of 1"):
+        model(ids)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"use_dora": True}, "use_dora"),
+        ({"bias": "all"}, "bias"),
+        ({"modules_to_save": ["norm"]}, "modules_to_save"),
+        ({"rank_pattern": {"q_proj": 2}}, "rank_pattern"),
+        ({"peft_type": "IA3"}, "peft_type"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights"),
+    ],
+)
+def test_what_is_not_plain_lora_is_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    folder = make_adapter(tmp_path / "x", 1)
+    config = folder / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | options))
+    with pytest.raises(BaseModelError, match=f"'x'.*{message}"):
+        StackedLora(tiny_base(), {"x": folder})
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    folder = make_adapter(tmp_path / "x", 1)
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    with pytest.raises(BaseModelError, match="pickles"):
+        StackedLora(tiny_base(), {"x": folder})
+
+
+def test_damaged_weights_give_one_clear_line(tmp_path: Path) -> None:
+    folder = make_adapter(tmp_path / "x", 1)
+    (folder / "adapter_model.safetensors").write_bytes(b"\x08")
+    with pytest.raises(BaseModelError, match="damaged"):
+        StackedLora(tiny_base(), {"x": folder})
+
+
+def test_an_adapter_of_another_base_is_refused(adapters: dict[str, Path]) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes: dict[str, Any] = {
+        "vocab_size": 50,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    wider = LlamaForCausalLM(LlamaConfig(hidden_size=32, **sizes))
+    with pytest.raises(BaseModelError, match="another base"):
+        StackedLora(wider, {"a": adapters["a"]})
+
+
+def test_no_folder_gives_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(BaseModelError, match="give a PEFT folder"):
+        StackedLora(tiny_base(), {"x": tmp_path / "nowhere"})
