@@ -29,7 +29,7 @@ def connected() -> Iterator[None]:
     if address:
         ray.init(address=address, log_to_driver=False)
     else:
-        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="warning")
+        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     quiet()
     try:
         yield

@@ -179,9 +179,16 @@ class Run:
                 raise RunFolderError(f"root: {root} is not empty and not a run folder; choose another --root")
 
     def begin(self) -> None:
-        """Mark the folder as a run's."""
-        if self.root.read_text("run.json") is None:
-            self.root.write_text("run.json", json.dumps({"format": FORMAT}) + "\n")
+        """Mark the folder as a run's.
+
+        Raises:
+            RunFolderError: it cannot be written to.
+        """
+        try:
+            if self.root.read_text("run.json") is None:
+                self.root.write_text("run.json", json.dumps({"format": FORMAT}) + "\n")
+        except OSError as error:
+            raise RunFolderError(f"root: {self.root.uri} cannot be written ({error}); choose another --root") from error
 
     def folder(self, step: Step) -> Folder:
         """The step's folder, whether or not it is there yet."""

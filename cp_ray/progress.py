@@ -74,7 +74,9 @@ class Progress:
 
 
 @contextlib.contextmanager
-def watched(label: str, *, total: int | None = None, unit: str = "rows", out: TextIO = sys.stderr) -> Iterator[Progress]:
+def watched(
+    label: str, *, total: int | None = None, unit: str = "rows", out: TextIO = sys.stderr
+) -> Iterator[Progress]:
     """Show a step's progress while inside; gives the handle for its workers."""
     import ray
 

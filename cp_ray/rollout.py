@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["Stage", "cause_of", "rollout"]
 
 In = TypeVar("In", contravariant=True)
-Out = TypeVar("Out", covariant=True)
+Out = TypeVar("Out")
 Config = TypeVar("Config", contravariant=True)
 
 
 class Stage(Protocol[In, Config, Out]):
     """`async (record, generate, config) -> list[record]`; may call `generate` as often as it likes."""
 
-    async def __call__(self, record: In, generate: Generate, config: Config, /) -> "list[Out]":
+    async def __call__(self, record: In, generate: Generate, config: Config, /) -> list[Out]:
         """What becomes of one record."""
         ...
 
@@ -106,7 +106,8 @@ class _Worker:
     async def __call__(self, table: pa.Table) -> AsyncIterator[pa.Table]:
         if self.generate is None:  # here, because connections belong to the loop that runs this
             self.generate = self.door.open(self.progress)
-        tasks = [asyncio.create_task(self._one(record)) for record in from_table(table, self.rows_in)]
+        records: list[Any] = from_table(table, self.rows_in)
+        tasks = [asyncio.create_task(self._one(record)) for record in records]
         try:
             for finished in asyncio.as_completed(tasks):
                 yield to_table(await finished, self.rows_out)

@@ -134,7 +134,8 @@ def predict(seeds: Step, trained: Sequence[Step], base_model: str, *, workers: i
         rows = inputs["seeds"].read(Seed)
         adapters = _adapters(trained, inputs)
         with watched("predict", total=len(rows) * (1 + len(adapters)), unit="answers") as progress:
-            return surveys.predict(rows, config, adapters, workers=workers, progress=progress).materialize()
+            made: Dataset = surveys.predict(rows, config, adapters, workers=workers, progress=progress).materialize()
+            return made
 
     return Step("predict", config, run, (seeds, *trained), Prediction)
 
@@ -161,23 +162,24 @@ def answers(seeds: Step, trained: Sequence[Step], config: asking.AskConfig) -> S
 
 def report(steps: Sequence[Step], root: str) -> Step:
     """One page on the whole run: `report.html`, and its figures in short in `summary.txt`."""
+    config = reports.ReportConfig()
 
     def run(folder: Folder, inputs: Inputs) -> None:
-        page, summary = reports.render(inputs, root)
+        page, summary = reports.render(inputs, root, config)
         folder.write_text("report.html", page)
         folder.write_text("summary.txt", summary)
 
-    return Step("report", reports.ReportConfig(), run, tuple(steps), publish=("report.html",))
+    return Step("report", config, run, tuple(steps), publish=("report.html",))
 
 
 def _rollout(
     name: str, rows: pa.Table, stage: Stage[Any, Any, Any], config: Any, by: Teacher, row_in: type, row_out: type
 ) -> "Dataset":
     with watched(name, total=rows.num_rows, unit="rows") as progress:
-        made = rollout(
+        made: Dataset = rollout(
             _dataset(rows), stage, config, by.door(name), rows_in=row_in, rows_out=row_out, progress=progress
-        )
-        return made.materialize()
+        ).materialize()
+        return made
 
 
 def _dataset(rows: pa.Table) -> "Dataset":

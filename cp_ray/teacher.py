@@ -1,5 +1,6 @@
 """The model that the generating steps talk to: a server of the user's, or the embedded model's own."""
 
+import os
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 
@@ -30,7 +31,10 @@ class Teacher(AbstractContextManager["Teacher"]):
             from cp_ray.serving.chat import ModelSpec
 
             spec = ServeSpec(base=self.model, models=(ModelSpec(id=self.model),))
-            self._url = self._stack.enter_context(serving(spec, name="teacher", route_prefix="/teacher"))
+            # While it answers nothing else computes, so it may use every core of its machine.
+            self._url = self._stack.enter_context(
+                serving(spec, name="teacher", route_prefix="/teacher", threads=os.cpu_count())
+            )
         else:
             from cp_ray.llm.endpoint import check_teacher
 
@@ -51,6 +55,4 @@ class Teacher(AbstractContextManager["Teacher"]):
 
 def key_from_environment() -> str | None:
     """The user's key; it goes nowhere but to the teacher."""
-    import os
-
     return os.environ.get("OPENAI_API_KEY")

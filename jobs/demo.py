@@ -1,9 +1,9 @@
 """The main job, small: survey answers in, culture models and a report out.
 
-    cp-ray run jobs/demo.py
-    cp-ray run jobs/demo.py --cultures korean,greek --root runs/east
-    cp-ray run jobs/demo.py --teacher-url https://api.openai.com/v1 --teacher-model gpt-4o-mini --rpm 500
-    ray job submit --working-dir . -- python jobs/demo.py --root /shared/runs/demo
+cp-ray run jobs/demo.py
+cp-ray run jobs/demo.py --cultures korean,greek --root runs/east
+cp-ray run jobs/demo.py --teacher-url https://api.openai.com/v1 --teacher-model gpt-4o-mini --rpm 500
+ray job submit --working-dir . -- python jobs/demo.py --root /shared/runs/demo
 """
 
 from cp_ray import steps
@@ -22,11 +22,12 @@ from cp_ray.training.config import Placement, TrainConfig
 
 
 def demo(
-    options: Options, *, dialogues: int = 4, rounds: int = 2, answers: int = 32, passes: int = 10, workers: int = 2
+    options: Options, *, dialogues: int = 4, rounds: int = 2, answers: int = 32, passes: int = 6, workers: int = 2
 ) -> list[Step]:
     """Survey answers in, culture models and a report out.
 
     Args:
+        options: what every recipe takes
         dialogues: training seeds of each culture to hold a dialogue about
         rounds: of each dialogue, two utterances each
         answers: survey answers drawn for each training seed
@@ -45,7 +46,9 @@ def demo(
     dedup = steps.dedup(verify, DedupConfig(per_seed=4, seed=seed))
     examples = steps.examples(seeds, dedup, ExamplesConfig(answers=answers, seed=seed))
     trained = [
-        steps.train(examples, TrainConfig(options.base_model, culture, passes=passes, seed=seed), Placement(workers))
+        steps.train(
+            examples, TrainConfig(options.base_model, culture, layers=10, passes=passes, seed=seed), Placement(workers)
+        )
         for culture in parse_cultures(options.cultures)
     ]
     predict = steps.predict(seeds, trained, options.base_model, workers=workers)

@@ -26,9 +26,7 @@ class AskConfig:
     max_tokens: int = 24
 
 
-def ask_served_models(
-    seeds: Sequence[Seed], config: AskConfig, adapters: "Mapping[str, Folder]"
-) -> list[Prediction]:
+def ask_served_models(seeds: Sequence[Seed], config: AskConfig, adapters: "Mapping[str, Folder]") -> list[Prediction]:
     """Serve the adapters, ask each through the `openai` client, stop serving.
 
     The question is the held-out one on which the cultures' people differ most.
@@ -41,9 +39,7 @@ def ask_served_models(
     spec = ServeSpec.of_cultures(config.base_model, adapters)
     with serving(spec, name="cultures", route_prefix="/cultures") as url:
         client = openai.OpenAI(base_url=url, api_key="none")
-        return [
-            _answer(client, culture, seed, config) for culture in adapters
-        ]
+        return [_answer(client, culture, seed, config) for culture in adapters]
 
 
 def most_telling(seeds: Sequence[Seed]) -> Seed:

@@ -34,7 +34,9 @@ def jsd(p: Sequence[float], q: Sequence[float]) -> float:
     return float(np.sqrt(max(divergence, 0.0)))
 
 
-def _kl(p: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", q: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> float:
+def _kl(
+    p: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", q: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]"
+) -> float:
     some = p > 0
     return float((p[some] * np.log2(p[some] / q[some])).sum())
 

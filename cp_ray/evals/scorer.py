@@ -78,7 +78,8 @@ class Scorer:
                 states = crown(decoder, self.depth, hidden, batch.positions, batch.mask)
             else:
                 states = hidden_states(self.model, batch)
-            return answer_logprobs(token_logprobs(self.model, states, batch), batch).tolist()  # type: ignore[no-any-return]
+            found: list[float] = answer_logprobs(token_logprobs(self.model, states, batch), batch).tolist()
+            return found
 
     def _to_device(self, batch: Batch) -> Batch:
         return batch.to(self.model.device)
@@ -94,4 +95,3 @@ def _softmax(logs: Sequence[float]) -> tuple[float, ...]:
     top = max(logs)
     powers = [math.exp(value - top) for value in logs]
     return tuple(power / sum(powers) for power in powers)
-

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from cp_ray.errors import ConfigError
 from cp_ray.evals.distances import emd, interval, jsd
-from cp_ray.records import Prediction, Score, Seed, from_table, schema, to_table
+from cp_ray.records import Prediction, Score, Seed, from_table, to_table
 from cp_ray.survey.asking import ask
 
 if TYPE_CHECKING:

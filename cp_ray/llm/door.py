@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Door", "OpenDoor"]
 
+NO_LIMITS = Limits()
+
 
 @dataclass(frozen=True, slots=True)
 class Door:
@@ -28,7 +30,7 @@ class Door:
     """Run folder, a path or URI."""
     step: str
     """Under which name its calls stand in the ledger."""
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
     key_variable: str = "OPENAI_API_KEY"
     """Environment variable with the key, which itself goes nowhere but to the endpoint."""
     in_flight: int = 32

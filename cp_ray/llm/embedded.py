@@ -10,6 +10,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ def compute_dtype(device: str) -> "torch.dtype":
     if torch.device(device).type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        capabilities: dict[str, Any] = torch.cpu.get_capabilities()
+        capabilities: Mapping[str, Any] = torch.cpu.get_capabilities()
         fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return torch.bfloat16 if fast else torch.float32
 

@@ -187,7 +187,7 @@ def _entries(root: str) -> Iterator[Entry]:
                 yield Entry(**json.loads(line))
             except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
                 raise RunFolderError(
-                    f"root: {info.path} line {number} is damaged ({error}); remove that line to pay for its answer again"
+                    f"root: {info.path} line {number} is damaged ({error}); remove the line to pay for it again"
                 ) from error
 
 

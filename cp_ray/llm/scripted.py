@@ -163,7 +163,9 @@ def _tokens(text: str) -> int:
 def _main() -> None:
     import uvicorn
 
-    parser = argparse.ArgumentParser(prog="python -m cp_ray.llm.scripted", description="A scripted teacher on loopback.")
+    parser = argparse.ArgumentParser(
+        prog="python -m cp_ray.llm.scripted", description="A scripted teacher on loopback."
+    )
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--latency-ms", type=float, default=0.0)
     given = parser.parse_args()

@@ -85,12 +85,13 @@ class _Replica:
         return build_api(self)
 
 
-def build_app(spec: ServeSpec, *, num_cpus: float = 1, max_wave: int = 32) -> "Application":
+def build_app(spec: ServeSpec, *, num_cpus: float = 1, threads: int | None = None, max_wave: int = 32) -> "Application":
     """The Ray Serve application of `spec`.
 
     Args:
         spec: the base and its models.
-        num_cpus: CPUs that the replica takes from the cluster; its threads, too.
+        num_cpus: CPUs that the replica takes from the cluster.
+        threads: that it computes with; None: as many as CPUs.
         max_wave: requests answered together at most.
     """
     from ray import serve
@@ -101,7 +102,7 @@ def build_app(spec: ServeSpec, *, num_cpus: float = 1, max_wave: int = 32) -> "A
         max_ongoing_requests=_MAX_ONGOING,
         logging_config={"log_level": "WARNING", "enable_access_log": False},
     )(serve.ingress()(_Replica))
-    application: Application = deployment.bind(spec, max_wave, max(1, int(num_cpus)))
+    application: Application = deployment.bind(spec, max_wave, threads or max(1, int(num_cpus)))
     return application
 
 
@@ -112,6 +113,7 @@ def start(
     route_prefix: str,
     port: int | None = None,
     num_cpus: float = 1,
+    threads: int | None = None,
     max_wave: int = 32,
 ) -> str:
     """Serve `spec` from this Ray cluster, wait until it is healthy, and leave it running.
@@ -123,6 +125,7 @@ def start(
         port: on 127.0.0.1; None takes a free one. A cluster has one port for all its applications: the first
             one's, whatever later ones ask for.
         num_cpus: as in `build_app`.
+        threads: as in `build_app`.
         max_wave: as in `build_app`.
 
     Returns:
@@ -139,7 +142,8 @@ def start(
         serve.start(http_options={"host": _HOST, "port": port or _free_port()}, logging_config=logging)
         actual = _running_port()
     try:
-        serve.run(build_app(spec, num_cpus=num_cpus, max_wave=max_wave), name=name, route_prefix=route_prefix)
+        application = build_app(spec, num_cpus=num_cpus, threads=threads, max_wave=max_wave)
+        serve.run(application, name=name, route_prefix=route_prefix)
     except RuntimeError as error:
         why = _last_line(serve.status().applications[name].message) if name in serve.status().applications else error
         serve.delete(name)
@@ -155,12 +159,15 @@ def serving(
     route_prefix: str,
     port: int | None = None,
     num_cpus: float = 1,
+    threads: int | None = None,
     max_wave: int = 32,
 ) -> Iterator[str]:
     """Serve `spec` while inside: the base URL for clients; the arguments and errors are those of `start`."""
     from ray import serve
 
-    url = start(spec, name=name, route_prefix=route_prefix, port=port, num_cpus=num_cpus, max_wave=max_wave)
+    url = start(
+        spec, name=name, route_prefix=route_prefix, port=port, num_cpus=num_cpus, threads=threads, max_wave=max_wave
+    )
     try:
         yield url
     finally:

@@ -19,7 +19,7 @@ class Batcher:
     """
 
     def __init__(
-        self, generate: Callable[[Sequence[ChatRequest]], list[Answer]], *, max_wave: int = 32, wait_s: float = 0.01
+        self, generate: Callable[[Sequence[ChatRequest]], list[Answer]], *, max_wave: int = 32, wait_s: float = 0.03
     ) -> None:
         """Answer with `generate`.
 

@@ -28,16 +28,18 @@ class Guidance:
 class DialoguePrompts:
     """All that is said to the speakers."""
 
-    background: str = (
-        "{delegate} is {a_delegate} {delegate_gender} and {contact} is {a_contact} {contact_gender}. "
-        "They are having a friendly talk and want to understand each other. {claim} "
-        "{delegate} holds this view and explains it from {delegate_culture} life; "
-        "{contact} speaks from {contact_culture} life."
+    delegate: str = (
+        "You are {name}, {a_culture} {gender}. You are having a friendly talk with {partner}, {a_partner} "
+        "{partner_gender}. {claim} That is your view, too. Speak as {name}, in two or three plain sentences."
     )
-    speaker: str = "You are {speaker}. Say only what {speaker} says, in two or three plain sentences."
+    contact: str = (
+        "You are {name}, {a_culture} {gender}. You are having a friendly talk with {partner}, {a_partner} "
+        "{partner_gender}, and want to understand how {partner_people} see things. Speak as {name}, for yourself and "
+        "for life in your own country, in two or three plain sentences."
+    )
     claim: str = 'Asked "{question}", {people} most often answer "{stance}".'
     question: str = "{question}\n{guidance}"
-    reply: str = "{partner} says: {text}\n{guidance}"
+    reply: str = '{partner}: "{text}"\n{guidance}'
     rounds: tuple[tuple[Guidance, Guidance], ...] = (
         (
             Guidance("opinion", "Tell {partner} what you think about this, and why."),
@@ -146,18 +148,24 @@ def _claim(seed: Seed, prompts: DialoguePrompts) -> str:
 
 
 def _systems(seed: Seed, cast: _Cast, prompts: DialoguePrompts) -> dict[Persona, str]:
-    background = prompts.background.format(
-        delegate=cast.delegate.name,
-        a_delegate=article(cast.of_delegate.adjective),
-        delegate_gender=cast.delegate.gender,
-        delegate_culture=cast.of_delegate.adjective,
-        contact=cast.contact.name,
-        a_contact=article(cast.of_contact.adjective),
-        contact_gender=cast.contact.gender,
-        contact_culture=cast.of_contact.adjective,
-        claim=_claim(seed, prompts),
+    claim = _claim(seed, prompts)
+    return {
+        cast.delegate: _system(prompts.delegate, cast.delegate, cast.of_delegate, cast.contact, cast.of_contact, claim),
+        cast.contact: _system(prompts.contact, cast.contact, cast.of_contact, cast.delegate, cast.of_delegate, claim),
+    }
+
+
+def _system(template: str, who: Persona, of: Culture, partner: Persona, of_partner: Culture, claim: str) -> str:
+    return template.format(
+        name=who.name,
+        a_culture=article(of.adjective),
+        gender=who.gender,
+        partner=partner.name,
+        a_partner=article(of_partner.adjective),
+        partner_gender=partner.gender,
+        partner_people=of_partner.people,
+        claim=claim,
     )
-    return {p: f"{background} {prompts.speaker.format(speaker=p.name)}" for p in (cast.delegate, cast.contact)}
 
 
 def _heard(seed: Seed, turns: list[Turn], partner: Persona, guidance: Guidance, prompts: DialoguePrompts) -> str:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from cp_ray.cultures import CULTURES
+from cp_ray.cultures import CULTURES, Culture
 from cp_ray.llm.call import Generate, Sampling
 from cp_ray.records import Dialogue, Message, Opinion, Turn
-from cp_ray.stages.text import read_list, trim_to_sentence
+from cp_ray.stages.text import article, read_list, trim_to_sentence
 
 __all__ = ["ExtractConfig", "extract", "extract_prompt", "parse_opinions"]
 
@@ -20,11 +20,19 @@ class ExtractConfig:
     min_words: int = 5
     """Shorter ones say nothing by themselves."""
     seed: int = 0
-    system: str = "You take opinions out of what somebody said."
+    system: str = "You list the opinions in what somebody said, one short sentence each."
     user: str = (
-        'A {adjective} person was asked "{question}" and said:\n{text}\n\n'
-        "List the opinions in it. Write a numbered list, one short sentence each, "
-        'beginning with "{people} think that". If there is no opinion in it, write: none'
+        '{a_culture} person was asked "{question}" and said: "{text}"\n'
+        'Write a numbered list of the opinions in it. Begin each with "{people} think that". '
+        "If there is no opinion in it, write: none"
+    )
+    example_question: str = "Is it good to eat with the whole family?"
+    example_text: str = (
+        "Well, when we sit at one table we hear what happened to each of us, and the children learn to wait their turn."
+    )
+    example_list: tuple[str, ...] = (
+        "a meal at one table lets a family hear about each other's day",
+        "children learn patience at the table",
     )
 
 
@@ -40,7 +48,7 @@ async def extract(dialogue: Dialogue, generate: Generate, config: ExtractConfig)
             rows.append(_row(dialogue, number, 0, "", answer.finish_reason))
             continue
         cut_off = answer.finish_reason == "length"
-        found = parse_opinions(answer.text, config.min_words, cut_off=cut_off)
+        found = parse_opinions(answer.text, config.min_words, config.example_list, cut_off=cut_off)
         rows += [_row(dialogue, number, k, text, reject) for k, (text, reject) in enumerate(found)]
     return rows
 
@@ -48,21 +56,40 @@ async def extract(dialogue: Dialogue, generate: Generate, config: ExtractConfig)
 def extract_prompt(dialogue: Dialogue, turn: Turn, config: ExtractConfig) -> list[Message]:
     """What the teacher is sent about one utterance."""
     of = CULTURES[dialogue.culture]
-    user = config.user.format(adjective=of.adjective, people=of.people, question=dialogue.question, text=turn.text)
-    return [Message("system", config.system), Message("user", user)]
+    entries = [f"{k}. {of.people} think that {e}." for k, e in enumerate(config.example_list, 1)]
+    return [
+        Message("system", config.system),
+        Message("user", _asked(config, of, config.example_question, config.example_text)),
+        Message("assistant", "\n".join(entries)),
+        Message("user", _asked(config, of, dialogue.question, turn.text)),
+    ]
 
 
-def parse_opinions(text: str, min_words: int, *, cut_off: bool) -> list[tuple[str, str | None]]:
+def _asked(config: ExtractConfig, of: Culture, question: str, text: str) -> str:
+    who = article(of.adjective)
+    return config.user.format(a_culture=who[0].upper() + who[1:], question=question, text=text, people=of.people)
+
+
+def parse_opinions(
+    text: str, min_words: int, example: tuple[str, ...] = (), *, cut_off: bool
+) -> list[tuple[str, str | None]]:
     """Opinions and why each is set aside (None: it is not). There is always at least one entry.
 
-    The last line of a text that was cut off is no whole opinion unless a sentence ends in it.
+    The last line of a text that was cut off is no whole opinion unless a sentence ends in it. Weak teachers repeat
+    the example that they were shown.
     """
     if text.strip().strip(".").lower() == "none":
         return [(text.strip(), "no opinion in the utterance")]
     entries = read_list(trim_to_sentence(text) if cut_off else text)
     if not entries:
         return [(text.strip(), "not a list")]
-    return [(e, "too short" if len(e.split()) < min_words else None) for e in entries]
+    return [(entry, _reject(entry, min_words, example)) for entry in entries]
+
+
+def _reject(entry: str, min_words: int, example: tuple[str, ...]) -> str | None:
+    if any(shown in entry for shown in example):
+        return "repeats the example"
+    return "too short" if len(entry.split()) < min_words else None
 
 
 def _row(dialogue: Dialogue, turn: int, number: int, text: str, reject: str | None) -> Opinion:

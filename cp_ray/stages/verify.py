@@ -22,14 +22,16 @@ class VerifyConfig:
     judge_tokens: int = 8
     rewrite_tokens: int = 64
     seed: int = 0
-    judge_system: str = "You compare two statements. You answer with one word."
+    judge_system: str = "You compare two statements and answer with one word."
     judge_user: str = (
         "A: {claim}\nB: {text}\n"
         "Does B entail A, contradict A, or is it irrelevant to A? "
         "Answer with one word: entail, contradict or irrelevant."
     )
     rewrite_system: str = "You correct statements."
-    rewrite_user: str = "A: {claim}\nB: {text}\nB contradicts A. Write B anew as one sentence that agrees with A."
+    rewrite_user: str = (
+        "A: {claim}\nB: {text}\nB contradicts A. Write B anew as one sentence that agrees with A. Write nothing else."
+    )
 
 
 async def verify(opinion: Opinion, generate: Generate, config: VerifyConfig) -> list[Opinion]:

@@ -62,7 +62,8 @@ def _check_room(placement: Placement) -> None:
     import ray
 
     kind = "GPU" if placement.use_gpu else "CPU"
-    there = int(ray.cluster_resources().get(kind, 0))
+    resources: Any = ray.cluster_resources  # untyped in Ray
+    there = int(resources().get(kind, 0))
     if there < placement.workers:
         raise PlacementError(
             f"workers: training asks for {placement.workers} {kind}s and the cluster has {there}; "

@@ -96,7 +96,7 @@ def train_adapter(
         own = shard(step, lengths, dist.get_rank(), dist.get_world_size())
         scale = 1 / total_weight([rows[i] for i in step])
         loss = _step(engine, kept, own, tokenizer.pad_token_id, base.dtype, scale)
-        rate = schedule.get_last_lr()[0]
+        rate = float(schedule.get_last_lr()[0])
         schedule.step()
         seen += sum(lengths[i] for i in step)
         points.append(TrainPoint(config.culture, number, loss, rate, seen, round(time.monotonic() - began, 3)))

@@ -1,0 +1,89 @@
+"""The report's charts, as SVG text without any script; colours come from the page's style sheet."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from cp_ray.records import Score, TrainPoint
+
+__all__ = ["distance_chart", "loss_chart", "option_bars"]
+
+_WIDTH = 640
+
+
+def distance_chart(scores: Sequence[Score], title: str) -> str:
+    """A dot with its interval for every model, on a scale from 0."""
+    top = max((s.high for s in scores), default=1.0) * 1.05
+    left, line = 110, 26
+
+    def x(value: float) -> float:
+        return left + value / top * (_WIDTH - left - 60)
+
+    parts = []
+    for k, score in enumerate(scores):
+        y = 18 + k * line
+        kind = "own" if score.model == score.culture else "other"
+        parts.append(
+            f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{escape(score.model)}</text>'
+            f'<line class="{kind}" x1="{x(score.low):.1f}" x2="{x(score.high):.1f}" y1="{y}" y2="{y}"/>'
+            f'<circle class="{kind}" cx="{x(score.value):.1f}" cy="{y}" r="5"/>'
+            f'<text x="{x(score.high) + 8:.1f}" y="{y + 4}">{score.value:.3f}</text>'
+        )
+    return _svg(title, _WIDTH, 20 + len(scores) * line, parts)
+
+
+def loss_chart(curves: Mapping[str, Sequence[TrainPoint]], title: str) -> str:
+    """Loss over steps, a line per culture, each point the mean of the five steps up to it."""
+    height, left, bottom = 240, 44, 26
+    smooth = {name: _smoothed([p.loss for p in points]) for name, points in curves.items()}
+    steps = max(map(len, smooth.values()), default=1)
+    top = max((max(values) for values in smooth.values() if values), default=1.0)
+
+    def point(k: int, value: float) -> str:
+        x = left + k / max(1, steps - 1) * (_WIDTH - left - 90)
+        return f"{x:.1f},{(height - bottom) * (1 - value / top) + 6:.1f}"
+
+    parts = [
+        f'<line class="axis" x1="{left}" x2="{_WIDTH - 90}" y1="{height - bottom + 6}" y2="{height - bottom + 6}"/>',
+        f'<line class="axis" x1="{left}" x2="{left}" y1="6" y2="{height - bottom + 6}"/>',
+        f'<text x="{left - 6}" y="14" text-anchor="end">{top:.1f}</text>',
+        f'<text x="{left - 6}" y="{height - bottom + 8}" text-anchor="end">0</text>',
+        f'<text x="{_WIDTH - 90}" y="{height - 2}" text-anchor="end">step {steps}</text>',
+    ]
+    for k, (name, values) in enumerate(smooth.items()):
+        path = " ".join(point(i, value) for i, value in enumerate(values))
+        end = point(len(values) - 1, values[-1]).split(",")
+        parts.append(
+            f'<polyline class="line c{k % 6}" points="{path}"/>'
+            f'<text class="t{k % 6}" x="{float(end[0]) + 6:.1f}" y="{float(end[1]) + 4 + 12 * (k % 2):.1f}">'
+            f"{escape(name)}</text>"
+        )
+    return _svg(title, _WIDTH, height, parts)
+
+
+def option_bars(options: Sequence[str], shares: Sequence[tuple[str, Sequence[float]]], title: str) -> str:
+    """For each option a bar per answerer (people, base, own adapter), in per cent."""
+    left, bar, gap = 190, 9, 8
+    block = bar * len(shares) + gap
+    parts = []
+    for o, option in enumerate(options):
+        parts.append(
+            f'<text x="{left - 8}" y="{o * block + block / 2 + 2:.0f}" text-anchor="end">{escape(option)}</text>'
+        )
+        for k, (_, values) in enumerate(shares):
+            y, width = o * block + k * bar, values[o] * (_WIDTH - left - 50)
+            parts.append(
+                f'<rect class="b{k}" x="{left}" y="{y}" width="{max(width, 1):.1f}" height="{bar - 1}"/>'
+                f'<text class="small" x="{left + width + 5:.1f}" y="{y + 8}">{values[o]:.0%}</text>'
+            )
+    return _svg(title, _WIDTH, len(options) * block, parts)
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    return [sum(values[max(0, k - 4) : k + 1]) / len(values[max(0, k - 4) : k + 1]) for k in range(len(values))]
+
+
+def _svg(title: str, width: int, height: int, parts: Sequence[str]) -> str:
+    return (
+        f'<svg role="img" viewBox="0 0 {width} {height}" aria-label="{escape(title)}">'
+        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
+    )

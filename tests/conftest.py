@@ -1,0 +1,83 @@
+"""What tests share: one Ray for the whole suite, the embedded model, a scripted teacher over real HTTP."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("suite", deadline=None)  # the machine may be busy; no test is timed
+hypothesis.settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    from cp_ray.cluster import quiet
+
+    with contextlib.ExitStack() as stack:
+        import ray
+
+        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=40)
+        stack.callback(ray.shutdown)
+        quiet()
+        yield
+
+
+@pytest.fixture(scope="session")
+def embedded_base() -> Path:
+    from cp_ray.llm.embedded import smollm2
+
+    return smollm2()
+
+
+class Server:
+    """A FastAPI application on loopback, in a thread."""
+
+    def __init__(self, app: Any) -> None:
+        import uvicorn
+
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        config = uvicorn.Config(app, host="127.0.0.1", port=self.port, log_level="error")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def stats(self) -> dict[str, Any]:
+        import httpx
+
+        found: dict[str, Any] = httpx.get(f"http://127.0.0.1:{self.port}/stats").json()
+        return found
+
+    def __enter__(self) -> "Server":
+        self._thread.start()
+        while not self._server.started:
+            assert self._thread.is_alive(), "the server did not start"
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(timeout=10)
+
+
+@pytest.fixture
+def scripted_server() -> Iterator[Any]:
+    """Start scripted teachers: call it with `scripted_app`'s arguments, get a `Server`."""
+    from cp_ray.llm.scripted import plausible, scripted_app
+
+    with contextlib.ExitStack() as stack:
+
+        def start(answer: Any = plausible, **options: Any) -> Server:
+            return stack.enter_context(Server(scripted_app(answer, **options)))
+
+        yield start

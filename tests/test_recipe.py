@@ -1,0 +1,108 @@
+"""The command line as a user meets it: what is wrong is told in one line, with status 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cp_ray.pipeline import Step
+from cp_ray.recipe import Options, load_recipe, parse_recipe
+
+ROOT = Path(__file__).parent.parent
+
+
+def cp_ray(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    code = "from cp_ray.cli import main; main()"
+    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+def toy(options: Options, *, rounds: int = 3, rate: float = 0.5, name: str | None = None) -> list[Step]:
+    """A toy.
+
+    Args:
+        options: what every recipe takes
+        rounds: how many
+    """
+    return [Step(f"{rounds}/{rate}/{name}/{options.seed}", None, lambda folder, inputs: None)]
+
+
+def test_keyword_arguments_are_options() -> None:
+    options, steps = parse_recipe(toy, ["--rounds", "7", "--rate", "0.25", "--cultures", "greek", "--seed", "4"], "toy")
+    assert steps[0].name == "7/0.25/None/4"
+    assert options.cultures == "greek"
+    assert parse_recipe(toy, [], "toy")[0] == Options()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--cultures", "germn"], "did you mean 'german'"),
+        (["--culture", "german"], "unknown option --culture; did you mean --cultures?"),
+        (["--rounds", "many"], "--rounds: invalid int value: 'many'"),
+        (["--rounds", "0"], "rounds: must be between 1 and 7, got 0"),
+        (["--until", "trian"], "no step is called 'trian'"),
+        (["--rpm", "0"], "rpm: must be at least 1, got 0"),
+        (["--seed", "-1"], "seed: must not be negative"),
+        (["--teacher-url", "localhost:8000"], "must begin with http:// or https://"),
+        (["--teacher-model", "gpt-4o"], "needs a server; give --teacher-url"),
+        (["--survey", "no/such/file.csv"], "no/such/file.csv cannot be read"),
+        (["--survey", "pyproject.toml"], "lacks the column 'country'"),
+        (["--root", "README.md/run"], "README.md/run"),
+        (["--root", "tests"], "not a run folder"),
+        (["--root", "nosuch://x"], "cannot be opened"),
+        (["--workers", "0"], "workers: must be at least 1"),
+    ],
+)
+def test_a_wrong_option_is_told_in_one_line(arguments: list[str], said: str) -> None:
+    ended = cp_ray("run", "jobs/demo.py", *arguments)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run"], "needs a file first"),
+        (["run", "no/such.py"], "no file 'no/such.py'"),
+        (["run", "README.md"], "not a Python file"),
+        (["run", "tests/conftest.py"], "no function called 'conftest'"),
+        (["rnu", "jobs/demo.py"], "there is no 'rnu'"),
+        (["peek", "dialogue", "--root", "no/such/run"], "'dialogue' is not done"),
+        (["peek", "dialogue", "-n", "0"], "n: must be at least 1"),
+        (["serve", "no/such/run"], "no trained adapter"),
+        (["serve", "no/such/run", "--port", "99999"], "port: must be between"),
+    ],
+)
+def test_a_wrong_command_is_told_in_one_line(arguments: list[str], said: str) -> None:
+    ended = cp_ray(*arguments)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_nothing_is_written_before_the_options_are_right(tmp_path: Path) -> None:
+    assert cp_ray("run", "jobs/demo.py", "--root", str(tmp_path / "run"), "--rounds", "9").returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_every_option() -> None:
+    ended = cp_ray("run", "jobs/demo.py", "--help")
+    assert ended.returncode == 0
+    for option in ("--root", "--cultures", "--until", "--teacher-url", "--teacher-model", "--rpm", "--tpm",
+                   "--base-model", "--seed", "--survey", "--rounds", "--passes"):  # fmt: skip
+        assert f"{option} " in ended.stdout
+    assert cp_ray().returncode == 0
+
+
+def test_a_recipe_is_found_by_its_file() -> None:
+    assert load_recipe(str(ROOT / "jobs" / "demo.py")).__name__ == "demo"
+
+
+def test_show_lists_what_is_to_do(tmp_path: Path) -> None:
+    ended = cp_ray("show", "jobs/demo.py", "--root", str(tmp_path / "run"), "--until", "dialogue")
+    assert ended.stdout == "todo  seeds\ntodo  dialogue\n"
+    assert list(tmp_path.iterdir()) == []
