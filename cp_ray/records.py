@@ -28,6 +28,7 @@ __all__ = [
     "Prediction",
     "Score",
     "Seed",
+    "Split",
     "TrainPoint",
     "Turn",
     "from_table",

@@ -49,7 +49,7 @@ def teacher(options: Options) -> Teacher:
     return Teacher(options.teacher_url, options.teacher_model, Limits(options.rpm, options.tpm), options.root)
 
 
-def seeds(options: Options) -> Step:
+def seeds(options: Options, *, questions: int | None = None) -> Step:
     """Survey questions with each culture's real answers.
 
     Raises:
@@ -58,7 +58,7 @@ def seeds(options: Options) -> Step:
     path = Path(options.survey) if options.survey else SHIPPED
     counts = read_counts(path)
     source = path.stem if options.survey else "wvs7"
-    config = SeedsConfig(parse_cultures(options.cultures), content_hash(path), source)
+    config = SeedsConfig(parse_cultures(options.cultures), content_hash(path), source, questions=questions)
     rows = make_seeds(config, counts)
     return Step("seeds", config, lambda folder, inputs: to_table(rows, Seed), rows=Seed)
 

@@ -22,12 +22,20 @@ from cp_ray.training.config import Placement, TrainConfig
 
 
 def demo(
-    options: Options, *, dialogues: int = 4, rounds: int = 2, answers: int = 32, passes: int = 6, workers: int = 2
+    options: Options,
+    *,
+    questions: int | None = None,
+    dialogues: int = 3,
+    rounds: int = 2,
+    answers: int = 32,
+    passes: int = 5,
+    workers: int = 2,
 ) -> list[Step]:
     """Survey answers in, culture models and a report out.
 
     Args:
         options: what every recipe takes
+        questions: training questions, spread over the topics; default: all
         dialogues: training seeds of each culture to hold a dialogue about
         rounds: of each dialogue, two utterances each
         answers: survey answers drawn for each training seed
@@ -37,11 +45,11 @@ def demo(
     model, seed = options.teacher_model, options.seed
     teacher = steps.teacher(options)
 
-    seeds = steps.seeds(options)
+    seeds = steps.seeds(options, questions=questions)
     dialogue = steps.dialogue(
-        seeds, teacher, DialogueConfig(model, per_culture=dialogues, rounds=rounds, max_tokens=64, seed=seed)
+        seeds, teacher, DialogueConfig(model, per_culture=dialogues, rounds=rounds, max_tokens=48, seed=seed)
     )
-    extract = steps.extract(dialogue, teacher, ExtractConfig(model, seed=seed))
+    extract = steps.extract(dialogue, teacher, ExtractConfig(model, max_tokens=64, seed=seed))
     verify = steps.verify(extract, teacher, VerifyConfig(model, seed=seed))
     dedup = steps.dedup(verify, DedupConfig(per_seed=4, seed=seed))
     examples = steps.examples(seeds, dedup, ExamplesConfig(answers=answers, seed=seed))

@@ -1,9 +1,11 @@
 """What tests share: one Ray for the whole suite, the embedded model, a scripted teacher over real HTTP."""
 
 import contextlib
+import json
 import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,9 +55,8 @@ class Server:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def stats(self) -> dict[str, Any]:
-        import httpx
-
-        found: dict[str, Any] = httpx.get(f"http://127.0.0.1:{self.port}/stats").json()
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/stats") as reply:
+            found: dict[str, Any] = json.load(reply)
         return found
 
     def __enter__(self) -> "Server":

@@ -25,7 +25,12 @@ def name_of(path: Path) -> str:
 
 
 def layer_of(module: str) -> int:
-    found = [k for k, layer in enumerate(LAYERS) for name in layer if f"{module}.".startswith(f"{name}.") and name != "cp_ray"]
+    found = [
+        k
+        for k, layer in enumerate(LAYERS)
+        for name in layer
+        if f"{module}.".startswith(f"{name}.") and name != "cp_ray"
+    ]
     return found[0] if found else len(LAYERS) - 1
 
 

@@ -136,9 +136,8 @@ def _matrix(scores: Sequence[Score], task: str, metric: str) -> dict[str, Any]:
         for culture in cultures:
             score, column = by.get((model, culture)), [s.value for s in some if s.culture == culture]
             spread = max(column) - min(column) or 1.0
-            line.append(
-                score and {"score": score, "own": model == culture, "shade": (score.value - min(column)) / spread}
-            )
+            shade = (score.value - min(column)) / spread if score else 0.0
+            line.append({"score": score, "own": model == culture, "shade": shade} if score else None)
         cells.append(line)
     return {"cultures": cultures, "rows": list(zip(models, cells, strict=True))}
 

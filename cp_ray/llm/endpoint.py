@@ -153,7 +153,7 @@ def _retry_after(error: openai.APIError) -> float | None:
 
 
 def _gave_up(error: openai.APIError, url: str, attempts: int) -> TeacherError:
-    if isinstance(error, openai.APITimeoutError):
+    if isinstance(error, openai.APITimeoutError) and not _refused(error):
         return TeacherUnreachable(f"teacher-url: {url} timed out {attempts} times; the run goes on where it was")
     if isinstance(error, openai.APIConnectionError):
         return _unreachable(url)
@@ -161,6 +161,14 @@ def _gave_up(error: openai.APIError, url: str, attempts: int) -> TeacherError:
     return TeacherError(
         f"teacher-url: {url} answered {attempts} times with status {status}; wait, or lower --rpm, and run again"
     )
+
+
+def _refused(error: openai.APIError) -> bool:
+    """The aiohttp transport calls a refused connection a time-out; what it was stands behind it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ConnectionRefusedError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 def _unreachable(url: str) -> TeacherUnreachable:

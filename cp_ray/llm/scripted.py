@@ -53,7 +53,7 @@ def plausible(messages: Sequence[Message], sampling: Sampling) -> str:
     """An answer of the form that was asked for (a list, a judgement, or talk), made from the request's hash."""
     said = messages[-1].content
     draw = int(request_key("scripted", messages, sampling), 16)
-    if "entail, contradict or irrelevant" in said:
+    if said.startswith("Survey:") and said.endswith("irrelevant to it?"):
         return ("entail", "entail", "contradict", "irrelevant")[draw % 4]
     why = _REASONS[draw % len(_REASONS)]
     if "numbered list" in said:
@@ -84,7 +84,7 @@ def scripted_app(
 ) -> "FastAPI":
     """OpenAI's chat API over a scripted model, which counts what it is asked.
 
-    GET /stats gives `calls`, and `requests`: how often each distinct request was answered.
+    GET /stats gives `calls`, `requests` (how often each distinct request was answered) and `most_at_once`.
 
     Args:
         answer: to every chat.
@@ -99,6 +99,7 @@ def scripted_app(
     app = FastAPI()
     tried: Counter[str] = Counter()
     answered: Counter[str] = Counter()
+    under_way = most_at_once = 0
 
     def refuse(status: int, message: str, code: str | None = None) -> JSONResponse:
         headers = {"retry-after-ms": "20"} if status == 429 else None
@@ -124,7 +125,11 @@ def scripted_app(
         tried[id] += 1
         if tried[id] <= len(faults):
             return refuse(faults[tried[id] - 1], "a fault, as told")
+        nonlocal under_way, most_at_once
+        under_way += 1
+        most_at_once = max(most_at_once, under_way)
         await asyncio.sleep(latency_s)
+        under_way -= 1
         messages = [Message(m["role"], m["content"]) for m in body["messages"]]
         sampling = Sampling(body.get("temperature", 1.0), body.get("max_tokens", 96), body.get("seed", 0))
         made = await Scripted(answer)(messages, sampling)
@@ -133,7 +138,7 @@ def scripted_app(
 
     @app.get("/stats")
     async def stats() -> dict[str, Any]:
-        return {"calls": sum(answered.values()), "requests": dict(answered)}
+        return {"calls": sum(answered.values()), "requests": dict(answered), "most_at_once": most_at_once}
 
     return app
 

@@ -19,14 +19,14 @@ class Batcher:
     """
 
     def __init__(
-        self, generate: Callable[[Sequence[ChatRequest]], list[Answer]], *, max_wave: int = 32, wait_s: float = 0.03
+        self, generate: Callable[[Sequence[ChatRequest]], list[Answer]], *, max_wave: int = 32, wait_s: float = 0.04
     ) -> None:
         """Answer with `generate`.
 
         Args:
             generate: answers a wave; runs in a thread.
             max_wave: requests in one wave at most.
-            wait_s: how long the first request of a wave waits for others, in seconds.
+            wait_s: a wave starts when nothing has come for so long, in seconds, or after ten times that.
         """
         if max_wave < 1:
             raise ConfigError(f"max_wave: must be at least 1, got {max_wave}")
@@ -52,12 +52,20 @@ class Batcher:
 
     async def _run(self) -> None:
         while self._waiting:
-            await asyncio.sleep(self._wait_s)
+            await self._gather()
             # A client that has gone away cancels its future; nothing is computed for it.
             alive = [pair for pair in self._waiting if not pair[1].done()]
             wave, self._waiting = alive[: self._max_wave], alive[self._max_wave :]
             if wave:
                 await self._answer(wave)
+
+    async def _gather(self) -> None:
+        """Wait for those who come together: clients in step with each other would else be split for good."""
+        for _ in range(10):
+            before = len(self._waiting)
+            await asyncio.sleep(self._wait_s)
+            if len(self._waiting) in (before, self._max_wave):
+                return
 
     async def _answer(self, wave: list[tuple[ChatRequest, asyncio.Future[ChatResult]]]) -> None:
         done = asyncio.wrap_future(self._pool.submit(self._generate, [request for request, _ in wave]))

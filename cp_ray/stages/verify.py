@@ -22,15 +22,24 @@ class VerifyConfig:
     judge_tokens: int = 8
     rewrite_tokens: int = 64
     seed: int = 0
-    judge_system: str = "You compare two statements and answer with one word."
-    judge_user: str = (
-        "A: {claim}\nB: {text}\n"
-        "Does B entail A, contradict A, or is it irrelevant to A? "
-        "Answer with one word: entail, contradict or irrelevant."
+    judge_system: str = (
+        "You compare an opinion with a survey's result. You answer with one word: entail, contradict or irrelevant."
     )
-    rewrite_system: str = "You correct statements."
+    judge_user: str = (
+        'Survey: {claim}\nOpinion: "{text}"\n'
+        "Does the opinion entail the survey's result, contradict it, or is it irrelevant to it?"
+    )
+    example_claim: str = 'Asked "Is it good to eat with the whole family?", people most often answer "Agree".'
+    examples: tuple[tuple[str, Relation], ...] = (
+        ("Bread is baked early in the morning.", "irrelevant"),
+        ("It is better when each eats alone.", "contradict"),
+        ("A meal with everybody keeps a family together.", "entail"),
+    )
+    """Shown before the question; small teachers answer in the form they have seen."""
+    rewrite_system: str = "You correct sentences."
     rewrite_user: str = (
-        "A: {claim}\nB: {text}\nB contradicts A. Write B anew as one sentence that agrees with A. Write nothing else."
+        'Survey: {claim}\nOpinion: "{text}"\n'
+        "The opinion contradicts the survey. Write the opinion anew, as one sentence that agrees with the survey."
     )
 
 
@@ -51,9 +60,13 @@ async def verify(opinion: Opinion, generate: Generate, config: VerifyConfig) -> 
 
 
 def judge_prompt(opinion: Opinion, config: VerifyConfig) -> list[Message]:
-    """What the teacher is asked about an opinion."""
-    user = config.judge_user.format(claim=opinion.claim, text=opinion.text)
-    return [Message("system", config.judge_system), Message("user", user)]
+    """What the teacher is asked about an opinion, after an example of each answer."""
+    messages = [Message("system", config.judge_system)]
+    for text, relation in config.examples:
+        messages.append(Message("user", config.judge_user.format(claim=config.example_claim, text=text)))
+        messages.append(Message("assistant", relation))
+    messages.append(Message("user", config.judge_user.format(claim=opinion.claim, text=opinion.text)))
+    return messages
 
 
 def rewrite_prompt(opinion: Opinion, config: VerifyConfig) -> list[Message]:

@@ -80,7 +80,7 @@ def test_a_bad_request_is_a_row_and_not_the_end(scripted_server: Any) -> None:
 
 
 def test_nobody_there(scripted_server: Any) -> None:
-    with pytest.raises(TeacherUnreachable, match="nothing answers at http://127.0.0.1:9/v1"):
+    with pytest.raises(TeacherUnreachable, match=r"nothing answers at http://127\.0\.0\.1:9/v1"):
         ask(NOWHERE, attempts=1)
     with pytest.raises(TeacherUnreachable, match="start the server or correct --teacher-url"):
         check_teacher(NOWHERE, "scripted", None)

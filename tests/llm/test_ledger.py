@@ -125,7 +125,7 @@ asyncio.run(main())
     given_out = [writer.stdout.readline().strip() for _ in range(200)]
     time.sleep(0.05)
     writer.kill()
-    given_out += [line for line in writer.stdout.read().split("\n")[:-1]]
+    given_out += writer.stdout.read().split("\n")[:-1]
     writer.wait()
     calls: list[int] = []
 

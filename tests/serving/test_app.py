@@ -9,7 +9,7 @@ import yaml
 from cp_ray.errors import BaseModelError, ConfigError
 from cp_ray.serving.app import ServeSpec, app, serving
 from cp_ray.serving.chat import ModelSpec
-from tests.serving.tiny import make_adapter, make_base
+from tests.tiny import make_adapter, make_base
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -9,7 +9,7 @@ from cp_ray.records import Message
 from cp_ray.serving import engine as engine_module
 from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, ContextTooLong
 from cp_ray.serving.engine import Engine
-from tests.serving.tiny import CONTEXT, make_adapter, make_base
+from tests.tiny import CONTEXT, make_adapter, make_base
 
 
 @pytest.fixture(scope="module")

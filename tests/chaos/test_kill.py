@@ -1,0 +1,75 @@
+"""SIGKILL at any moment: the run goes on, nothing is paid for twice, no row is lost or doubled."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cp_ray.pipeline import Run
+from cp_ray.records import Dialogue, Example, Opinion, Seed
+
+ROOT = Path(__file__).parent.parent.parent
+UNTIL = "examples"
+
+
+def command(server: Any, root: Path) -> list[str]:
+    return [
+        sys.executable, "jobs/demo.py", "--root", str(root), "--teacher-url", server.url, "--teacher-model", "scripted",
+        "--until", UNTIL, "--dialogues", "6", "--rounds", "3",
+    ]  # fmt: skip
+
+
+def kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """The driver and all that it started: they are one process group of their own, Ray's daemons included."""
+    children = subprocess.run(["ps", "-e", "-o", "pid=,sid="], capture_output=True, text=True, check=True).stdout
+    own = [int(pid) for pid, sid in (line.split() for line in children.splitlines()) if int(sid) == process.pid]
+    for pid in own:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+
+def rows_of(root: Path) -> dict[str, list[Any]]:
+    run, kinds = Run(str(root)), {"seeds": Seed, "dialogue": Dialogue, "extract": Opinion, "verify": Opinion,
+                                  "dedup": Opinion, "examples": Example}  # fmt: skip
+    return {m.name: f.read(kinds[m.name]) for f in run.done() if (m := f.manifest()) is not None}
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_run_goes_on_where_it_was(scripted_server: Any, tmp_path: Path) -> None:
+    undisturbed = scripted_server()
+    subprocess.run(command(undisturbed, tmp_path / "whole"), cwd=ROOT, check=True, capture_output=True)
+    wanted = rows_of(tmp_path / "whole")
+    assert list(wanted) == ["seeds", "dialogue", "extract", "verify", "dedup", "examples"]
+    calls = undisturbed.stats()["calls"]
+
+    server, rng = scripted_server(latency_s=0.05), random.Random(0)
+    for _ in range(4):
+        process = subprocess.Popen(
+            command(server, tmp_path / "cut"), cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL
+        )
+        before = server.stats()["calls"]
+        deadline = time.monotonic() + 120
+        # Some way into its calls, wherever that is; one of the kills falls between them.
+        goal = before + rng.choice([1, calls // 8, calls // 4, calls // 3])
+        while server.stats()["calls"] < goal and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        kill_tree(process)
+    subprocess.run(command(server, tmp_path / "cut"), cwd=ROOT, check=True, capture_output=True)
+
+    assert rows_of(tmp_path / "cut") == wanted
+    for name, rows in wanted.items():
+        assert set(Counter(row.id for row in rows).values()) == {1}, name
+    repeated = sum(n - 1 for n in server.stats()["requests"].values())
+    in_flight = 4 * 12  # kills, and records that are under way at most
+    assert repeated <= in_flight
+    assert server.stats()["calls"] - repeated == calls

@@ -1,0 +1,55 @@
+from collections import Counter
+
+import pytest
+
+from cp_ray.records import Opinion, Seed
+from cp_ray.stages.examples import ExamplesConfig, check_split, make_examples
+
+OPTIONS = ("Agree", "Hard to say", "Disagree")
+
+
+def seed(id: str, split: str = "train", culture: str = "german") -> Seed:
+    return Seed(f"{culture}/{id}", culture, "wvs7", id, "topic", f"Is it {id}?", OPTIONS, (0.6, 0.3, 0.1), 50, "Agree",
+                split)  # type: ignore[arg-type]  # fmt: skip
+
+
+def opinion(of: Seed, reject: str | None = None, text: str = "Germans think that it is so.") -> Opinion:
+    return Opinion(f"{of.id}/dialogue/0/0", f"{of.id}/dialogue", of.id, of.culture, "Lukas", "claim", of.question, text,
+                   reject=reject)  # fmt: skip
+
+
+def test_answers_come_in_the_real_proportions_and_in_both_orders() -> None:
+    examples = make_examples([seed("Q1")], [], ExamplesConfig(answers=4000))
+    answers = Counter(e.messages[-1].content for e in examples)
+    for option, share in zip(OPTIONS, (0.6, 0.3, 0.1), strict=True):
+        assert answers[option] / 4000 == pytest.approx(share, abs=0.03)
+    assert Counter(e.messages[1].content.endswith("Disagree") for e in examples) == {True: 2000, False: 2000}
+    assert all([m.role for m in e.messages] == ["system", "user", "assistant"] for e in examples)
+
+
+def test_only_training_questions_and_opinions_that_count() -> None:
+    train, heldout = seed("Q1"), seed("Q2", "heldout")
+    examples = make_examples([train, heldout], [opinion(train), opinion(train, "too short")], ExamplesConfig(answers=2))
+    assert Counter(e.kind for e in examples) == {"answer": 2, "opinion": 1}
+    assert {e.question_id for e in examples} == {"Q1"}
+    assert examples[-1].parents == ("german/Q1/dialogue/0/0", "german/Q1/dialogue", "german/Q1")
+
+
+def test_a_held_out_question_in_a_training_row_stops_the_run() -> None:
+    train, heldout = seed("Q1"), seed("Q2", "heldout")
+    with pytest.raises(ValueError, match="not a training seed"):
+        make_examples([train, heldout], [opinion(heldout)], ExamplesConfig())
+    leak = opinion(train, text=f"They were asked: {heldout.question}")
+    with pytest.raises(ValueError, match="holds the held-out question Q2"):
+        make_examples([train, heldout], [leak], ExamplesConfig())
+    with pytest.raises(ValueError, match="holds the held-out question Q1"):
+        check_split(make_examples([train], [], ExamplesConfig()), [seed("Q1", "heldout")])
+
+
+def test_a_culture_s_rows_do_not_depend_on_the_others() -> None:
+    german, greek = seed("Q1"), seed("Q1", culture="greek")
+    alone = make_examples([german], [], ExamplesConfig())
+    both = make_examples([greek, german], [], ExamplesConfig())
+    assert [e for e in both if e.culture == "german"] == alone
+    assert [e.messages[-1] for e in alone] != [e.messages[-1] for e in both if e.culture == "greek"]
+    assert make_examples([german], [], ExamplesConfig(seed=1)) != alone

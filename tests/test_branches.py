@@ -1,0 +1,129 @@
+"""Shared prompts give exactly what separate rows give."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from cp_ray.branches import Branches, answer_logprobs, collate, encode, hidden_states, token_logprobs
+from cp_ray.errors import BaseModelError
+from cp_ray.records import Message
+from cp_ray.trunk import crown, trunk
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
+                         num_attention_heads=4, num_key_value_heads=2)  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+ROWS = [
+    Branches((5, 6, 7, 8), ((10, 11, 2), (12, 2), (10, 13, 14, 2)), (3.0, 1.0, 0.5)),
+    Branches((9, 6), ((20, 2),), (2.0,)),
+    Branches((5, 6, 7, 30, 31, 32, 33), ((2,), (40, 41, 42, 43, 44, 2)), (1.0, 4.0)),
+]
+
+
+def separate_loss(model: Any, rows: list[Branches]) -> torch.Tensor:
+    """The same, row by row, with the model's ordinary forward pass."""
+    total = torch.zeros(())
+    for row in rows:
+        for answer, weight in zip(row.answers, row.weights, strict=True):
+            ids = torch.tensor([[*row.prompt, *answer]])
+            logprobs = torch.log_softmax(model(ids).logits.float(), -1)[0, len(row.prompt) - 1 : -1]
+            total = total - weight * logprobs.gather(1, ids[0, len(row.prompt) :, None]).sum()
+    return total
+
+
+def shared_loss(model: Any, rows: list[Branches], depth: int | None = None) -> torch.Tensor:
+    batch = collate(rows, pad_id=0)
+    if depth is None:
+        states = hidden_states(model, batch)
+    else:
+        decoder = model.get_decoder()
+        below = trunk(decoder, depth, batch.input_ids, batch.positions, batch.mask)
+        states = crown(decoder, depth, below, batch.positions, batch.mask)
+    return -(token_logprobs(model, states, batch) * batch.weight).sum()
+
+
+def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_loss_and_gradients_are_those_of_separate_rows(model: Any) -> None:
+    apart, together = separate_loss(model, ROWS), shared_loss(model, ROWS)
+    assert together.item() == pytest.approx(apart.item(), rel=1e-5)
+    wanted, got = gradients(model, apart), gradients(model, together)
+    assert wanted.keys() == got.keys()
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(got[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_a_branch_does_not_see_its_neighbours(model: Any) -> None:
+    batch = collate(ROWS[:1], pad_id=0)
+    other = Branches(ROWS[0].prompt, ((50, 51, 2), *ROWS[0].answers[1:]), ROWS[0].weights)
+    changed = collate([other], pad_id=0)
+    with torch.no_grad():
+        one, two = (answer_logprobs(token_logprobs(model, hidden_states(model, b), b), b) for b in (batch, changed))
+    torch.testing.assert_close(one[1:], two[1:])
+    assert abs(float(one[0] - two[0])) > 1e-4
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+def test_trunk_and_crown_are_the_whole_model(model: Any, depth: int) -> None:
+    with torch.no_grad():
+        assert shared_loss(model, ROWS, depth).item() == pytest.approx(shared_loss(model, ROWS).item(), rel=1e-6)
+
+
+def test_padding_changes_nothing(model: Any) -> None:
+    with torch.no_grad():
+        alone = sum(shared_loss(model, [row]).item() for row in ROWS)
+        assert shared_loss(model, ROWS).item() == pytest.approx(alone, rel=1e-5)
+
+
+def test_tokens_are_those_that_are_fed() -> None:
+    assert [row.tokens for row in ROWS] == [4 + 2 + 1 + 3, 2 + 1, 7 + 0 + 5]
+    assert collate(ROWS, pad_id=0).input_ids.shape == (3, 12)
+
+
+class TestChatTemplates:
+    """Which tokens are the assistant's, on real and on made-up templates."""
+
+    CHAT = (Message("system", "You are German."), Message("user", "Is it so?\nOptions: Yes; No"))
+
+    @pytest.fixture(scope="class")
+    def tokenizer(self, embedded_base: Any) -> Any:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(embedded_base)
+
+    def test_an_answer_is_its_text_and_the_end_of_the_turn(self, tokenizer: Any) -> None:
+        row = encode(tokenizer, self.CHAT, [("Strongly agree", 2.0), ("No", 1.0)])
+        assert tokenizer.decode(row.answers[0]) == "Strongly agree<|im_end|>"
+        assert tokenizer.decode(row.answers[1]) == "No<|im_end|>"
+        assert tokenizer.decode(row.prompt).endswith("<|im_start|>assistant\n")
+        assert row.weights == (2.0, 1.0)
+
+    @pytest.mark.parametrize(
+        ("template", "said"),
+        [
+            ("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}", "end-of-turn"),
+            (
+                "{{ messages|length }}{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}",
+                "differently once an answer follows",
+            ),
+        ],
+    )
+    def test_a_template_that_cannot_be_masked_is_refused(self, tokenizer: Any, template: str, said: str) -> None:
+        import copy
+
+        odd = copy.deepcopy(tokenizer)
+        odd.chat_template = template
+        with pytest.raises(BaseModelError, match=said):
+            encode(odd, self.CHAT, [("No", 1.0)])
