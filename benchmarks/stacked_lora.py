@@ -4,7 +4,6 @@ Run as `python -m benchmarks.stacked_lora`. Prints a table and appends one line 
 """
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,12 +12,12 @@ from typing import Any
 
 import torch
 
+from benchmarks.results import append
 from cp_ray.llm.embedded import load_base, smollm2
 from cp_ray.records import Message
 from cp_ray.serving.chat import ChatRequest, ChatResult
 from cp_ray.serving.engine import Engine
 
-_RESULTS = Path(__file__).with_name("results.jsonl")
 _PROMPT = "Tell me a long story about a town by the sea."
 
 
@@ -114,14 +113,8 @@ def report(args: argparse.Namespace, best: dict[str, float]) -> None:
     print(f"batch {args.batch}, {args.adapters} adapters, {args.tokens} tokens a row, {args.threads} threads")
     for name, speed in best.items():
         print(f"{name:24} {speed:8.1f} tokens/s")
-    line = {
-        "benchmark": "stacked_lora",
-        "machine": {"cpu": torch.cpu.get_capabilities()["cpu_name"], "torch": torch.__version__},
-        "settings": vars(args),
-        "tokens_per_second": {name: round(speed, 1) for name, speed in best.items()},
-    }
-    with _RESULTS.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    figures = {name: round(speed, 1) for name, speed in best.items()}
+    append("stacked_lora", {"torch": torch.__version__, "settings": vars(args), "tokens_per_second": figures})
 
 
 if __name__ == "__main__":

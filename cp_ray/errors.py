@@ -18,6 +18,8 @@ exception: it is a row with a reason.
 No class takes arguments of its own, so that every error survives pickling on its way from a Ray worker.
 """
 
+import re
+
 __all__ = [
     "BaseModelError",
     "ConfigError",
@@ -29,6 +31,7 @@ __all__ = [
     "TeacherError",
     "TeacherUnknownModel",
     "TeacherUnreachable",
+    "told_in",
 ]
 
 
@@ -70,3 +73,13 @@ class BaseModelError(CpRayError):
 
 class PlacementError(CpRayError):
     """A stage asks for more than the cluster has."""
+
+
+def told_in(text: str) -> CpRayError | None:
+    """The last error of ours that a traceback tells of; Ray hands on some errors as text only."""
+    found = re.findall(r"^cp_ray\.errors\.(\w+): (.+)$", text, flags=re.MULTILINE)
+    if not found:
+        return None
+    name, message = found[-1]
+    kind: type[CpRayError] = globals()[name]
+    return kind(message.strip())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pyarrow as pa
 
-from cp_ray.errors import CpRayError
+from cp_ray.errors import CpRayError, told_in
 from cp_ray.llm.call import Generate
 from cp_ray.llm.door import Door
 from cp_ray.progress import Progress
@@ -83,7 +83,7 @@ def cause_of(error: BaseException) -> CpRayError | None:
         seen.add(id(one))
         waiting += [getattr(one, "cause", None), one.__cause__, one.__context__]
         waiting += list(getattr(one, "worker_failures", {}).values())
-    return None
+    return told_in(str(error))
 
 
 class _Worker:

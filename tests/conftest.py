@@ -24,7 +24,14 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         import ray
 
-        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=40)
+        ray.init(
+            address="local",
+            _node_ip_address="127.0.0.1",
+            num_cpus=4,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=40,
+        )
         stack.callback(ray.shutdown)
         quiet()
         yield

@@ -7,7 +7,7 @@ from cp_ray.records import Score, TrainPoint
 
 __all__ = ["distance_chart", "loss_chart", "option_bars"]
 
-_WIDTH = 640
+_WIDTH = 480
 
 
 def distance_chart(scores: Sequence[Score], title: str) -> str:
@@ -39,15 +39,15 @@ def loss_chart(curves: Mapping[str, Sequence[TrainPoint]], title: str) -> str:
     top = max((max(values) for values in smooth.values() if values), default=1.0)
 
     def point(k: int, value: float) -> str:
-        x = left + k / max(1, steps - 1) * (_WIDTH - left - 90)
+        x = left + k / max(1, steps - 1) * (_WIDTH - left - 70)
         return f"{x:.1f},{(height - bottom) * (1 - value / top) + 6:.1f}"
 
     parts = [
-        f'<line class="axis" x1="{left}" x2="{_WIDTH - 90}" y1="{height - bottom + 6}" y2="{height - bottom + 6}"/>',
+        f'<line class="axis" x1="{left}" x2="{_WIDTH - 70}" y1="{height - bottom + 6}" y2="{height - bottom + 6}"/>',
         f'<line class="axis" x1="{left}" x2="{left}" y1="6" y2="{height - bottom + 6}"/>',
         f'<text x="{left - 6}" y="14" text-anchor="end">{top:.1f}</text>',
         f'<text x="{left - 6}" y="{height - bottom + 8}" text-anchor="end">0</text>',
-        f'<text x="{_WIDTH - 90}" y="{height - 2}" text-anchor="end">step {steps}</text>',
+        f'<text x="{_WIDTH - 70}" y="{height - 2}" text-anchor="end">step {steps}</text>',
     ]
     for k, (name, values) in enumerate(smooth.items()):
         path = " ".join(point(i, value) for i, value in enumerate(values))

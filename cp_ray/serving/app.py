@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cp_ray.cultures import culture
-from cp_ray.errors import BaseModelError, ConfigError
+from cp_ray.errors import BaseModelError, ConfigError, CpRayError, told_in
 from cp_ray.serving.chat import ChatRequest, ChatResult, ModelCard, ModelSpec
 from cp_ray.survey.asking import persona
 
@@ -145,9 +145,9 @@ def start(
         application = build_app(spec, num_cpus=num_cpus, threads=threads, max_wave=max_wave)
         serve.run(application, name=name, route_prefix=route_prefix)
     except RuntimeError as error:
-        why = _last_line(serve.status().applications[name].message) if name in serve.status().applications else error
+        why = _why(name) or BaseModelError(f"serving {name!r}: {' '.join(str(error).split())}")
         serve.delete(name)
-        raise BaseModelError(f"serving {name!r}: {why}") from error
+        raise why from error
     return f"http://{_HOST}:{actual}{route_prefix.rstrip('/')}/v1"
 
 
@@ -226,6 +226,10 @@ def _running_port() -> int | None:
     return None if client is None else int(client.http_config.port)
 
 
-def _last_line(message: str) -> str:
-    lines = [line for line in message.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "it did not become healthy"
+def _why(name: str) -> CpRayError | None:
+    """What a replica of the application raised while it started, if that was an error of ours."""
+    from ray import serve
+
+    status = serve.status().applications.get(name)
+    messages = [status.message, *(d.message for d in status.deployments.values())] if status else []
+    return told_in("\n".join(messages))

@@ -34,8 +34,8 @@ class DialoguePrompts:
     )
     contact: str = (
         "You are {name}, {a_culture} {gender}. You are having a friendly talk with {partner}, {a_partner} "
-        "{partner_gender}, and want to understand how {partner_people} see things. Speak as {name}, for yourself and "
-        "for life in your own country, in two or three plain sentences."
+        '{partner_gender}, about this: "{question}" You want to understand how {partner_people} see it. Speak as '
+        "{name}, for yourself and for life in your own country, in two or three plain sentences."
     )
     claim: str = 'Asked "{question}", {people} most often answer "{stance}".'
     question: str = "{question}\n{guidance}"
@@ -148,14 +148,14 @@ def _claim(seed: Seed, prompts: DialoguePrompts) -> str:
 
 
 def _systems(seed: Seed, cast: _Cast, prompts: DialoguePrompts) -> dict[Persona, str]:
-    claim = _claim(seed, prompts)
+    delegate, contact = (cast.delegate, cast.of_delegate), (cast.contact, cast.of_contact)
     return {
-        cast.delegate: _system(prompts.delegate, cast.delegate, cast.of_delegate, cast.contact, cast.of_contact, claim),
-        cast.contact: _system(prompts.contact, cast.contact, cast.of_contact, cast.delegate, cast.of_delegate, claim),
+        cast.delegate: _system(prompts.delegate, *delegate, *contact, claim=_claim(seed, prompts)),
+        cast.contact: _system(prompts.contact, *contact, *delegate, question=seed.question),
     }
 
 
-def _system(template: str, who: Persona, of: Culture, partner: Persona, of_partner: Culture, claim: str) -> str:
+def _system(template: str, who: Persona, of: Culture, partner: Persona, of_partner: Culture, **more: str) -> str:
     return template.format(
         name=who.name,
         a_culture=article(of.adjective),
@@ -164,7 +164,7 @@ def _system(template: str, who: Persona, of: Culture, partner: Persona, of_partn
         a_partner=article(of_partner.adjective),
         partner_gender=partner.gender,
         partner_people=of_partner.people,
-        claim=claim,
+        **more,
     )
 
 

@@ -16,7 +16,7 @@ from tests.tiny import make_adapter, make_base
 def test_culture_models_are_served_behind_one_endpoint_and_two_applications_live_at_once(
     embedded_base: Path, tmp_path: Path
 ) -> None:
-    adapter = make_adapter(embedded_base, tmp_path / "german", 1, std=0.1)
+    adapter = make_adapter(embedded_base, tmp_path / "german", 1, std=0.5)
     tiny = ServeSpec(str(make_base(tmp_path / "tiny")), (ModelSpec("tiny"),))
     spec = ServeSpec("smollm2", (ModelSpec("base"), ModelSpec("german", adapter.as_uri(), "german", "German")))
     with serving(spec, name="cultures", route_prefix="/cultures") as url:

@@ -24,7 +24,7 @@ def test_rows_of_one_prompt_are_counted_together(embedded_base: Any) -> None:
     examples = [example(k, "Is it?", a) for k, a in enumerate(answers)]
     examples += [example(9, "Is that?", "No"), example(10, "What do Germans think?", "That it is.", "opinion")]
     rows = shared_prompts(examples, tokenizer, opinion_weight=0.25)
-    assert [row.weights for row in rows] == [(0.25,), (1.0, 3.0), (1.0,)], "in the order of their ids"
+    assert [row.weights for row in rows] == [(1.0, 3.0), (0.25,), (1.0,)], "in the order of their ids"
     assert total_weight(rows) == 5.25
     assert shared_prompts(examples[::-1], tokenizer, 0.25) == rows
     with pytest.raises(ConfigError, match="none to train on"):

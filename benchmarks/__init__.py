@@ -1,0 +1,1 @@
+"""Each prints one table and appends one JSON line to results.jsonl."""

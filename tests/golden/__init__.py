@@ -1,0 +1,39 @@
+"""What every culture's speakers, judges and respondents are told, word for word."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from cp_ray.llm.scripted import Scripted
+from cp_ray.records import Message, Opinion
+from cp_ray.stages.dialogue import DialogueConfig, dialogue
+from cp_ray.stages.extract import ExtractConfig, extract_prompt
+from cp_ray.stages.seeds import SeedsConfig, make_seeds
+from cp_ray.stages.verify import VerifyConfig, judge_prompt, rewrite_prompt
+from cp_ray.survey.asking import ask
+from cp_ray.survey.counts import content_hash, read_counts
+
+FOLDER = Path(__file__).parent
+
+
+def prompts(culture: str) -> str:
+    """All prompts about one seed of a culture."""
+    seeds = make_seeds(SeedsConfig((culture,), content_hash()), read_counts())
+    seed = next(s for s in seeds if s.question_id == "Q40")
+    model = Scripted(f"utterance {k}" for k in range(1, 15))
+    (held,) = asyncio.run(dialogue(seed, model, DialogueConfig("teacher")))
+    opinion = Opinion("o", held.id, seed.id, culture, held.delegate, held.claim, seed.question, "(an opinion)")
+    parts = [
+        ("delegate, first utterance", model.calls[0][0]),
+        ("main contact, last utterance", model.calls[-1][0]),
+        ("extract", extract_prompt(held, held.turns[0], ExtractConfig("teacher"))),
+        ("judge", judge_prompt(opinion, VerifyConfig("teacher"))),
+        ("rewrite", rewrite_prompt(opinion, VerifyConfig("teacher"))),
+        ("survey", ask(culture, seed.question, seed.options, reverse=False)),
+        ("survey, options reversed", ask(culture, seed.question, seed.options, reverse=True)),
+    ]
+    return "".join(f"=== {title}\n{_shown(messages)}\n" for title, messages in parts)
+
+
+def _shown(messages: Sequence[Message]) -> str:
+    return "".join(f"[{m.role}] {m.content}\n" for m in messages)
