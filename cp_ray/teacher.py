@@ -1,7 +1,7 @@
 """The model that the generating steps talk to: a server of the user's, or the embedded model's own."""
 
 import os
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from types import TracebackType
 
 from cp_ray.llm.door import Door
@@ -10,7 +10,7 @@ from cp_ray.llm.limiter import Limits
 __all__ = ["Teacher"]
 
 
-class Teacher(AbstractContextManager["Teacher"]):
+class Teacher:
     """Up while the generating steps run.
 
     With no `url`, the embedded model is served by this project's own server on Ray Serve and reached over HTTP,
@@ -25,6 +25,17 @@ class Teacher(AbstractContextManager["Teacher"]):
         self._ledger = ledger
         self._stack = ExitStack()
 
+    def check(self) -> None:
+        """Make sure that a server of the user's can be used.
+
+        Raises:
+            TeacherError: nothing answers there, it refuses the key, or does not know the model.
+        """
+        if self._given_url is not None:
+            from cp_ray.llm.endpoint import check_teacher
+
+            check_teacher(self._given_url, self.model, os.environ.get("OPENAI_API_KEY"))
+
     def __enter__(self) -> "Teacher":
         if self._given_url is None:
             from cp_ray.serving.app import ServeSpec, serving
@@ -35,10 +46,6 @@ class Teacher(AbstractContextManager["Teacher"]):
             self._url = self._stack.enter_context(
                 serving(spec, name="teacher", route_prefix="/teacher", threads=os.cpu_count())
             )
-        else:
-            from cp_ray.llm.endpoint import check_teacher
-
-            check_teacher(self._given_url, self.model, key_from_environment())
         return self
 
     def __exit__(
@@ -51,8 +58,3 @@ class Teacher(AbstractContextManager["Teacher"]):
         if self._url is None:
             raise RuntimeError("the teacher is not up; enter it first")
         return Door(url=self._url, model=self.model, limits=self._limits, ledger=self._ledger, step=step)
-
-
-def key_from_environment() -> str | None:
-    """The user's key; it goes nowhere but to the teacher."""
-    return os.environ.get("OPENAI_API_KEY")

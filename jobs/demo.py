@@ -47,9 +47,9 @@ def demo(
 
     seeds = steps.seeds(options, questions=questions)
     dialogue = steps.dialogue(
-        seeds, teacher, DialogueConfig(model, per_culture=dialogues, rounds=rounds, max_tokens=48, seed=seed)
+        seeds, teacher, DialogueConfig(model, per_culture=dialogues, rounds=rounds, max_tokens=40, seed=seed)
     )
-    extract = steps.extract(dialogue, teacher, ExtractConfig(model, max_tokens=64, seed=seed))
+    extract = steps.extract(dialogue, teacher, ExtractConfig(model, max_tokens=48, seed=seed))
     verify = steps.verify(extract, teacher, VerifyConfig(model, seed=seed))
     dedup = steps.dedup(verify, DedupConfig(per_seed=4, seed=seed))
     examples = steps.examples(seeds, dedup, ExamplesConfig(answers=answers, seed=seed))

@@ -13,7 +13,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from cp_ray.errors import ConfigError, RunFolderError
-from cp_ray.pipeline import Folder, Run, Step, execute, fingerprint, select
+from cp_ray.pipeline import Folder, Run, Step, execute, fingerprint, pending, select
 from cp_ray.records import Opinion, Score, to_table
 from cp_ray.stages.verify import VerifyConfig
 
@@ -126,8 +126,13 @@ def test_rejects_are_kept_and_counted(tmp_path: Path) -> None:
     assert run.done()[0].read(Opinion) == made
 
 
-def test_a_dataset_is_written_sorted_by_id_whatever_order_it_came_in(tmp_path: Path, ray_cluster: None) -> None:
+@pytest.mark.parametrize("small_bytes", [0, 2**20], ids=["in parallel", "by the driver"])
+def test_a_dataset_is_written_sorted_by_id_whatever_order_it_came_in(
+    tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch, small_bytes: int
+) -> None:
     import ray.data
+
+    monkeypatch.setattr("cp_ray.pipeline._SMALL_BYTES", small_bytes)
 
     made = [Opinion(f"o/{k}", "d", "s", "german", "Lukas", "c", "q", "t") for k in (3, 1, 2, 0)]
 
@@ -146,13 +151,16 @@ def test_what_a_step_needs_is_up_once_for_its_neighbours_and_down_for_the_rest(t
     said: list[str] = []
 
     class Server:
+        def check(self) -> None:
+            said.append("checked")
+
         def __enter__(self) -> None:
             said.append("up")
 
         def __exit__(self, *_: object) -> None:
             said.append("down")
 
-    server: Any = Server()
+    server = Server()
 
     def telling(name: str, **more: Any) -> Step:
         def run_step(folder: Folder, given: Any) -> pa.Table:
@@ -163,10 +171,12 @@ def test_what_a_step_needs_is_up_once_for_its_neighbours_and_down_for_the_rest(t
 
     a, b, c = telling("a", within=server), telling("b", within=server), telling("c")
     run = Run(str(tmp_path / "run"))
+    assert pending(run, [a, b, c]) == [a, b, c]
     do(run, a, b, c)
-    assert said == ["up", "a", "b", "down", "c"]
+    assert said == ["checked", "up", "a", "b", "down", "c"], "checked once, before anything"
+    assert pending(run, [a, b, c]) == []
     do(run, a, b, c)
-    assert said == ["up", "a", "b", "down", "c"]
+    assert said == ["checked", "up", "a", "b", "down", "c"]
     failing = step("failing", run=lambda f, g: 1 / 0, within=server)
     with contextlib.suppress(ZeroDivisionError):
         do(run, failing)

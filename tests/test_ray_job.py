@@ -72,8 +72,10 @@ def rows_of(root: Path) -> dict[str, list[Any]]:
 @pytest.mark.timeout(600)
 def test_a_job_gives_the_same_rows_and_scores(scripted_server: Any, tmp_path: Path, head: dict[str, str]) -> None:
     server = scripted_server()
-    options = ["--teacher-url", server.url, "--teacher-model", "scripted", "--until", "evaluate", "--dialogues", "1",
-               "--rounds", "1", "--answers", "4", "--passes", "1", "--questions", "4"]  # fmt: skip
+    options = [
+        "--teacher-url", server.url, "--teacher-model", "scripted", "--until", "evaluate", "--cultures", "german",
+        "--dialogues", "1", "--rounds", "1", "--answers", "4", "--passes", "1", "--questions", "4",
+    ]  # fmt: skip
     direct, job = tmp_path / "direct", tmp_path / "job"
     subprocess.run(
         [sys.executable, "jobs/demo.py", "--root", str(direct), *options], cwd=ROOT, check=True, capture_output=True

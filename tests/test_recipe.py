@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,6 +83,23 @@ def test_a_wrong_command_is_told_in_one_line(arguments: list[str], said: str) ->
     assert ended.returncode == 2
     assert said in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("until", ["dialogue", "report"])
+def test_a_teacher_that_cannot_be_used_is_told_before_anything_starts(
+    tmp_path: Path, scripted_server: Any, until: str
+) -> None:
+    server = scripted_server(key="right")
+    for url, model, said in (
+        ("http://127.0.0.1:9/v1", "scripted", "nothing answers at"),
+        (server.url, "scripted", "refuses the key"),
+    ):
+        ended = cp_ray("run", "jobs/demo.py", "--root", str(tmp_path / "run"), "--until", until, "--teacher-url", url,
+                       "--teacher-model", model)  # fmt: skip
+        assert ended.returncode == 2
+        assert said in ended.stderr
+        assert ended.stderr.count("\n") == 1
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_written_before_the_options_are_right(tmp_path: Path) -> None:

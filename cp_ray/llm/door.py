@@ -1,6 +1,5 @@
 """The way to a model, light enough to travel to a worker: the ledger before the limiter before the endpoint."""
 
-import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,5 +62,6 @@ class OpenDoor:
         return answer
 
     async def close(self) -> None:
-        """Close its connections; waits until they are."""
-        await asyncio.shield(self._endpoint.close())
+        """Close its connections and its file."""
+        self._ledger.close()
+        await self._endpoint.close()

@@ -94,6 +94,12 @@ class Ledger:
         finally:
             del self._flights[key]
 
+    def close(self) -> None:
+        """Close its file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     async def _pay(self, key: str, call: Callable[[], Awaitable[Completion]]) -> Completion:
         began = time.monotonic()
         answer = await call()

@@ -1,6 +1,7 @@
 """The Ray Serve application: one base, all adapters, OpenAI's API, in one deployment."""
 
 import contextlib
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -136,10 +137,11 @@ def start(
     """
     from ray import serve
 
-    logging = {"log_level": "WARNING", "enable_access_log": False}
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # this process's own; Serve sets it anew on import
+    quiet = {"log_level": "WARNING", "enable_access_log": False}
     actual = _running_port()
     if actual is None:
-        serve.start(http_options={"host": _HOST, "port": port or _free_port()}, logging_config=logging)
+        serve.start(http_options={"host": _HOST, "port": port or _free_port()}, logging_config=quiet)
         actual = _running_port()
     try:
         application = build_app(spec, num_cpus=num_cpus, threads=threads, max_wave=max_wave)

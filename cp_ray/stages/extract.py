@@ -1,5 +1,6 @@
 """extract: the opinions that the delegate voiced, one by one."""
 
+import asyncio
 from dataclasses import dataclass
 
 from cp_ray.cultures import CULTURES, Culture
@@ -37,20 +38,22 @@ class ExtractConfig:
 
 
 async def extract(dialogue: Dialogue, generate: Generate, config: ExtractConfig) -> list[Opinion]:
-    """The opinions in all of the delegate's utterances, each a row."""
-    rows: list[Opinion] = []
-    for number, turn in enumerate(dialogue.turns):
-        if turn.speaker != dialogue.delegate:
-            continue
-        sampling = Sampling(config.temperature, config.max_tokens, config.seed)
-        answer = await generate(extract_prompt(dialogue, turn, config), sampling)
-        if answer.finish_reason not in ("stop", "length"):
-            rows.append(_row(dialogue, number, 0, "", answer.finish_reason))
-            continue
-        cut_off = answer.finish_reason == "length"
-        found = parse_opinions(answer.text, config.min_words, config.example_list, cut_off=cut_off)
-        rows += [_row(dialogue, number, k, text, reject) for k, (text, reject) in enumerate(found)]
-    return rows
+    """The opinions in all of the delegate's utterances, each a row; the utterances are read at the same time."""
+    own = [(k, turn) for k, turn in enumerate(dialogue.turns) if turn.speaker == dialogue.delegate]
+    found = await asyncio.gather(*(_extract_turn(dialogue, k, turn, generate, config) for k, turn in own))
+    return [row for rows in found for row in rows]
+
+
+async def _extract_turn(
+    dialogue: Dialogue, number: int, turn: Turn, generate: Generate, config: ExtractConfig
+) -> list[Opinion]:
+    sampling = Sampling(config.temperature, config.max_tokens, config.seed)
+    answer = await generate(extract_prompt(dialogue, turn, config), sampling)
+    if answer.finish_reason not in ("stop", "length"):
+        return [_row(dialogue, number, 0, "", answer.finish_reason)]
+    cut_off = answer.finish_reason == "length"
+    found = parse_opinions(answer.text, config.min_words, config.example_list, cut_off=cut_off)
+    return [_row(dialogue, number, k, text, reject) for k, (text, reject) in enumerate(found)]
 
 
 def extract_prompt(dialogue: Dialogue, turn: Turn, config: ExtractConfig) -> list[Message]:

@@ -31,23 +31,22 @@ def test_what_says_the_same_is_set_aside_whatever_the_order(ray_cluster: None) -
     import pyarrow as pa
     import ray.data
 
-    rows = [
-        opinion(0, "Germans think that work is a duty to society."),
-        opinion(1, "Germans think that working is a duty towards society."),
-        opinion(2, "Germans think that dogs make good friends."),
-        opinion(3, "Germans think that a dog is a good friend."),
-        opinion(4, "", reject="not a list"),
-        opinion(0, "Greeks think that bread is life.", seed="greek/Q1"),
-    ]
-    outcomes = []
-    for order in (rows, rows[::-1]):
-        made = dedup(ray.data.from_arrow([to_table([o], Opinion) for o in order]), DedupConfig(per_seed=2))
-        found = from_table(pa.concat_tables(ray.get(made.to_arrow_refs())), Opinion)
-        outcomes.append({o.id: o.reject for o in found})
-        assert sorted(o.text for o in found) == sorted(o.text for o in rows)
-    first, second = outcomes
-    assert first == second
-    assert first["german/Q1/4"] == "not a list"
-    assert first["greek/Q1/0"] is None
-    assert sorted(str(first[f"german/Q1/{k}"]) for k in (0, 1)) == ["None", "redundant"]
-    assert sorted(str(first[f"german/Q1/{k}"]) for k in (2, 3)) == ["None", "redundant"]
+    texts = (
+        "Germans think that work is a duty to society.",
+        "Germans think that working is a duty towards society.",
+        "Germans think that dogs make good friends.",
+        "Germans think that a dog is a good friend.",
+    )
+    there = [opinion(k, text, "german/Q1") for k, text in enumerate(texts)]
+    back = [opinion(k, text, "german/Q2") for k, text in enumerate(texts)][::-1]
+    others = [opinion(9, "", reject="not a list"), opinion(0, "Greeks think that bread is life.", seed="greek/Q1")]
+    blocks = [to_table([o], Opinion) for o in (*there, *others, *back)]
+    made = dedup(ray.data.from_arrow(blocks), DedupConfig(per_seed=2))
+    found = {o.id: o for o in from_table(pa.concat_tables(ray.get(made.to_arrow_refs())), Opinion)}
+    assert len(found) == len(blocks), "what is set aside is kept"
+    reject = {id: o.reject for id, o in found.items()}
+    assert [reject[f"german/Q1/{k}"] for k in range(4)] == [reject[f"german/Q2/{k}"] for k in range(4)]
+    assert sorted(str(reject[f"german/Q1/{k}"]) for k in (0, 1)) == ["None", "redundant"]
+    assert sorted(str(reject[f"german/Q1/{k}"]) for k in (2, 3)) == ["None", "redundant"]
+    assert reject["german/Q1/9"] == "not a list"
+    assert reject["greek/Q1/0"] is None
