@@ -31,8 +31,8 @@ class VerifyConfig:
     )
     example_claim: str = 'Asked "Is it good to eat with the whole family?", people most often answer "Agree".'
     examples: tuple[tuple[str, Relation], ...] = (
-        ("Bread is baked early in the morning.", "irrelevant"),
         ("It is better when each eats alone.", "contradict"),
+        ("Bread is baked early in the morning.", "irrelevant"),
         ("A meal with everybody keeps a family together.", "entail"),
     )
     """Shown before the question; small teachers answer in the form they have seen."""
