@@ -95,7 +95,9 @@ def _run(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
     chosen = select(steps, options.until)
     run = Run(options.root)
     console = _Console(len(chosen))
-    with connected() if pending(run, chosen) else nullcontext():
+    todo = pending(run, chosen)
+    run.begin()  # before Ray starts: a folder that cannot be written to is found at once
+    with connected() if todo else nullcontext():
         execute(run, chosen, on_start=console.start, on_done=console.done)
     summary = run.folder(chosen[-1]).read_text("summary.txt")
     if summary:

@@ -64,7 +64,7 @@ class Batcher:
         for _ in range(10):
             before = len(self._waiting)
             await asyncio.sleep(self._wait_s)
-            if len(self._waiting) in (before, self._max_wave):
+            if len(self._waiting) == before or len(self._waiting) >= self._max_wave:
                 return
 
     async def _answer(self, wave: list[tuple[ChatRequest, asyncio.Future[ChatResult]]]) -> None:

@@ -17,6 +17,8 @@ __all__ = ["DedupConfig", "dedup", "medoids"]
 
 REDUNDANT = "redundant"
 
+_PARTITIONS = 16
+
 
 @dataclass(frozen=True)
 class DedupConfig:
@@ -48,7 +50,9 @@ def dedup(opinions: "Dataset", config: DedupConfig) -> "Dataset":
     def keep_medoids(group: Any) -> Any:
         return _keep_medoids(group, config)
 
-    return embedded.groupby("seed_id").map_groups(keep_medoids, batch_format="pyarrow")
+    # Ray's default of 200 partitions costs half a minute however few the rows.
+    grouped = embedded.groupby("seed_id", num_partitions=_PARTITIONS)
+    return grouped.map_groups(keep_medoids, batch_format="pyarrow")
 
 
 def medoids(vectors: "NDArray[np.float32]", k: int, seed: int) -> list[int]:
