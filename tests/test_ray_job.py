@@ -74,7 +74,7 @@ def test_a_job_gives_the_same_rows_and_scores(scripted_server: Any, tmp_path: Pa
     server = scripted_server()
     options = [
         "--teacher-url", server.url, "--teacher-model", "scripted", "--until", "evaluate", "--cultures", "german",
-        "--dialogues", "1", "--rounds", "1", "--answers", "4", "--passes", "1", "--questions", "4",
+        "--dialogues", "1", "--rounds", "1", "--answers", "4", "--passes", "1", "--questions", "2",
     ]  # fmt: skip
     direct, job = tmp_path / "direct", tmp_path / "job"
     subprocess.run(
