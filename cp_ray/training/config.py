@@ -1,8 +1,10 @@
 """What a training run is, and where it runs."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
+from cp_ray.cultures import culture
 from cp_ray.errors import ConfigError
 
 __all__ = ["Placement", "TrainConfig", "deepspeed_config"]
@@ -32,6 +34,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        culture(self.culture)
         for name in ("rank", "alpha", "passes", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}")
@@ -41,8 +44,11 @@ class TrainConfig:
             raise ConfigError(f"learning_rate: must be between 0 and 1, got {self.learning_rate}")
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"warmup: must be a share from 0 to below 1, got {self.warmup}")
-        if self.opinion_weight < 0:
-            raise ConfigError(f"opinion_weight: must not be negative, got {self.opinion_weight}")
+        for name in ("weight_decay", "opinion_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name}: must not be negative, got {getattr(self, name)}")
+        if not 0 < self.max_grad_norm < math.inf:
+            raise ConfigError(f"max_grad_norm: must be above 0, got {self.max_grad_norm}")
 
     @property
     def hub_name(self) -> str:

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,23 +17,24 @@ def shared_prompts(examples: Sequence[Example], tokenizer: Any, opinion_weight: 
     """Examples by prompt, each distinct answer once and weighted with how often it was given.
 
     Raises:
-        ConfigError: there are no examples, or one does not end with the assistant's message.
+        ConfigError: there are no examples, all weigh nothing, or one does not end with the assistant's message.
         BaseModelError: the tokenizer's chat template cannot be used.
     """
     if not examples:
         raise ConfigError("examples: there are none to train on; look at what the steps before set aside")
-    answers: dict[tuple[Message, ...], Counter[str]] = defaultdict(Counter)
-    weights: dict[tuple[Message, ...], float] = {}
+    answers: dict[tuple[Message, ...], dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for example in sorted(examples, key=lambda e: e.id):
         *prompt, answer = example.messages
         if answer.role != "assistant":
             raise ConfigError(f"examples: {example.id} must end with the assistant's message, got {answer.role!r}")
-        answers[tuple(prompt)][answer.content] += 1
-        weights[tuple(prompt)] = opinion_weight if example.kind == "opinion" else 1.0
-    return [
-        encode(tokenizer, prompt, [(text, n * weights[prompt]) for text, n in sorted(counted.items())])
-        for prompt, counted in answers.items()
-    ]
+        # By row, not by prompt: an opinion and an answer may share one.
+        weight = opinion_weight if example.kind == "opinion" else 1.0
+        # A step of rows that weigh nothing has no mean loss.
+        if weight > 0:
+            answers[tuple(prompt)][answer.content] += weight
+    if not answers:
+        raise ConfigError("opinion_weight: is 0 and there are only opinions to train on; give it more, or add answers")
+    return [encode(tokenizer, prompt, sorted(weighed.items())) for prompt, weighed in answers.items()]
 
 
 def total_weight(rows: Sequence[Branches]) -> float:

@@ -9,6 +9,7 @@ from cp_ray.errors import ConfigError
 from cp_ray.records import Example, Message
 from cp_ray.training.config import Placement, TrainConfig
 from cp_ray.training.data import batches, shard, shared_prompts, total_weight
+from tests.tiny import make_tokenizer
 
 
 def example(k: int, question: str, answer: str, kind: str = "answer") -> Example:
@@ -29,6 +30,20 @@ def test_rows_of_one_prompt_are_counted_together(embedded_base: Any) -> None:
     assert shared_prompts(examples[::-1], tokenizer, 0.25) == rows
     with pytest.raises(ConfigError, match="none to train on"):
         shared_prompts([], tokenizer, 1.0)
+
+
+def test_each_row_of_a_prompt_keeps_the_weight_of_its_kind() -> None:
+    mixed = [example(1, "Is it?", "Yes"), example(2, "Is it?", "No", "opinion"), example(3, "Is it?", "Yes")]
+    (row,) = shared_prompts(mixed, make_tokenizer(), opinion_weight=0.25)
+    assert row.weights == (0.25, 2.0), "No, then Yes"
+
+
+def test_rows_that_weigh_nothing_are_left_out() -> None:
+    opinion, answer = example(1, "What of it?", "It is.", "opinion"), example(2, "Is it?", "Yes")
+    (row,) = shared_prompts([opinion, answer], make_tokenizer(), opinion_weight=0.0)
+    assert row.weights == (1.0,)
+    with pytest.raises(ConfigError, match="only opinions"):
+        shared_prompts([opinion], make_tokenizer(), opinion_weight=0.0)
 
 
 @given(
@@ -55,10 +70,22 @@ def test_workers_share_a_batch_without_gaps_or_overlap(lengths: list[int], world
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"rank": 0}, {"passes": 0}, {"layers": 0}, {"learning_rate": 0}, {"warmup": 1.0}, {"opinion_weight": -1}],
+    [
+        {"rank": 0},
+        {"passes": 0},
+        {"layers": 0},
+        {"learning_rate": 0},
+        {"warmup": 1.0},
+        {"opinion_weight": -1},
+        {"opinion_weight": float("nan")},
+        {"weight_decay": -0.1},
+        {"max_grad_norm": 0},
+    ],
 )
 def test_wrong_settings_are_told(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         TrainConfig("smollm2", "german", **wrong)
+    with pytest.raises(ConfigError, match="did you mean 'german'"):
+        TrainConfig("smollm2", "germann")
     with pytest.raises(ConfigError, match="workers"):
         Placement(workers=0)
