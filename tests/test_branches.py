@@ -21,6 +21,13 @@ def model() -> Any:
     return LlamaForCausalLM(config)
 
 
+@pytest.fixture(scope="module")
+def tokenizer(embedded_base: Any) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(embedded_base)
+
+
 ROWS = [
     Branches((5, 6, 7, 8), ((10, 11, 2), (12, 2), (10, 13, 14, 2)), (3.0, 1.0, 0.5)),
     Branches((9, 6), ((20, 2),), (2.0,)),
@@ -96,12 +103,6 @@ class TestChatTemplates:
     """Which tokens are the assistant's, on real and on made-up templates."""
 
     CHAT = (Message("system", "You are German."), Message("user", "Is it so?\nOptions: Yes; No"))
-
-    @pytest.fixture(scope="class")
-    def tokenizer(self, embedded_base: Any) -> Any:
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(embedded_base)
 
     def test_an_answer_is_its_text_and_the_end_of_the_turn(self, tokenizer: Any) -> None:
         row = encode(tokenizer, self.CHAT, [("Strongly agree", 2.0), ("No", 1.0)])
