@@ -7,7 +7,9 @@
     ├── TeacherError             the model behind the door cannot be used at all
     │   ├── TeacherUnreachable   nothing answers at its address
     │   ├── TeacherDenied        it refuses the key
-    │   └── TeacherUnknownModel  it does not know the model
+    │   ├── TeacherUnknownModel  it does not know the model
+    │   └── TooManyFailures      too large a share of the calls came to no answer
+    ├── BudgetReached            the next call could pass the run's budget
     ├── BaseModelError           a base model or its weights cannot be loaded
     └── PlacementError           a stage asks for more than the cluster has
 
@@ -22,6 +24,7 @@ import re
 
 __all__ = [
     "BaseModelError",
+    "BudgetReached",
     "ConfigError",
     "CpRayError",
     "PlacementError",
@@ -31,6 +34,7 @@ __all__ = [
     "TeacherError",
     "TeacherUnknownModel",
     "TeacherUnreachable",
+    "TooManyFailures",
     "told_in",
 ]
 
@@ -65,6 +69,14 @@ class TeacherDenied(TeacherError):
 
 class TeacherUnknownModel(TeacherError):
     """The teacher does not know the model."""
+
+
+class TooManyFailures(TeacherError):
+    """Too large a share of the calls came to no answer."""
+
+
+class BudgetReached(CpRayError):
+    """The next call could pass the run's budget."""
 
 
 class BaseModelError(CpRayError):

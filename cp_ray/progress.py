@@ -8,9 +8,9 @@ import contextlib
 import sys
 import threading
 import time
-from collections import Counter
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 __all__ = ["Progress", "Tally", "watched"]
@@ -21,6 +21,11 @@ _FLUSH_S = 0.5
 _PLAIN_S = 15.0
 """Seconds between lines in a log."""
 
+_RECENT_S = 60.0
+
+View = tuple[int, int | None, dict[str, float], dict[str, float]]
+"""Done, total, sums by name, latest values by name."""
+
 
 class Tally:
     """What has been counted; lives in an actor, plain enough to be tested without Ray."""
@@ -28,19 +33,20 @@ class Tally:
     def __init__(self, total: int | None) -> None:
         self.total = total
         self.done = 0
-        self.sums: Counter[str] = Counter()
+        self.sums: dict[str, float] = {}
         self.latest: dict[str, float] = {}
 
-    def add(self, done: int, sums: dict[str, int]) -> None:
+    def add(self, done: int, sums: dict[str, float]) -> None:
         """Count `done` more units, and whatever else by name."""
         self.done += done
-        self.sums.update(sums)
+        for name, amount in sums.items():
+            self.sums[name] = self.sums.get(name, 0) + amount
 
     def step(self, done: int, total: int, latest: dict[str, float]) -> None:
         """Be at `done` of `total`, with the latest values by name."""
         self.done, self.total, self.latest = done, total, latest
 
-    def view(self) -> tuple[int, int | None, dict[str, int], dict[str, float]]:
+    def view(self) -> View:
         """Done, total, sums, latest values."""
         return self.done, self.total, dict(self.sums), dict(self.latest)
 
@@ -51,20 +57,21 @@ class Progress:
 
     actor: Any
     _done: int = 0
-    _sums: "Counter[str] | None" = None
+    _sums: dict[str, float] = field(default_factory=dict)
     _told: float = 0.0
 
-    def add(self, done: int = 0, **sums: int) -> None:
+    def add(self, done: int = 0, **sums: float) -> None:
         """Count units of work, and calls, tokens and the like by name."""
         self._done += done
-        self._sums = Counter(sums) + (self._sums or Counter())
+        for name, amount in sums.items():
+            self._sums[name] = self._sums.get(name, 0) + amount
         if time.monotonic() - self._told >= _FLUSH_S:
             self.flush()
 
     def flush(self) -> None:
         """Tell what has been counted since the last time."""
-        self.actor.add.remote(self._done, dict(self._sums or {}))
-        self._done, self._sums, self._told = 0, None, time.monotonic()
+        self.actor.add.remote(self._done, self._sums)
+        self._done, self._sums, self._told = 0, {}, time.monotonic()
 
     def step(self, done: int, total: int, **latest: float) -> None:
         """Be at `done` of `total`."""
@@ -92,26 +99,55 @@ def watched(
         ray.kill(actor)
 
 
-def line(label: str, unit: str, view: tuple[int, int | None, dict[str, int], dict[str, float]], seconds: float) -> str:
+def line(label: str, unit: str, view: View, left_s: float | None) -> str:
     """One line on how far it is, with the time that is left when that can be told."""
     done, total, sums, latest = view
     parts = [f"{label}: {done}/{total if total is not None else '?'} {unit}"]
-    parts += [f"{n:,} {name}" for name, n in sums.items() if n]
+    parts += [_amount(name, n) for name, n in sums.items() if n]
     parts += [f"{name} {value:.3f}" for name, value in latest.items()]
-    if total and 0 < done < total:
-        left = seconds / done * (total - done)
-        parts.append(f"{int(left // 60)}:{int(left % 60):02d} left")
+    if left_s is not None:
+        parts.append(f"{int(left_s // 60)}:{int(left_s % 60):02d} left")
     return ", ".join(parts)
+
+
+def _amount(name: str, n: float) -> str:
+    return f"{n:.4f} USD" if name == "usd" else f"{n:,.0f} {name}"
+
+
+class _Pace:
+    """How fast it goes, over the last minute: what was replayed at the start tells nothing about the rest."""
+
+    def __init__(self) -> None:
+        self.seen: deque[tuple[float, View]] = deque()
+
+    def left_s(self, view: View) -> float | None:
+        now = time.monotonic()
+        self.seen.append((now, view))
+        while now - self.seen[0][0] > _RECENT_S and len(self.seen) > 2:
+            self.seen.popleft()
+        began, (before, *_) = self.seen[0]
+        done, total, *_ = view
+        if not total or not 0 < done < total or done == before:
+            return None
+        return (now - began) / (done - before) * (total - done)
+
+    def calls_per_s(self) -> float | None:
+        """None where no calls are made."""
+        (began, before), (now, after) = self.seen[0], self.seen[-1]
+        made = after[2].get("calls", 0) - before[2].get("calls", 0)
+        return made / (now - began) if made and now > began else None
 
 
 def _show(actor: Any, label: str, unit: str, stop: threading.Event, out: TextIO) -> None:
     import ray
 
-    terminal, began, said = out.isatty(), time.monotonic(), time.monotonic()
+    terminal, said, pace = out.isatty(), time.monotonic(), _Pace()
     while not stop.wait(1.0):
         if not terminal and time.monotonic() - said < _PLAIN_S:
             continue
-        text = line(label, unit, ray.get(actor.view.remote()), time.monotonic() - began)
+        view = ray.get(actor.view.remote())
+        left_s, rate = pace.left_s(view), pace.calls_per_s()
+        text = line(label, unit, view, left_s) + (f", {rate:.1f} calls/s" if rate else "")
         out.write(f"\r\x1b[K    {text}" if terminal else f"    {text}\n")
         out.flush()
         said = time.monotonic()

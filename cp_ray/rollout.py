@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cp_ray.errors import CpRayError, told_in
 from cp_ray.llm.call import Generate
-from cp_ray.llm.door import Door
+from cp_ray.llm.door import Door, OpenDoor
 from cp_ray.progress import Progress
 from cp_ray.records import from_table, to_table
 
@@ -24,6 +24,8 @@ __all__ = ["Stage", "cause_of", "rollout"]
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out")
 Config = TypeVar("Config", contravariant=True)
+
+_YIELD_S = 0.25
 
 
 class Stage(Protocol[In, Config, Out]):
@@ -101,25 +103,46 @@ class _Worker:
         self.stage, self.config, self.door, self.progress = stage, config, door, progress
         self.rows_in, self.rows_out = rows_in, rows_out
         self.slots = asyncio.Semaphore(door.in_flight)
-        self.generate: Any = None
+        self.generate: OpenDoor | None = None
+        _allow_files(door.in_flight)
 
     async def __call__(self, table: pa.Table) -> AsyncIterator[pa.Table]:
         if self.generate is None:  # here, because connections belong to the loop that runs this
             self.generate = self.door.open(self.progress)
         records: list[Any] = from_table(table, self.rows_in)
-        tasks = [asyncio.create_task(self._one(record)) for record in records]
+        waiting = {asyncio.create_task(self._one(record, self.generate)) for record in records}
         try:
-            for finished in asyncio.as_completed(tasks):
-                yield to_table(await finished, self.rows_out)
+            while waiting:
+                # A yield costs Ray a block, so what is finished is handed over a few times a second.
+                finished, waiting = await _finished(waiting)
+                yield to_table([row for task in finished for row in task.result()], self.rows_out)
         finally:
-            for task in tasks:
+            for task in waiting:
                 task.cancel()
-            if self.progress is not None:
-                self.progress.flush()
+            self.generate.flush()
 
-    async def _one(self, record: Any) -> list[Any]:
+    async def _one(self, record: Any, generate: Generate) -> list[Any]:
         async with self.slots:
-            rows = await self.stage(record, self.generate, self.config)
+            rows: list[Any] = await self.stage(record, generate, self.config)
         if self.progress is not None:
             self.progress.add(done=1)
         return rows
+
+
+async def _finished(tasks: "set[asyncio.Task[Any]]") -> "tuple[set[asyncio.Task[Any]], set[asyncio.Task[Any]]]":
+    """The tasks that end within the next moment, at least one, and the others; at once if one failed."""
+    finished, waiting = await asyncio.wait(tasks, timeout=_YIELD_S, return_when=asyncio.FIRST_EXCEPTION)
+    if not finished:
+        finished, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    return finished, waiting
+
+
+def _allow_files(connections: int) -> None:
+    """As many open files as connections need, if the system lets us."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + 1024
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -30,7 +30,7 @@ from cp_ray.stages.seeds import SeedsConfig, make_seeds, pick
 from cp_ray.stages.verify import VerifyConfig
 from cp_ray.stages.verify import verify as verify_opinion
 from cp_ray.survey.counts import SHIPPED, content_hash, read_counts
-from cp_ray.teacher import Teacher
+from cp_ray.teacher import Teacher, Terms
 from cp_ray.training.config import Placement, TrainConfig
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ Inputs = Mapping[str, Folder]
 
 def teacher(options: Options) -> Teacher:
     """The model that generates; the same object for all generating steps of a run."""
-    return Teacher(options.teacher_url, options.teacher_model, Limits(options.rpm, options.tpm), options.root)
+    return Teacher(options.teacher_url, options.teacher_model, Terms(Limits(options.rpm, options.tpm)), options.root)
 
 
 def seeds(options: Options, *, questions: int | None = None) -> Step:

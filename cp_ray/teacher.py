@@ -1,13 +1,46 @@
 """The model that the generating steps talk to: a server of the user's, or the embedded model's own."""
 
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
-from cp_ray.llm.door import Door
-from cp_ray.llm.limiter import Limits
+from cp_ray.errors import ConfigError
+from cp_ray.llm.budget import Price
+from cp_ray.llm.control import Rules
+from cp_ray.llm.door import Door, Target
+from cp_ray.llm.limiter import NO_LIMITS, Limits
 
-__all__ = ["Teacher"]
+__all__ = ["Teacher", "Terms"]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How a teacher is asked. None of this changes what it answers."""
+
+    limits: Limits = NO_LIMITS
+    budget: float | None = None
+    """USD for the run, over all of its life."""
+    price: Price | None = None
+    max_failures: float = 0.5
+    """Share of calls that may come to no answer before the run stops."""
+    fallbacks: tuple[Target, ...] = ()
+    """Asked in turn where the teacher comes to no answer."""
+    in_flight: int = 64
+    """Calls under way in each worker."""
+    workers: int = 1
+    timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        for name in ("in_flight", "workers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.max_failures <= 1:
+            raise ConfigError(f"max_failures: must be above 0 and at most 1, got {self.max_failures}")
+        if self.timeout_s <= 0:
+            raise ConfigError(f"timeout: must be above 0 seconds, got {self.timeout_s}")
 
 
 class Teacher:
@@ -17,12 +50,11 @@ class Teacher:
     so that the pipeline has one path whoever the teacher is.
     """
 
-    def __init__(self, url: str | None, model: str, limits: Limits, ledger: str) -> None:
-        self.model = model
-        self._given_url = url
-        self._url = url
-        self._limits = limits
-        self._ledger = ledger
+    def __init__(self, url: str | None, model: str, terms: Terms, root: str) -> None:
+        self.model, self.terms = model, terms
+        self._given_url = self._url = url
+        self._root = root
+        self._control: Any = None
         self._stack = ExitStack()
 
     def check(self) -> None:
@@ -51,10 +83,25 @@ class Teacher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._control = None
         self._stack.close()
 
     def door(self, step: str) -> Door:
         """The way to it for a step's workers."""
         if self._url is None:
             raise RuntimeError("the teacher is not up; enter it first")
-        return Door(url=self._url, model=self.model, limits=self._limits, ledger=self._ledger, step=step)
+        targets = (Target(self._url, self.model, self.terms.price), *self.terms.fallbacks)
+        if self._control is None:
+            self._control = self._start_control(targets)
+        return Door(targets, self._root, step, self.terms.in_flight, self.terms.timeout_s, self._control)
+
+    def _start_control(self, targets: Sequence[Target]) -> Any:
+        from cp_ray.llm.control import control, name_of
+        from cp_ray.llm.ledger import summary
+
+        terms = self.terms
+        spent = sum(totals.usd for totals in summary(self._root)) if terms.budget is not None else 0.0
+        # A fallback has limits of its own, which its headers and refusals tell.
+        limits = (terms.limits, *(NO_LIMITS for _ in targets[1:]))
+        name = name_of(self._root, *(part for target in targets for part in (target.url, target.model)))
+        return control(name, Rules(limits, terms.budget, spent, terms.max_failures))

@@ -10,7 +10,7 @@ import pytest
 
 from cp_ray.errors import TeacherDenied, TeacherUnknownModel
 from cp_ray.llm.call import Generate, Sampling
-from cp_ray.llm.door import Door
+from cp_ray.llm.door import Door, Target
 from cp_ray.records import Message, Prediction, from_table, to_table
 from cp_ray.rollout import cause_of, rollout
 
@@ -43,7 +43,7 @@ def run(server: Any, root: Path, n: int, turns: int = 3, **more: Any) -> list[Pr
 
     given = rows(n)
     half = [to_table(given[: n // 2], Prediction), to_table(given[n // 2 :], Prediction)]
-    door = Door(server.url, more.pop("model", "scripted"), str(root), "test", **more)
+    door = Door((Target(server.url, more.pop("model", "scripted")),), str(root), "test", **more)
     made = rollout(ray.data.from_arrow(half), count_up, Config(turns), door, rows_in=Prediction, rows_out=Prediction)
     found = from_table(pa.concat_tables(ray.get(made.to_arrow_refs())), Prediction)
     return sorted(found, key=lambda p: p.id)

@@ -1,6 +1,5 @@
 """One call to a model: what is asked, what comes back, and the shape of the function between them."""
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -10,7 +9,10 @@ from typing import Protocol
 from cp_ray.errors import ConfigError
 from cp_ray.records import Message
 
-__all__ = ["Completion", "Generate", "Sampling", "Usage", "request_key"]
+__all__ = ["ANSWERED", "Completion", "Generate", "Sampling", "Usage", "failure", "request_key"]
+
+ANSWERED = ("stop", "length", "refusal")
+"""Finish reasons of answers that were paid for and would come out alike if asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class Sampling:
     max_tokens: int = 96
     seed: int = 0
     """Tells samples of the same messages apart; the provider may or may not honour it."""
+    schema: str | None = None
+    """JSON Schema of the answer, as text, where it has to be JSON of that form."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 2:
@@ -44,8 +48,13 @@ class Completion:
 
     text: str
     finish_reason: str
-    """`stop`: it ended by itself; `length`: it was cut off; `content_filter`: the provider withheld it."""
+    """`stop`: it ended by itself; `length`: it was cut off; `content_filter`: the provider withheld it; `refusal`:
+    the model declined. Any other is the reason why there is no answer."""
     usage: Usage
+    usd: float = 0.0
+    """What it cost, by the price known; 0 where none is."""
+    model: str | None = None
+    """Who answered, where that is told."""
 
 
 class Generate(Protocol):
@@ -60,7 +69,13 @@ class Generate(Protocol):
         ...
 
 
+def failure(reason: str) -> Completion:
+    """What comes of a call that came to no answer."""
+    return Completion("", reason, Usage(0, 0))
+
+
 def request_key(model: str, messages: Sequence[Message], sampling: Sampling) -> str:
     """A request's address in the ledger: 32 hex digits, the same for the same request everywhere."""
-    body = [model, [[m.role, m.content] for m in messages], dataclasses.asdict(sampling)]
-    return hashlib.sha256(json.dumps(body, ensure_ascii=False, sort_keys=True).encode()).hexdigest()[:32]
+    drawn = [float(sampling.temperature), sampling.max_tokens, sampling.seed, sampling.schema]
+    body = [model, [[m.role, m.content] for m in messages], drawn]
+    return hashlib.sha256(json.dumps(body, ensure_ascii=False).encode()).hexdigest()[:32]

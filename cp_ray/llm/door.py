@@ -1,67 +1,129 @@
-"""The way to a model, light enough to travel to a worker: the ledger before the limiter before the endpoint."""
+"""The way to a model, light enough to travel to a worker: the ledger before the gate before the endpoint."""
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cp_ray.llm.call import Completion, Sampling, request_key
-from cp_ray.llm.limiter import Limits
+from cp_ray.errors import TeacherUnreachable
+from cp_ray.llm.budget import Price
+from cp_ray.llm.call import ANSWERED, Completion, Generate, Sampling, failure, request_key
 from cp_ray.records import Message
 
 if TYPE_CHECKING:
-    from cp_ray.llm.endpoint import Endpoint
     from cp_ray.llm.ledger import Ledger
     from cp_ray.progress import Progress
 
-__all__ = ["Door", "OpenDoor"]
+__all__ = ["Door", "OpenDoor", "Target"]
 
-NO_LIMITS = Limits()
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model at a server."""
+
+    url: str
+    model: str
+    price: Price | None = None
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable with the key, which itself goes nowhere but to the server."""
 
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Where a model is and under which limits it is asked."""
+    """Where a model is and how it is asked."""
 
-    url: str
-    model: str
+    targets: tuple[Target, ...]
+    """The one that is asked, then those that are asked where it fails."""
     ledger: str
     """Run folder, a path or URI."""
     step: str
     """Under which name its calls stand in the ledger."""
-    limits: Limits = NO_LIMITS
-    key_variable: str = "OPENAI_API_KEY"
-    """Environment variable with the key, which itself goes nowhere but to the endpoint."""
-    in_flight: int = 32
-    """Records that a worker has under way at once."""
+    in_flight: int = 64
+    """Records that a worker has under way at once, and calls."""
+    timeout_s: float = 120.0
+    control: Any = None
+    """The actor with what the cluster's workers share (`control.control`); None: no limits, no budget."""
 
     def open(self, progress: "Progress | None" = None) -> "OpenDoor":
         """What heavy objects it takes, in the worker."""
-        from cp_ray.llm.endpoint import Endpoint
         from cp_ray.llm.ledger import Ledger
-        from cp_ray.llm.limiter import SharedLimiter
 
-        limiter = SharedLimiter(self.limits, self.url) if self.limits.any else None
-        endpoint = Endpoint(self.url, self.model, os.environ.get(self.key_variable), limiter=limiter)
-        return OpenDoor(self.model, endpoint, Ledger(self.ledger, self.step, self.model), progress)
+        ledger = Ledger(self.ledger, self.step, self.targets[0].model)
+        return OpenDoor(self, ledger, progress)
 
 
 class OpenDoor:
     """A `Generate` that pays for nothing twice."""
 
-    def __init__(self, model: str, endpoint: "Endpoint", ledger: "Ledger", progress: "Progress | None") -> None:
-        self._model, self._endpoint, self._ledger, self._progress = model, endpoint, ledger, progress
+    def __init__(self, door: Door, ledger: "Ledger", progress: "Progress | None") -> None:
+        from cp_ray.llm.control import Gate
+        from cp_ray.llm.endpoint import Endpoint
+
+        self._model, self._ledger, self._progress = door.targets[0].model, ledger, progress
+        self._gates = [
+            Gate(door.control, number, most=door.in_flight) for number in range(len(door.targets)) if door.control
+        ]
+        self._endpoints = [
+            Endpoint(
+                target.url,
+                target.model,
+                os.environ.get(target.key_variable),
+                gate=self._gates[number] if self._gates else None,
+                price=target.price,
+                timeout_s=door.timeout_s,
+                on_failure=self._failed,
+            )
+            for number, target in enumerate(door.targets)
+        ]
 
     async def __call__(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """Answer a chat, from the ledger if it has been answered before."""
         key = request_key(self._model, messages, sampling)
-        answer, paid = await self._ledger.get_or_call(key, lambda: self._endpoint(messages, sampling))
+        answer, paid = await self._ledger.get_or_call(key, lambda: self._ask(messages, sampling))
         if self._progress is not None:
-            spent = answer.usage.prompt_tokens + answer.usage.completion_tokens
-            self._progress.add(**({"calls": 1, "tokens": spent} if paid else {"replayed": 1}))
+            if paid:
+                spent = answer.usage.prompt_tokens + answer.usage.completion_tokens
+                self._progress.add(calls=1, tokens=spent, usd=answer.usd)
+            else:
+                self._progress.add(replayed=1)
         return answer
 
+    def flush(self) -> None:
+        """Write down what is counted."""
+        self._ledger.flush()
+        if self._progress is not None:
+            self._progress.flush()
+
     async def close(self) -> None:
-        """Close its connections and its file."""
+        """Close its connections, give its leases back, close its file."""
+        for gate in self._gates:
+            await gate.close()
+        for endpoint in self._endpoints:
+            await endpoint.close()
         self._ledger.close()
-        await self._endpoint.close()
+
+    async def _ask(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        """The first endpoint's answer, or the next one's where it has none to give."""
+        answer = failure("gave up")
+        for number, endpoint in enumerate(self._endpoints, 1):
+            answer = await _answer(endpoint, messages, sampling, last=number == len(self._endpoints))
+            if not answer.finish_reason.startswith("gave up"):
+                break
+        if self._gates:
+            self._gates[0].ended(None if answer.finish_reason in ANSWERED else answer.finish_reason)
+        return answer
+
+    def _failed(self, kind: str) -> None:
+        self._ledger.failed(kind)
+        if self._progress is not None:
+            self._progress.add(**{"failed tries": 1})
+
+
+async def _answer(endpoint: Generate, messages: Sequence[Message], sampling: Sampling, *, last: bool) -> Completion:
+    """An endpoint that cannot be reached at all is as good as one that gave up, if there is another."""
+    try:
+        return await endpoint(messages, sampling)
+    except TeacherUnreachable:
+        if last:
+            raise
+        return failure("gave up: nothing answers")

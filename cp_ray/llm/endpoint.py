@@ -1,23 +1,31 @@
-"""A model over HTTP: any server that speaks OpenAI's chat API, through the `openai` package.
+"""A model over HTTP: any server that speaks OpenAI's chat API.
 
-What may pass is tried again here, with jittered back-off: 429 (as long as the server says), 5xx, time-outs, dropped
-connections. What one request got wrong becomes a completion without text. What makes the teacher unusable (no server,
-no such model, a refused key) is a `TeacherError` in one line; a key never stands in a message.
+Chat calls go over plain aiohttp, which takes a quarter of the CPU that the `openai` package takes for one; all else
+(the list of models) goes through that package.
+
+What may pass is tried again here, with jittered back-off: 429 (the whole cluster waits as long as the server says),
+5xx, time-outs, dropped connections, answers that are no JSON. What one request got wrong, or still fails after all
+attempts, becomes a completion without text and with a reason. What makes the teacher unusable (no server, no such
+model, a refused key, an empty account) is a `TeacherError` in one line; a key never stands in a message.
 """
 
 import asyncio
+import json
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import openai
+import aiohttp
 
 from cp_ray.errors import TeacherDenied, TeacherError, TeacherUnknownModel, TeacherUnreachable
-from cp_ray.llm.call import Completion, Sampling, Usage
+from cp_ray.llm.budget import Price
+from cp_ray.llm.call import Completion, Sampling, Usage, failure
+from cp_ray.llm.headers import retry_after, shown_limits
 from cp_ray.records import Message
 
 if TYPE_CHECKING:
-    from cp_ray.llm.limiter import SharedLimiter
+    from cp_ray.llm.control import Gate
 
 __all__ = ["NO_KEY", "Endpoint", "check_teacher"]
 
@@ -25,6 +33,9 @@ NO_KEY = "none"
 """Sent where the user has no key; servers of one's own do not ask for one."""
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
+_PATIENCE_S = 900.0
+"""How long a call is willing to be told 429."""
+_AGAIN = frozenset({408, 409, 425, 500, 502, 503, 504, 520, 522, 524, 529})
 
 
 class Endpoint:
@@ -36,70 +47,108 @@ class Endpoint:
         model: str,
         key: str | None,
         *,
-        limiter: "SharedLimiter | None" = None,
+        gate: "Gate | None" = None,
+        price: Price | None = None,
         timeout_s: float = 120.0,
         attempts: int = 8,
+        on_failure: Callable[[str], None] = lambda kind: None,
     ) -> None:
-        self._url, self._model, self._limiter, self._attempts = url, model, limiter, attempts
-        self._client = openai.AsyncOpenAI(
-            base_url=url,
-            api_key=key or NO_KEY,
-            max_retries=0,
-            timeout=timeout_s,
-            http_client=openai.DefaultAioHttpClient(timeout=timeout_s),
-        )
+        """`on_failure` is told of every attempt that failed, by kind."""
+        self._url, self._model, self._gate, self._attempts = url, model, gate, attempts
+        self._price, self._on_failure = price, on_failure
+        self._headers = {"Authorization": f"Bearer {key or NO_KEY}", "Content-Type": "application/json"}
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(30.0, timeout_s))
+        self._session: aiohttp.ClientSession | None = None
+        self._target = f"{url.rstrip('/')}/chat/completions"
+        self._seen: tuple[str | None, ...] = ()
 
     async def __call__(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """Answer a chat.
 
         Raises:
-            TeacherError: the teacher cannot be used, or still fails after all attempts.
+            TeacherError: the teacher cannot be used.
+            CpRayError: the run is to stop.
         """
-        estimate = sum(len(m.content) // 4 + 4 for m in messages) + sampling.max_tokens
-        for attempt in range(1, self._attempts + 1):
-            if self._limiter is not None:
-                await self._limiter.acquire(estimate)
-            try:
-                answer = await self._ask(messages, sampling)
-            except openai.APIConnectionError as error:  # a time-out is one, too
-                failure: openai.APIError = error
-            except (openai.RateLimitError, openai.InternalServerError) as error:
-                failure = error
-            except openai.APIStatusError as error:
-                return _settled(error, self._url, self._model)
-            else:
-                if self._limiter is not None:
-                    self._limiter.settle(estimate, answer.usage.prompt_tokens + answer.usage.completion_tokens)
-                return answer
-            if attempt < self._attempts:
-                await self._wait(failure, attempt)
-        raise _gave_up(failure, self._url, self._attempts) from failure
+        body = _body(self._model, messages, sampling)
+        tokens = sum(-(-len(m.content) // 4) + 4 for m in messages) + 3 + sampling.max_tokens
+        most = self._price.most(messages, sampling.max_tokens) if self._price else 0.0
+        asked, attempt, refused_connections, again = time.monotonic(), 0, 0, False
+        while True:
+            outcome = await self._attempt(body, tokens, most, again=again)
+            if isinstance(outcome, Completion):
+                return outcome
+            again = True
+            self._on_failure(outcome.kind)
+            attempt += outcome.kind != "status 429"
+            refused_connections += outcome.kind == "connection refused"
+            if attempt >= self._attempts or time.monotonic() - asked > _PATIENCE_S:
+                if refused_connections == self._attempts:
+                    raise _unreachable(self._url)
+                return failure(f"gave up: {outcome.kind}")
+            await asyncio.sleep(_wait(outcome, attempt))
 
     async def close(self) -> None:
         """Close its connections."""
-        await self._client.close()
+        if self._session is not None:
+            await self._session.close()
 
-    async def _ask(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
-        reply: Any = await self._client.chat.completions.create(
-            model=self._model,
-            messages=[{"role": m.role, "content": m.content} for m in messages],  # type: ignore[misc]
-            temperature=sampling.temperature,
-            max_tokens=sampling.max_tokens,
-            seed=sampling.seed,
-        )
-        choice, usage = reply.choices[0], reply.usage
-        return Completion(
-            text=choice.message.content or "",
-            finish_reason="refusal" if getattr(choice.message, "refusal", None) else choice.finish_reason or "stop",
-            usage=Usage(usage.prompt_tokens, usage.completion_tokens) if usage else Usage(0, 0),
-        )
+    async def _attempt(self, body: bytes, tokens: int, most: float, *, again: bool) -> "Completion | _Failed":
+        generation = await self._gate.enter(tokens, most, again=again) if self._gate is not None else 0
+        began, cost = time.monotonic(), 0.0
+        try:
+            status, headers, data = await self._post(body)
+            if status == 200:
+                answer = _completion(data, self._model, self._price)
+                if answer is None:
+                    return _Failed("broken answer")
+                cost = answer.usd
+                if self._gate is not None:
+                    self._gate.answered(time.monotonic() - began, self._shown(headers))
+                return answer
+            if status == 429:
+                return self._refused(headers, data, generation)
+            return _Failed(f"status {status}") if status in _AGAIN else _settled(status, data, self._url, self._model)
+        except TimeoutError:
+            return _Failed("time-out")
+        except aiohttp.ClientConnectorError as error:
+            return _Failed("connection refused" if isinstance(error.os_error, ConnectionRefusedError) else "connection")
+        except (aiohttp.ClientError, OSError):
+            return _Failed("connection dropped")
+        finally:
+            if self._gate is not None:
+                self._gate.leave(most, cost)
 
-    async def _wait(self, failure: openai.APIError, attempt: int) -> None:
-        told = _retry_after(failure)
-        if told is not None and self._limiter is not None:
-            self._limiter.pause(told)
-        grown = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (attempt - 1))
-        await asyncio.sleep((told or 0.0) + random.uniform(0.5, 1.0) * (grown if told is None else _FIRST_WAIT_S))
+    async def _post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300)
+            self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout, headers=self._headers)
+        async with self._session.post(self._target, data=body) as reply:
+            return reply.status, reply.headers, await reply.read()
+
+    def _refused(self, headers: Mapping[str, str], data: bytes, generation: int) -> "_Failed":
+        if _error(data).get("code") == "insufficient_quota":
+            raise TeacherDenied(f"teacher-url: the account at {self._url} has no quota left; pay it up and run again")
+        wait = retry_after(headers)
+        if self._gate is not None:
+            self._gate.refused(generation, wait, self._shown(headers))
+        return _Failed("status 429", wait)
+
+    def _shown(self, headers: Mapping[str, str]) -> Any:
+        """What the headers show, where that differs from what they showed last."""
+        seen = (headers.get("x-ratelimit-limit-requests"), headers.get("x-ratelimit-limit-tokens"))
+        if seen == self._seen:
+            return None
+        self._seen = seen
+        return shown_limits(headers)
+
+
+class _Failed:
+    """An attempt that came to nothing and may be made again."""
+
+    __slots__ = ("kind", "wait_s")
+
+    def __init__(self, kind: str, wait_s: float | None = None) -> None:
+        self.kind, self.wait_s = kind, wait_s
 
 
 def check_teacher(url: str, model: str, key: str | None) -> None:
@@ -110,6 +159,8 @@ def check_teacher(url: str, model: str, key: str | None) -> None:
     Raises:
         TeacherError: nothing answers, the key is refused, or the model is not among those listed.
     """
+    import openai
+
     client = openai.OpenAI(base_url=url, api_key=key or NO_KEY, max_retries=1, timeout=10.0)
     try:
         listed = [m.id for m in client.models.list()]
@@ -128,47 +179,65 @@ def check_teacher(url: str, model: str, key: str | None) -> None:
         raise TeacherUnknownModel(f"teacher-model: {url} has no model {model!r}; it has {shown}")
 
 
-def _settled(error: openai.APIStatusError, url: str, model: str) -> Completion:
-    """What an answer with a final status means: an error of the whole run, or of this one request."""
-    if isinstance(error, (openai.AuthenticationError, openai.PermissionDeniedError)):
-        raise _denied(url) from error
-    if isinstance(error, openai.NotFoundError):
-        raise TeacherUnknownModel(f"teacher-model: {url} has no model {model!r}; correct --teacher-model") from error
-    if error.code == "content_filter":
-        return Completion("", "content_filter", Usage(0, 0))
-    return Completion("", f"refused with status {error.status_code}", Usage(0, 0))
+def _body(model: str, messages: Sequence[Message], sampling: Sampling) -> bytes:
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": m.role, "content": m.content} for m in messages],
+        "temperature": sampling.temperature,
+        "max_tokens": sampling.max_tokens,
+        "seed": sampling.seed,
+    }
+    if sampling.schema is not None:
+        schema = {"name": "answer", "strict": True, "schema": json.loads(sampling.schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return json.dumps(body, ensure_ascii=False).encode()
 
 
-def _retry_after(error: openai.APIError) -> float | None:
-    """Seconds that a 429 asks to wait, if it says so."""
-    if not isinstance(error, openai.RateLimitError):
+def _completion(data: bytes, model: str, price: Price | None) -> Completion | None:
+    """The answer, or None if it is not one."""
+    try:
+        reply = json.loads(data)
+        choice, used = reply["choices"][0], reply.get("usage") or {}
+        message = choice["message"]
+        usage = Usage(int(used.get("prompt_tokens", 0)), int(used.get("completion_tokens", 0)))
+        return Completion(
+            text=message.get("content") or "",
+            finish_reason="refusal" if message.get("refusal") else choice.get("finish_reason") or "stop",
+            usage=usage,
+            usd=price.cost(usage.prompt_tokens, usage.completion_tokens) if price else 0.0,
+            model=model,
+        )
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return None
-    headers = error.response.headers
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return min(float(headers[name]) * unit, 120.0)
-        except (KeyError, ValueError):
-            continue
-    return None
 
 
-def _gave_up(error: openai.APIError, url: str, attempts: int) -> TeacherError:
-    if isinstance(error, openai.APITimeoutError) and not _refused(error):
-        return TeacherUnreachable(f"teacher-url: {url} timed out {attempts} times; the run goes on where it was")
-    if isinstance(error, openai.APIConnectionError):
-        return _unreachable(url)
-    status = getattr(error, "status_code", "?")
-    return TeacherError(
-        f"teacher-url: {url} answered {attempts} times with status {status}; wait, or lower --rpm, and run again"
-    )
+def _settled(status: int, data: bytes, url: str, model: str) -> Completion:
+    """What an answer with a final status means: an error of the whole run, or of this one request."""
+    if status in (401, 403):
+        raise _denied(url)
+    if status == 404:
+        raise TeacherUnknownModel(f"teacher-model: {url} has no model {model!r}; correct --teacher-model")
+    error = _error(data)
+    if error.get("code") == "content_filter":
+        return failure("content_filter")
+    if status == 400 and "response_format" in f"{error.get('param')} {error.get('message')}":
+        raise TeacherError(f"structured: {url} takes no JSON schema for its answers; run with --structured no")
+    return failure(f"refused with status {status}")
 
 
-def _refused(error: openai.APIError) -> bool:
-    """The aiohttp transport calls a refused connection a time-out; what it was stands behind it."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ConnectionRefusedError):
-        cause = cause.__cause__ or cause.__context__
-    return cause is not None
+def _error(data: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(data)["error"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _wait(failed: _Failed, attempt: int) -> float:
+    if failed.kind == "status 429":
+        # The gate holds everybody back; this spreads those who were refused together.
+        return random.uniform(0.0, 0.2) + (0.0 if failed.wait_s is not None else random.uniform(0.2, 1.0))
+    return random.uniform(0.5, 1.0) * min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** (attempt - 1))
 
 
 def _unreachable(url: str) -> TeacherUnreachable:

@@ -1,37 +1,42 @@
 """Every paid answer is on disk before anything uses it.
 
 An answer's address is its request (model, messages, sampling). A run that was killed asks again for what was in
-flight, and reads the rest here. Failures are never kept as answers.
+flight, and reads the rest here. Failures are never kept as answers; they are counted.
 
     <root>/ledger/<writer>.jsonl        one line an answer; every writer has files of its own
 
-On a local disk a writer appends to one file; elsewhere, where nothing can be appended to, each commit is a file.
-Calls that are answered while a commit is under way are committed together by the next.
+On a local disk a writer appends to one file; elsewhere, where nothing can be appended to, each commit is a file, and
+they are joined at the end of a step. Calls that are answered while a commit is under way are committed together by the
+next. Whoever opens the ledger reads where each answer lies, and the answer itself when it is asked for.
 """
 
 import asyncio
-import dataclasses
 import json
 import os
 import posixpath
+import re
+import tempfile
 import time
 import uuid
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow.fs as pafs
 
 from cp_ray.errors import RunFolderError
-from cp_ray.llm.call import Completion, Usage
+from cp_ray.llm.call import ANSWERED, Completion, Usage
+from cp_ray.llm.ledger_index import Index
 
-__all__ = ["Ledger", "LedgerTotals", "summary"]
+__all__ = ["Entry", "Ledger", "LedgerTotals", "entries", "join_parts", "summary"]
+
+_PART = re.compile(r"-\d{6}\.jsonl$")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the ledger."""
+    """One answer of the ledger."""
 
     key: str
     step: str
@@ -44,41 +49,63 @@ class Entry:
     """From the question to the answer, waiting for its turn included."""
     time: float
     """When it was answered, in seconds since 1970."""
+    usd: float = 0.0
+    """What it cost by the price known then; 0 where none was known."""
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerTotals:
-    """What a step paid for."""
+class Failures:
+    """A line of the ledger that counts attempts that failed."""
 
     step: str
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
+    kind: str
+    count: int
+
+
+@dataclass(slots=True)
+class LedgerTotals:
+    """What a step paid for, and what failed."""
+
+    step: str
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    usd: float = 0.0
+    seconds: float = 0.0
     """Of all calls together; they overlap."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """Attempts that came to nothing, by kind; most of them were made again."""
 
 
 class Ledger:
     """A writer, and a reader of what was there when it was opened. Used in one event loop."""
 
     def __init__(self, root: str, step: str, model: str) -> None:
+        """Open it.
+
+        Raises:
+            RunFolderError: a line within a file is damaged.
+        """
         self._filesystem, self._folder = _open(root)
         self._step, self._model = step, model
-        self._known = {e.key: _completion(e) for e in _entries(root)}
+        self._index = Index(_local_copies(self._filesystem, self._folder))
         self._flights: dict[str, asyncio.Future[Completion]] = {}
         self._name = uuid.uuid4().hex
-        self._uncommitted: list[tuple[Entry, asyncio.Future[None]]] = []
+        self._uncommitted: list[tuple[str, bytes, asyncio.Future[None]]] = []
         self._committing: asyncio.Task[None] | None = None
-        self._commits = 0
+        self._failures: Counter[str] = Counter()
+        self._parts = 0
         self._file: Any = None
+        self._length = 0
 
     async def get_or_call(self, key: str, call: Callable[[], Awaitable[Completion]]) -> tuple[Completion, bool]:
         """The answer to a request and whether it was paid for now; it is on disk when this returns.
 
         Requests under the same key at the same time share one call.
         """
-        if key in self._known:
-            return self._known[key], False
+        known = self._index.find(key)
+        if known is not None:
+            return _completion(known), False
         if key in self._flights:
             return await asyncio.shield(self._flights[key]), False
         flight = self._flights[key] = asyncio.get_running_loop().create_future()
@@ -94,8 +121,19 @@ class Ledger:
         finally:
             del self._flights[key]
 
+    def failed(self, kind: str) -> None:
+        """Count an attempt that came to nothing; written with the next answers."""
+        self._failures[kind] += 1
+
+    def flush(self) -> None:
+        """Write down the failures that are counted."""
+        if self._failures:
+            self._append(self._failure_lines())
+
     def close(self) -> None:
-        """Close its file."""
+        """Write what is counted, and close its files."""
+        self.flush()
+        self._index.close()
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -103,70 +141,118 @@ class Ledger:
     async def _pay(self, key: str, call: Callable[[], Awaitable[Completion]]) -> Completion:
         began = time.monotonic()
         answer = await call()
-        if answer.finish_reason not in ("stop", "length", "refusal"):
+        if answer.finish_reason not in ANSWERED:
             return answer
-        entry = Entry(
-            key=key,
-            step=self._step,
-            model=self._model,
-            text=answer.text,
-            finish_reason=answer.finish_reason,
-            prompt_tokens=answer.usage.prompt_tokens,
-            completion_tokens=answer.usage.completion_tokens,
-            seconds=round(time.monotonic() - began, 3),
-            time=round(time.time(), 3),
+        line = json.dumps(
+            {
+                "key": key,
+                "step": self._step,
+                "model": answer.model or self._model,
+                "text": answer.text,
+                "finish_reason": answer.finish_reason,
+                "prompt_tokens": answer.usage.prompt_tokens,
+                "completion_tokens": answer.usage.completion_tokens,
+                "seconds": round(time.monotonic() - began, 3),
+                "time": round(time.time(), 3),
+                "usd": round(answer.usd, 9),
+            },
+            ensure_ascii=False,
         )
         durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._uncommitted.append((entry, durable))
+        self._uncommitted.append((key, f"{line}\n".encode(), durable))
         if self._committing is None or self._committing.done():
             self._committing = asyncio.create_task(self._commit())
         await durable
-        self._known[key] = answer
         return answer
 
     async def _commit(self) -> None:
         while self._uncommitted:
             some, self._uncommitted = self._uncommitted, []
-            lines = "".join(json.dumps(dataclasses.asdict(e), ensure_ascii=False) + "\n" for e, _ in some)
+            lines = [line for _, line, _ in some] + ([self._failure_lines()] if self._failures else [])
             try:
-                await asyncio.to_thread(self._write, lines.encode())
+                offset = await asyncio.to_thread(self._append, b"".join(lines))
             except OSError as error:
-                for _, durable in some:
+                for _, _, durable in some:
                     durable.set_exception(error)
                 continue
-            for _, durable in some:
-                durable.set_result(None)
+            for key, line, durable in some:
+                self._index.add(key, self._file.fileno(), offset, len(line))
+                offset += len(line)
+                if not durable.done():
+                    durable.set_result(None)
 
-    def _write(self, data: bytes) -> None:
-        if isinstance(self._filesystem, pafs.LocalFileSystem):
-            if self._file is None:
-                os.makedirs(self._folder, exist_ok=True)
-                self._file = open(posixpath.join(self._folder, f"{self._name}.jsonl"), "ab", buffering=0)  # noqa: SIM115
-            self._file.write(data)
+    def _failure_lines(self) -> bytes:
+        counted, self._failures = self._failures, Counter()
+        return b"".join(
+            json.dumps({"failed": kind, "step": self._step, "count": n}).encode() + b"\n" for kind, n in counted.items()
+        )
+
+    def _append(self, data: bytes) -> int:
+        """Make it durable; gives where it begins in the file that is read from."""
+        local = isinstance(self._filesystem, pafs.LocalFileSystem)
+        if self._file is None:
+            self._file = self._create() if local else tempfile.TemporaryFile("w+b", buffering=0)  # noqa: SIM115
+        if not local:
+            self._parts += 1
+            self._put(f"{self._name}-{self._parts:06d}.jsonl", data)
+        self._file.write(data)
+        if local:
             os.fsync(self._file.fileno())
-            return
+        offset, self._length = self._length, self._length + len(data)
+        return offset
+
+    def _create(self) -> Any:
+        os.makedirs(self._folder, exist_ok=True)
+        return open(posixpath.join(self._folder, f"{self._name}.jsonl"), "a+b", buffering=0)
+
+    def _put(self, name: str, data: bytes) -> None:
         self._filesystem.create_dir(self._folder, recursive=True)
-        self._commits += 1
-        path = posixpath.join(self._folder, f"{self._name}-{self._commits:06d}.jsonl")
-        with self._filesystem.open_output_stream(path) as stream:
+        with self._filesystem.open_output_stream(posixpath.join(self._folder, name)) as stream:
             stream.write(data)
+
+
+def join_parts(root: str) -> None:
+    """Join what was written in parts, where a file cannot be appended to. Nobody may be writing.
+
+    First the whole, then the parts away: cut off in between, every answer is there, some of them twice.
+    """
+    filesystem, folder = _open(root)
+    parts = [path for path in _paths(filesystem, folder) if _PART.search(path)]
+    if len(parts) < 2:
+        return
+    with filesystem.open_output_stream(posixpath.join(folder, f"{uuid.uuid4().hex}.jsonl")) as whole:
+        for path in parts:
+            with filesystem.open_input_stream(path) as stream:
+                whole.write(stream.read())
+    for path in parts:
+        filesystem.delete_file(path)
 
 
 def summary(root: str) -> list[LedgerTotals]:
     """What each step paid for, over all of a run folder's life."""
-    steps: dict[str, list[Entry]] = defaultdict(list)
-    for entry in _entries(root):
-        steps[entry.step].append(entry)
-    return [
-        LedgerTotals(
-            step=step,
-            calls=len(paid),
-            prompt_tokens=sum(e.prompt_tokens for e in paid),
-            completion_tokens=sum(e.completion_tokens for e in paid),
-            seconds=round(sum(e.seconds for e in paid), 1),
-        )
-        for step, paid in steps.items()
-    ]
+    steps: dict[str, LedgerTotals] = {}
+    seen: set[str] = set()
+    for line in _lines(root):
+        of = steps.setdefault(line.step, LedgerTotals(line.step))
+        if isinstance(line, Failures):
+            of.failures[line.kind] += line.count
+        elif line.key not in seen:
+            seen.add(line.key)
+            of.calls += 1
+            of.prompt_tokens += line.prompt_tokens
+            of.completion_tokens += line.completion_tokens
+            of.usd += line.usd
+            of.seconds += line.seconds
+    return list(steps.values())
+
+
+def entries(root: str) -> Iterator[Entry]:
+    """All answers, in the order of the files.
+
+    Raises:
+        RunFolderError: a line within a file is damaged.
+    """
+    return (line for line in _lines(root) if isinstance(line, Entry))
 
 
 def _open(root: str) -> tuple[Any, str]:
@@ -177,25 +263,41 @@ def _open(root: str) -> tuple[Any, str]:
     return filesystem, posixpath.join(path, "ledger")
 
 
-def _entries(root: str) -> Iterator[Entry]:
-    """All answers, in the order of the files.
+def _paths(filesystem: Any, folder: str) -> list[str]:
+    return sorted(i.path for i in filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True)))
 
-    Raises:
-        RunFolderError: a line within a file is damaged. The last line of a file may be torn: its writer was killed
-            before anything used that answer.
-    """
+
+def _local_copies(filesystem: Any, folder: str) -> Iterator[tuple[str, Any]]:
+    """Each file of the ledger by name, open for reading; those from elsewhere in one temporary file."""
+    paths = _paths(filesystem, folder)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        for path in paths:
+            yield path, open(path, "rb", buffering=0)  # noqa: SIM115
+    elif paths:
+        copy = tempfile.TemporaryFile("w+b", buffering=0)  # noqa: SIM115
+        for path in paths:
+            with filesystem.open_input_stream(path) as stream:
+                data = bytes(stream.read())
+            copy.write(data[: data.rfind(b"\n") + 1])
+        yield folder, copy
+
+
+def _lines(root: str) -> Iterator[Entry | Failures]:
+    """All lines. The last of a file may be torn: its writer was killed before anything used that answer."""
     filesystem, folder = _open(root)
-    for info in sorted(filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True)), key=lambda i: i.path):
-        with filesystem.open_input_stream(info.path) as stream:
+    for path in _paths(filesystem, folder):
+        with filesystem.open_input_stream(path) as stream:
             lines = bytes(stream.read()).split(b"\n")
         for number, line in enumerate(lines[:-1], 1):
             try:
-                yield Entry(**json.loads(line))
-            except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+                found = json.loads(line)
+                yield Failures(found["step"], found["failed"], found["count"]) if "failed" in found else Entry(**found)
+            except (ValueError, TypeError, KeyError) as error:
                 raise RunFolderError(
-                    f"root: {info.path} line {number} is damaged ({error}); remove the line to pay for it again"
+                    f"root: {path} line {number} is damaged ({error}); remove the line to pay for it again"
                 ) from error
 
 
-def _completion(entry: Entry) -> Completion:
-    return Completion(entry.text, entry.finish_reason, Usage(entry.prompt_tokens, entry.completion_tokens))
+def _completion(found: dict[str, Any]) -> Completion:
+    usage = Usage(found["prompt_tokens"], found["completion_tokens"])
+    return Completion(found["text"], found["finish_reason"], usage, found.get("usd", 0.0), found["model"])

@@ -1,21 +1,49 @@
-"""One limit of requests and tokens for the whole cluster, whatever the number of workers.
+"""One rate for the whole cluster: what a provider allows, shared out in leases, learnt where it is not told.
 
-A named actor holds the schedule. A worker asks for all its waiting calls at once and is told when each may go, so the
-actor's load grows with workers and not with calls.
+    Allowance   knows the rate, and gives each worker a share of it; one for an endpoint and a cluster
+    Bucket      a worker's end: lets its calls go at the rate of its lease
+
+Both are plain objects with a clock of their choice; `control` puts the first into a Ray actor. A worker renews its
+lease a few times a second, so the load on the actor grows with workers and not with calls. The shares of all leases
+never sum to more than the whole (as in Google's Doorman), so no moment sees more than the limit.
+
+The rate is the least of what the user tells, what the provider's headers show, and what its refusals taught. A refusal
+counts once for each generation of leases: late ones, of calls that went under an older rate, do not lower the new one.
+Between two refusals that are near each other the provider's bucket was empty at both ends, so what it let through in
+between is its rate; that is what is learnt.
 """
 
-import asyncio
+import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from cp_ray.errors import ConfigError
 
-__all__ = ["Limits", "Schedule", "SharedLimiter"]
+__all__ = ["NO_LIMITS", "Allowance", "Bucket", "Lease", "Limits", "Report", "Shown"]
 
+Clock = Callable[[], float]
 
-_REQUESTS, _TOKENS = 0, 1
+WINDOW_S = 0.1
+"""A worker asks for a new lease no oftener than this."""
+ASKS_PER_S = 400
+"""Of all workers together; with more of them each asks less often."""
+LEASE_S = 5.0
+"""How long a worker goes on by its last lease when nobody renews it: the time an actor takes to come back."""
+FORGOTTEN_S = 2.0
+"""After so long without a word from a worker (at the least) its share is given to the others."""
+
+PROBE = 16
+"""Calls under way in the whole cluster until the first answer has shown which limits there are."""
+
+_SETTLE_S = 0.4
+"""A refusal that comes sooner after a decrease is of the same event."""
+_NEAR_S = 3.0
+"""Two refusals no farther apart than this had the provider's bucket empty all the time between them."""
+_HOLD_S, _LONGEST_HOLD_S = 5.0, 60.0
+"""How long a learnt rate is kept before a higher one is tried; doubled each time that was in vain."""
+_BELOW, _GROWTH, _SEARCH_GROWTH = 0.985, 0.004, 0.3
+"""Of the learnt rate that is used; growth a second when trying a higher one, and while the rate is not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,95 +59,267 @@ class Limits:
             if value is not None and value < 1:
                 raise ConfigError(f"{name}: must be at least 1, got {value}")
 
-    @property
-    def any(self) -> bool:
-        """Is there a limit at all?"""
-        return self.rpm is not None or self.tpm is not None
+
+NO_LIMITS = Limits()
 
 
-class Schedule:
-    """When calls may go, so that no second sees more than its share; in the order asked.
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a provider's headers say it allows; None where they say nothing."""
 
-    For each of requests and tokens it keeps the time at which the allowance would be used up if calls went on evenly
-    (the generic cell rate algorithm), and lets them run ahead of it by `burst_s` at most.
+    requests_per_s: float | None = None
+    tokens_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a worker tells when it renews its lease.
+
+    Counts are over the worker's life, so that a report may be told twice.
     """
 
-    def __init__(self, limits: Limits, *, burst_s: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rates = [limit / 60 for limit in (limits.rpm, limits.tpm) if limit is not None]
-        self._kinds = [kind for kind, limit in enumerate((limits.rpm, limits.tpm)) if limit is not None]
-        self._burst_s, self._clock = burst_s, clock
-        # Starting with a spent allowance: after a restart there is no burst on top of what went before.
-        self._used_up = [clock() + burst_s for _ in self._rates]
-        self._paused_until = clock()
-
-    def reserve(self, tokens: Sequence[int], refund: int = 0) -> list[float]:
-        """Seconds from now at which calls of so many tokens may go, one each.
-
-        `refund` gives back tokens that were reserved before and not used; negative: more were used.
-        """
-        now, delays = self._clock(), []
-        self._refund(refund)
-        for count in tokens:
-            start = max([now, self._paused_until, *(used_up - self._burst_s for used_up in self._used_up)])
-            for k, (rate, kind) in enumerate(zip(self._rates, self._kinds, strict=True)):
-                self._used_up[k] = max(self._used_up[k], start) + (1 if kind == _REQUESTS else count) / rate
-            delays.append(start - now)
-        return delays
-
-    def _refund(self, tokens: int) -> None:
-        for k, (rate, kind) in enumerate(zip(self._rates, self._kinds, strict=True)):
-            if kind == _TOKENS:
-                self._used_up[k] -= tokens / rate
-
-    def pause(self, seconds: float) -> None:
-        """Let nothing start for so long; the provider has said 429."""
-        self._paused_until = max(self._paused_until, self._clock() + seconds)
+    worker: str
+    share: float
+    """Of the last lease; with it a restarted actor learns what is out."""
+    generation: int
+    """Of the last lease."""
+    waiting: int
+    """Calls that wait for their turn."""
+    sent: int
+    refused: int
+    """429s."""
+    refused_now: int
+    """Those of calls that went under the last lease's generation, since the last report."""
+    answered: int
+    shown: Shown = Shown()
+    pause_s: float = 0.0
+    """The longest that the provider asked to wait, since the last report."""
+    learnt: float | None = None
+    """Of the last lease: what a restarted actor would have forgotten."""
 
 
-class SharedLimiter:
-    """A worker's end of the cluster's limit for one endpoint."""
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a worker may do until the next one."""
 
-    def __init__(self, limits: Limits, endpoint: str) -> None:
-        import ray
+    generation: int
+    share: float
+    """Of the cluster's rate."""
+    requests_per_s: float
+    tokens_per_s: float
+    in_flight: int | None
+    """Calls under way at most; None: as many as the worker likes."""
+    pause_s: float
+    next_s: float
+    """When to ask again."""
+    learnt: float | None = None
+    limit: tuple[float, float] = (math.inf, math.inf)
+    """Requests and tokens a second of the whole cluster."""
 
-        name = f"cp_ray-limiter-{endpoint}-{limits.rpm}-{limits.tpm}"
-        self._actor: Any = (
-            ray.remote(num_cpus=0, max_restarts=-1)(Schedule)
-            .options(name=name, namespace="cp_ray", get_if_exists=True)
-            .remote(limits)
+
+@dataclass(slots=True)
+class _Worker:
+    share: float = 0.0
+    weight: float = 1.0
+    heard: float = 0.0
+    sent: int = 0
+    refused: int = 0
+
+
+@dataclass(slots=True)
+class Allowance:
+    """The rate of one endpoint and who has which share of it.
+
+    `restarted`: what is out is not known, so for the first `FORGOTTEN_S` everybody keeps just the share that it has.
+    """
+
+    limits: Limits
+    clock: Clock = time.monotonic
+    restarted: bool = False
+    shown: Shown = Shown()
+    learnt: float | None = None
+    """Calls a second that the provider's refusals taught."""
+    generation: int = 0
+    _workers: dict[str, _Worker] = field(default_factory=dict)
+    _began: float = 0.0
+    _answered: bool = False
+    _paused_until: float = -math.inf
+    _decreased: float = -math.inf
+    _let_through: int = 0
+    """Calls sent and not refused since the last decrease."""
+    _hold_s: float = _HOLD_S
+    _held_until: float = math.inf
+    _grown: float = 0.0
+    _known: bool = False
+    """Is the learnt rate measured between two refusals, or a first guess?"""
+
+    def __post_init__(self) -> None:
+        self._began = self._grown = self.clock()
+
+    def renew(self, report: Report) -> Lease:
+        """A worker's next lease, after what it reports has been taken in."""
+        now = self.clock()
+        worker = self._workers.setdefault(report.worker, _Worker(report.share, 1.0, now, report.sent, report.refused))
+        worker.heard, worker.weight = now, max(1.0, report.waiting)
+        self._forget(now)
+        self._take_in(report, worker, now)
+        self._grow(now)
+        worker.share = self._share(worker, now)
+        requests, tokens = self.rates()
+        return Lease(
+            generation=self.generation,
+            share=worker.share,
+            requests_per_s=requests * worker.share if requests < math.inf else math.inf,
+            tokens_per_s=tokens * worker.share if tokens < math.inf else math.inf,
+            in_flight=None if self._answered else max(1, PROBE // len(self._workers)),
+            pause_s=max(0.0, self._paused_until - now),
+            next_s=self._window(),
+            learnt=self.learnt,
+            limit=(requests, tokens),
         )
-        self._waiting: list[tuple[int, asyncio.Future[float]]] = []
-        self._asking: asyncio.Task[None] | None = None
-        self._unused = 0
 
-    async def acquire(self, tokens: int) -> None:
-        """Wait until a call of so many tokens may go."""
-        turn: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        self._waiting.append((tokens, turn))
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask())
-        await asyncio.sleep(await turn)
+    def leave(self, worker: str) -> None:
+        """A worker has no more calls."""
+        self._workers.pop(worker, None)
 
-    def settle(self, estimated: int, used: int) -> None:
-        """Correct an estimate by what was used; told with the next question."""
-        self._unused += estimated - used
+    def rates(self) -> tuple[float, float]:
+        """Requests and tokens a second of the whole cluster; infinite where no limit is known."""
+        requests = (self.limits.rpm and self.limits.rpm / 60, self.shown.requests_per_s, self.learnt)
+        tokens = (self.limits.tpm and self.limits.tpm / 60, self.shown.tokens_per_s)
+        return (
+            min((r for r in requests if r is not None), default=math.inf),
+            min((t for t in tokens if t is not None), default=math.inf),
+        )
+
+    def _window(self) -> float:
+        return max(WINDOW_S, len(self._workers) / ASKS_PER_S)
+
+    def _forget(self, now: float) -> None:
+        patience = max(FORGOTTEN_S, 4 * self._window())
+        for name in [n for n, w in self._workers.items() if now - w.heard > patience]:
+            del self._workers[name]
+
+    def _share(self, worker: _Worker, now: float) -> float:
+        others = sum(w.share for w in self._workers.values() if w is not worker)
+        if self.restarted and now - self._began < max(FORGOTTEN_S, 4 * self._window()):
+            return min(worker.share, max(0.0, 1.0 - others))
+        fair = worker.weight / sum(w.weight for w in self._workers.values())
+        return min(fair, max(0.0, 1.0 - others))
+
+    def _take_in(self, report: Report, worker: _Worker, now: float) -> None:
+        if report.learnt is not None and self.learnt is None:
+            self.learnt, self._known, self._held_until = report.learnt, True, now + self._hold_s
+        if report.generation > self.generation:
+            self.generation = report.generation
+        self._let_through += (report.sent - worker.sent) - (report.refused - worker.refused)
+        worker.sent, worker.refused = report.sent, report.refused
+        self._answered = self._answered or report.answered > 0 or report.refused > 0
+        if report.shown != Shown() and report.shown != self.shown:
+            self._show(report.shown)
+        self._paused_until = max(self._paused_until, now + report.pause_s if report.pause_s else -math.inf)
+        if report.refused_now and report.generation == self.generation:
+            self._decrease(now)
+
+    def _show(self, shown: Shown) -> None:
+        """Headers are the provider's own word: what refusals taught before is outdated."""
+        self.shown, self.learnt, self._known = shown, None, False
+
+    def _decrease(self, now: float) -> None:
+        since = now - self._decreased
+        if since < _SETTLE_S:
+            return
+        through = self._let_through / since if since < math.inf else math.nan
+        requests, _ = self.rates()
+        if since <= _NEAR_S:
+            # The bucket was empty then and is now: what came through is the rate.
+            self.learnt, self._known = _BELOW * through, True
+        elif requests < math.inf:
+            # What came through is no more than the rate, and what we tried is more than it.
+            self.learnt = max(0.95 * requests, min(_BELOW * through, requests) if since < math.inf else 0.0)
+            self._known = True
+        else:
+            # The first refusal, and no limit known: what came through until now came in about the bucket's depth.
+            self.learnt = max(1.0, 0.8 * self._let_through / max(1.0, now - self._began))
+        self.learnt = max(self.learnt, 0.1)
+        self.generation += 1
+        self._decreased, self._let_through = now, 0
+        self._held_until = now + self._hold_s if self._known else now
+        self._hold_s = min(_LONGEST_HOLD_S, self._hold_s * 2) if self._known else self._hold_s
+
+    def _grow(self, now: float) -> None:
+        elapsed, self._grown = now - self._grown, now
+        if self.learnt is not None and now >= self._held_until and now - self._decreased > _SETTLE_S:
+            self.learnt *= 1 + (_GROWTH if self._known else _SEARCH_GROWTH) * min(elapsed, 1.0)
+            ceiling = min((r for r in (self.limits.rpm and self.limits.rpm / 60, self.shown.requests_per_s) if r),
+                          default=math.inf)  # fmt: skip
+            if self.learnt >= ceiling:
+                self.learnt = None
+
+
+@dataclass(slots=True)
+class Bucket:
+    """Lets a worker's calls go at the rate of its lease, evenly: credit grows with time and a call takes its part.
+
+    Tokens may run into debt by one call, since a call may cost more than a bucket would ever hold.
+    """
+
+    clock: Clock = time.monotonic
+    burst_s: float = 0.5
+    """How far calls may catch up after the worker was late; providers' own buckets hold a second or more."""
+    lease: Lease | None = None
+    _requests: float = 0.0
+    _tokens: float = 0.0
+    _at: float = 0.0
+    _renewed: float = 0.0
+    _paused_until: float = -math.inf
+
+    def renew(self, lease: Lease) -> None:
+        """Go on by another lease."""
+        self._accrue()
+        self.lease, self._renewed = lease, self.clock()
+        if lease.pause_s:
+            self.pause(lease.pause_s)
 
     def pause(self, seconds: float) -> None:
-        """Hold everybody back."""
-        self._actor.pause.remote(seconds)
+        """Let nothing go for so long."""
+        self._paused_until = max(self._paused_until, self.clock() + seconds)
 
-    async def _ask(self) -> None:
-        """Ask for all who wait, until nobody does; those who come meanwhile share the next question."""
-        while self._waiting:
-            asked, self._waiting = self._waiting, []
-            unused, self._unused = self._unused, 0
-            try:
-                delays = await self._actor.reserve.remote([tokens for tokens, _ in asked], unused)
-            except BaseException as error:
-                for _, turn in asked:
-                    if not turn.done():
-                        turn.set_exception(error)
-                raise
-            for (_, turn), delay in zip(asked, delays, strict=True):
-                if not turn.done():
-                    turn.set_result(delay)
+    def take(self, tokens: int) -> float:
+        """0.0: a call of so many tokens may go now, and is counted. Otherwise seconds after which to try again."""
+        self._accrue()
+        lease, now = self.lease, self._at
+        if lease is None:
+            return WINDOW_S
+        if now < self._paused_until:
+            return self._paused_until - now
+        wait = max(
+            0.0 if math.isinf(lease.requests_per_s) else _until(1.0 - self._requests, lease.requests_per_s),
+            0.0 if math.isinf(lease.tokens_per_s) else _until(-self._tokens, lease.tokens_per_s),
+        )
+        if wait > 0:
+            return wait
+        self._requests -= 1.0
+        self._tokens -= tokens
+        return 0.0
+
+    def _accrue(self) -> None:
+        now = self.clock()
+        lease = self.lease
+        if lease is not None:
+            elapsed = max(0.0, min(now, self._renewed + LEASE_S) - self._at)
+            self._requests = _filled(self._requests, lease.requests_per_s, elapsed, self.burst_s, least=1.0)
+            self._tokens = _filled(self._tokens, lease.tokens_per_s, elapsed, self.burst_s, least=0.0)
+        self._at = now
+
+
+def _filled(credit: float, rate: float, elapsed: float, burst_s: float, *, least: float) -> float:
+    if math.isinf(rate):
+        return least
+    return min(credit + rate * elapsed, max(least, rate * burst_s))
+
+
+def _until(missing: float, rate: float) -> float:
+    """Seconds until so much has been earned; with next to no rate, a while to look again."""
+    if missing <= 1e-9:
+        return 0.0
+    return min(missing / rate, WINDOW_S) if rate > 0 else WINDOW_S

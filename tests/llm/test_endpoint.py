@@ -3,32 +3,41 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cp_ray.errors import TeacherDenied, TeacherError, TeacherUnknownModel, TeacherUnreachable
-from cp_ray.llm.call import Completion, Sampling, Usage
-from cp_ray.llm.endpoint import Endpoint, check_teacher
+from cp_ray.llm.budget import Price
+from cp_ray.llm.call import Completion, Sampling, Usage, failure
+from cp_ray.llm.endpoint import Endpoint, _completion, check_teacher
+from cp_ray.llm.limiter import Shown
 from cp_ray.records import Message
 
 CHAT = [Message("system", "You are German."), Message("user", "Is work a duty?")]
 NOWHERE = "http://127.0.0.1:9/v1"
 
 
-class Holding:
-    """A limiter that only notes what it is told."""
+class Noting:
+    """A gate that lets everything through and notes what it is told."""
 
     def __init__(self) -> None:
-        self.acquired: list[int] = []
-        self.settled: list[tuple[int, int]] = []
-        self.paused: list[float] = []
+        self.entered: list[tuple[int, float, bool]] = []
+        self.left: list[tuple[float, float]] = []
+        self.refusals: list[tuple[int, float | None]] = []
+        self.shown: list[Shown] = []
 
-    async def acquire(self, tokens: int) -> None:
-        self.acquired.append(tokens)
+    async def enter(self, tokens: int, most_usd: float = 0.0, *, again: bool = False) -> int:
+        self.entered.append((tokens, most_usd, again))
+        return 7
 
-    def settle(self, estimated: int, used: int) -> None:
-        self.settled.append((estimated, used))
+    def leave(self, reserved_usd: float, spent_usd: float) -> None:
+        self.left.append((reserved_usd, spent_usd))
 
-    def pause(self, seconds: float) -> None:
-        self.paused.append(seconds)
+    def answered(self, seconds: float, shown: Shown | None) -> None:
+        self.shown += [shown] if shown else []
+
+    def refused(self, generation: int, wait_s: float | None, shown: Shown | None) -> None:
+        self.refusals.append((generation, wait_s))
 
 
 def ask(url: str, model: str = "scripted", chats: int = 1, **options: Any) -> list[Completion]:
@@ -44,7 +53,8 @@ def ask(url: str, model: str = "scripted", chats: int = 1, **options: Any) -> li
 
 def test_an_answer_comes_whole(scripted_server: Any) -> None:
     server = scripted_server(lambda messages, sampling: Completion("Ja.", "length", Usage(7, 3)))
-    assert ask(server.url) == [Completion("Ja.", "length", Usage(7, 3))]
+    price = Price(1.0, 2.0)
+    assert ask(server.url, price=price) == [Completion("Ja.", "length", Usage(7, 3), 13e-6, "scripted")]
 
 
 def test_what_is_asked_arrives(scripted_server: Any) -> None:
@@ -60,19 +70,27 @@ def test_what_is_asked_arrives(scripted_server: Any) -> None:
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_what_may_pass_is_tried_again(scripted_server: Any, status: int) -> None:
-    server, limiter = scripted_server(faults=[status, status]), Holding()
-    answers = ask(server.url, chats=5, limiter=limiter)
+    server, gate = scripted_server(faults=[status, status]), Noting()
+    failed: list[str] = []
+    answers = ask(server.url, chats=5, gate=gate, price=Price(1.0, 1.0), on_failure=failed.append)
     assert [a.finish_reason for a in answers] == ["stop"] * 5
     assert server.stats()["calls"] == 5
-    assert len(limiter.acquired) == 15, "every try takes its turn"
-    assert len(limiter.settled) == 5, "only answers are settled"
-    assert limiter.paused == ([0.02] * 10 if status == 429 else [])
+    assert [again for *_, again in gate.entered].count(True) == 10, "every further try goes ahead of new calls"
+    assert failed == [f"status {status}"] * 10
+    assert gate.refusals == ([(7, 0.02)] * 10 if status == 429 else [])
+    assert len(gate.left) == 15
+    assert sum(spent for _, spent in gate.left) == pytest.approx(sum(a.usd for a in answers))
+    assert all(spent <= reserved for reserved, spent in gate.left), "a call never costs more than was reserved for it"
 
 
-def test_it_gives_up_in_one_line(scripted_server: Any) -> None:
-    with pytest.raises(TeacherError, match="answered 2 times with status 500") as raised:
-        ask(scripted_server(faults=[500] * 9).url, attempts=2)
-    assert "\n" not in str(raised.value)
+def test_what_still_fails_is_a_row_with_its_reason(scripted_server: Any) -> None:
+    (answer,) = ask(scripted_server(faults=[500] * 9).url, attempts=2)
+    assert answer == failure("gave up: status 500")
+
+
+def test_refusals_are_no_attempts(scripted_server: Any) -> None:
+    (answer,) = ask(scripted_server(faults=[429] * 12).url, attempts=2)
+    assert answer.finish_reason == "stop"
 
 
 def test_a_bad_request_is_a_row_and_not_the_end(scripted_server: Any) -> None:
@@ -104,7 +122,7 @@ def test_an_unknown_model_is_told_with_those_there_are(scripted_server: Any) -> 
         ask(server.url, model="gamma")
 
 
-def test_a_dropped_connection_is_tried_again() -> None:
+def test_a_dropped_connection_and_half_an_answer_are_tried_again() -> None:
     async def run() -> tuple[Completion, int]:
         tries = 0
 
@@ -115,7 +133,8 @@ def test_a_dropped_connection_is_tried_again() -> None:
             await reader.readexactly(length)
             tries += 1
             if tries > 2:
-                body = b'{"choices":[{"message":{"content":"late"},"finish_reason":"stop"}]}'
+                whole = b'{"choices":[{"message":{"content":"late"},"finish_reason":"stop"}]}'
+                body = whole if tries > 3 else whole[:30]
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n")
                 writer.write(b"content-length: %d\r\n\r\n%s" % (len(body), body))
             writer.close()
@@ -128,4 +147,70 @@ def test_a_dropped_connection_is_tried_again() -> None:
         server.close()
         return answer, tries
 
-    assert asyncio.run(run()) == (Completion("late", "stop", Usage(0, 0)), 3)
+    assert asyncio.run(run()) == (Completion("late", "stop", Usage(0, 0), 0.0, "m"), 4)
+
+
+def served(head: bytes, body: bytes, **options: Any) -> list[Completion]:
+    """One answer of a server that says just this."""
+
+    async def run() -> list[Completion]:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            if head:
+                writer.write(b"HTTP/1.1 %s\r\ncontent-length: %d\r\n\r\n%s" % (head, len(body), body))
+                writer.close()
+            else:
+                await asyncio.sleep(30)
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        endpoint = Endpoint(f"http://127.0.0.1:{port}/v1", "m", None, attempts=1, **options)
+        try:
+            return [await endpoint(CHAT, Sampling())]
+        finally:
+            await endpoint.close()
+            server.close()
+
+    return asyncio.run(run())
+
+
+def test_a_hanging_server_is_given_up() -> None:
+    assert served(b"", b"", timeout_s=0.2) == [failure("gave up: time-out")]
+
+
+def test_limits_in_headers_are_told_once() -> None:
+    gate = Noting()
+    ok = b'{"choices":[{"message":{"content":"x"},"finish_reason":"stop"}]}'
+    served(b"200 OK\r\nx-ratelimit-limit-requests: 600\r\nx-ratelimit-limit-tokens: 6000", ok, gate=gate)
+    assert gate.shown == [Shown(10.0, 100.0)]
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "reason"),
+    [
+        (b"400 Bad", b'{"error": {"code": "content_filter", "message": "no"}}', "content_filter"),
+        (b"422 Bad", b"", "refused with status 422"),
+        (b"400 Bad", b'{"error": "text"}', "refused with status 400"),
+    ],
+)
+def test_what_one_request_got_wrong_is_its_own(head: bytes, body: bytes, reason: str) -> None:
+    assert served(head, body) == [failure(reason)]
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "said"),
+    [
+        (b"429 No", b'{"error": {"code": "insufficient_quota"}}', "has no quota left"),
+        (b"400 Bad", b'{"error": {"message": "unknown field response_format"}}', "run with --structured no"),
+    ],
+)
+def test_what_no_request_would_mend_ends_the_run(head: bytes, body: bytes, said: str) -> None:
+    with pytest.raises(TeacherError, match=said) as raised:
+        served(head, body)
+    assert "\n" not in str(raised.value)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
+def test_whatever_a_server_sends_is_an_answer_or_none(body: bytes) -> None:
+    found = _completion(body, "m", None)
+    assert found is None or isinstance(found.text, str)

@@ -2,19 +2,29 @@ import asyncio
 import json
 import subprocess
 import sys
+import tempfile
 import time
+import unittest.mock
+from contextlib import closing
 from pathlib import Path
 
+import pyarrow.fs as pafs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cp_ray.errors import RunFolderError, TeacherError
+from cp_ray.llm import ledger_index
 from cp_ray.llm.call import Completion, Sampling, Usage, request_key
-from cp_ray.llm.ledger import Ledger, summary
+from cp_ray.llm.ledger import Ledger, entries, join_parts, summary
+from cp_ray.llm.ledger_index import Index
 from cp_ray.records import Message
 
-ANSWER = Completion("Ja.\nüber 日本 \u2028", "stop", Usage(5, 2))
+ANSWER = Completion("Ja.\nüber 日本 \u2028", "stop", Usage(5, 2), 0.25, "m")
+
+
+def key(k: int) -> str:
+    return f"{k:032x}"
 
 
 def paying(answer: Completion | Exception, calls: list[int], wait: float = 0.0):  # type: ignore[no-untyped-def]
@@ -32,8 +42,8 @@ def test_an_answer_is_paid_once_and_replayed_by_the_next_writer(tmp_path: Path) 
     calls: list[int] = []
 
     async def run() -> list[tuple[Completion, bool]]:
-        ledger = Ledger(str(tmp_path), "dialogue", "m")
-        return [await ledger.get_or_call("k1", paying(ANSWER, calls)) for _ in range(2)]
+        with closing(Ledger(str(tmp_path), "dialogue", "m")) as ledger:
+            return [await ledger.get_or_call(key(1), paying(ANSWER, calls)) for _ in range(2)]
 
     assert asyncio.run(run()) == [(ANSWER, True), (ANSWER, False)]
     assert asyncio.run(run()) == [(ANSWER, False)] * 2
@@ -42,11 +52,11 @@ def test_an_answer_is_paid_once_and_replayed_by_the_next_writer(tmp_path: Path) 
 
 def test_it_is_on_disk_before_it_is_given_out(tmp_path: Path) -> None:
     async def run() -> None:
-        ledger = Ledger(str(tmp_path), "s", "m")
-        for k in range(5):
-            await ledger.get_or_call(f"k{k}", paying(ANSWER, []))
-            lines = [line for file in (tmp_path / "ledger").iterdir() for line in file.read_text().split("\n")[:-1]]
-            assert [json.loads(line)["key"] for line in lines] == [f"k{j}" for j in range(k + 1)]
+        with closing(Ledger(str(tmp_path), "s", "m")) as ledger:
+            for k in range(5):
+                await ledger.get_or_call(key(k), paying(ANSWER, []))
+                lines = [line for file in (tmp_path / "ledger").iterdir() for line in file.read_text().split("\n")[:-1]]
+                assert [json.loads(line)["key"] for line in lines] == [key(j) for j in range(k + 1)]
 
     asyncio.run(run())
 
@@ -55,8 +65,8 @@ def test_the_same_request_at_the_same_time_is_one_call(tmp_path: Path) -> None:
     calls: list[int] = []
 
     async def run() -> list[tuple[Completion, bool]]:
-        ledger = Ledger(str(tmp_path), "s", "m")
-        return await asyncio.gather(*(ledger.get_or_call("k", paying(ANSWER, calls, 0.01)) for _ in range(10)))
+        with closing(Ledger(str(tmp_path), "s", "m")) as ledger:
+            return await asyncio.gather(*(ledger.get_or_call(key(0), paying(ANSWER, calls, 0.01)) for _ in range(10)))
 
     assert [paid for _, paid in asyncio.run(run())] == [True] + [False] * 9
     assert len(calls) == 1
@@ -65,38 +75,101 @@ def test_the_same_request_at_the_same_time_is_one_call(tmp_path: Path) -> None:
 @pytest.mark.parametrize("failure", [TeacherError("down"), Completion("", "refused with status 400", Usage(0, 0))])
 def test_a_failure_is_never_kept_as_an_answer(tmp_path: Path, failure: Exception | Completion) -> None:
     async def run() -> bool:
-        ledger = Ledger(str(tmp_path), "s", "m")
-        if isinstance(failure, Exception):
-            with pytest.raises(TeacherError):
-                await ledger.get_or_call("k", paying(failure, []))
-        else:
-            assert await ledger.get_or_call("k", paying(failure, [])) == (failure, True)
-        return (await ledger.get_or_call("k", paying(ANSWER, [])))[1]
+        with closing(Ledger(str(tmp_path), "s", "m")) as ledger:
+            if isinstance(failure, Exception):
+                with pytest.raises(TeacherError):
+                    await ledger.get_or_call(key(0), paying(failure, []))
+            else:
+                assert await ledger.get_or_call(key(0), paying(failure, [])) == (failure, True)
+            return (await ledger.get_or_call(key(0), paying(ANSWER, [])))[1]
 
     assert asyncio.run(run()) is True
 
 
 def test_a_torn_last_line_is_no_answer_and_a_damaged_line_is_told(tmp_path: Path) -> None:
-    async def pay(key: str) -> bool:
-        return (await Ledger(str(tmp_path), "s", "m").get_or_call(key, paying(ANSWER, [])))[1]
+    async def pay(name: str) -> bool:
+        with closing(Ledger(str(tmp_path), "s", "m")) as ledger:
+            return (await ledger.get_or_call(name, paying(ANSWER, [])))[1]
 
-    asyncio.run(pay("k1"))
+    asyncio.run(pay(key(1)))
     file = next((tmp_path / "ledger").iterdir())
     whole = file.read_bytes()
     for cut in range(1, len(whole)):
-        file.write_bytes(whole + whole[:cut].replace(b"k1", b"k2"))
+        file.write_bytes(whole + whole[:cut].replace(key(1).encode(), key(2).encode()))
         if not whole[:cut].endswith(b"\n"):
             assert summary(str(tmp_path))[0].calls == 1
-    file.write_bytes(whole + b'{"key": "broken"\n' + whole)
-    with pytest.raises(RunFolderError, match=r"line 2 is damaged"):
-        summary(str(tmp_path))
+    for damage in (
+        b'{"key": "broken"\n',
+        b"what is this\n",
+        whole.replace(b'"text"', b'"te', 1).replace(key(1).encode(), key(3).encode()),
+    ):
+        file.write_bytes(whole + damage + whole)
+        with pytest.raises(RunFolderError, match=r"line 2 is damaged"):
+            summary(str(tmp_path))
+        with pytest.raises(RunFolderError, match=r"damaged at byte \d+"):
+            asyncio.run(pay(key(3)))
+
+
+def test_it_is_the_same_on_a_filesystem_that_cannot_append(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Any filesystem that is not called local is written to in whole files.
+    class Elsewhere(pafs.SubTreeFileSystem):  # type: ignore[misc]
+        pass
+
+    monkeypatch.setattr(
+        "cp_ray.llm.ledger._open", lambda root: (Elsewhere("/", pafs.LocalFileSystem()), f"{root}/ledger".lstrip("/"))
+    )
+    calls: list[int] = []
+
+    async def run(keys: range) -> list[Completion]:
+        with closing(Ledger(str(tmp_path), "s", "m")) as ledger:
+            return [(await ledger.get_or_call(key(k), paying(ANSWER, calls)))[0] for k in keys]
+
+    for stop in (3, 5, 5):
+        assert asyncio.run(run(range(stop))) == [ANSWER] * stop
+        assert len(list((tmp_path / "ledger").iterdir())) == len(calls), "a file for each commit"
+    join_parts(str(tmp_path))
+    assert len(list((tmp_path / "ledger").iterdir())) == 1
+    assert asyncio.run(run(range(5))) == [ANSWER] * 5
+    assert len(calls) == 5
+    assert summary(str(tmp_path))[0].calls == 5
+
+
+def test_failures_are_counted_beside_the_answers(tmp_path: Path) -> None:
+    async def run() -> None:
+        with closing(Ledger(str(tmp_path), "s", "m")) as ledger:
+            ledger.failed("status 429")
+            await ledger.get_or_call(key(1), paying(ANSWER, []))
+            ledger.failed("status 429")
+            ledger.failed("time-out")
+
+    asyncio.run(run())
+    (found,) = summary(str(tmp_path))
+    assert found.failures == {"status 429": 2, "time-out": 1}
+    assert (found.calls, found.usd) == (1, 0.25)
+    assert [e.key for e in entries(str(tmp_path))] == [key(1)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**128 - 1), st.text(max_size=30)), max_size=40), st.integers(20, 300))
+def test_the_index_finds_every_line_wherever_chunks_end(written: list[tuple[int, str]], chunk: int) -> None:
+    first = {key(k): text for k, text in reversed(written)}
+    with tempfile.TemporaryFile("w+b", buffering=0) as file, unittest.mock.patch.object(ledger_index, "_CHUNK", chunk):
+        for k, text in written:
+            file.write(json.dumps({"key": key(k), "text": text}, ensure_ascii=False).encode() + b"\n")
+        file.write(b'{"key": "0000')
+        index = Index([("f", file)])
+        assert len(index) == len(written)
+        for name, text in first.items():
+            found = index.find(name)
+            assert found is not None
+            assert found["text"] == text
+        assert index.find("f" * 31 + "e") is None or "f" * 31 + "e" in first
 
 
 def test_totals_by_step(tmp_path: Path) -> None:
     async def run() -> None:
-        for step, keys in (("dialogue", "abc"), ("verify", "de")):
-            ledger = Ledger(str(tmp_path), step, "m")
-            await asyncio.gather(*(ledger.get_or_call(k, paying(ANSWER, [])) for k in keys))
+        for step, keys in (("dialogue", (1, 2, 3)), ("verify", (4, 5))):
+            with closing(Ledger(str(tmp_path), step, "m")) as ledger:
+                await asyncio.gather(*(ledger.get_or_call(key(k), paying(ANSWER, [])) for k in keys))
 
     asyncio.run(run())
     found = {t.step: (t.calls, t.prompt_tokens, t.completion_tokens) for t in summary(str(tmp_path))}
@@ -114,7 +187,7 @@ async def main():
     async def one(k):
         async def call():
             return Completion(str(k), "stop", Usage(1, 1))
-        await ledger.get_or_call(f"k{{k}}", call)
+        await ledger.get_or_call(f"{{k:032x}}", call)
         print(k, flush=True)
     for start in range(0, 100000, 16):
         await asyncio.gather(*(one(k) for k in range(start, start + 16)))
@@ -127,11 +200,12 @@ asyncio.run(main())
     writer.kill()
     given_out += writer.stdout.read().split("\n")[:-1]
     writer.wait()
+    writer.stdout.close()
     calls: list[int] = []
 
     async def replay() -> list[str]:
-        ledger = Ledger(str(tmp_path), "s", "m")
-        return [(await ledger.get_or_call(f"k{k}", paying(ANSWER, calls)))[0].text for k in given_out]
+        with closing(Ledger(str(tmp_path), "s", "m")) as ledger:
+            return [(await ledger.get_or_call(key(int(k)), paying(ANSWER, calls)))[0].text for k in given_out]
 
     assert asyncio.run(replay()) == given_out
     assert calls == []

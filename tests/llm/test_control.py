@@ -1,0 +1,165 @@
+"""The cluster's rate, money and failures, on real Ray; the pure parts without it."""
+
+import asyncio
+import math
+import os
+import signal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cp_ray.errors import BudgetReached, ConfigError, TooManyFailures
+from cp_ray.llm.budget import Price, Purse, Spending, parse_budget
+from cp_ray.llm.concurrency import Concurrency
+from cp_ray.llm.control import Gate, Rules, control
+from cp_ray.llm.limiter import Limits
+from cp_ray.records import Message
+
+
+async def spend(gate: Gate, calls: int, *, usd: float = 0.0, seconds: float = 0.0, failed: str | None = None) -> int:
+    """So many calls at once; gives how many went."""
+    went = 0
+
+    async def one() -> None:
+        nonlocal went
+        await gate.enter(10, usd)
+        went += 1
+        await asyncio.sleep(seconds)
+        gate.answered(seconds, None)
+        gate.leave(usd, usd)
+        gate.ended(failed)
+
+    results = await asyncio.gather(*(one() for _ in range(calls)), return_exceptions=True)
+    errors = [r for r in results if isinstance(r, BaseException)]
+    if errors:
+        raise errors[0]
+    return went
+
+
+def test_workers_share_one_limit(ray_cluster: None) -> None:
+    async def run() -> float:
+        actor = control("test-shared", Rules((Limits(rpm=1200),)))
+        gates = [Gate(actor, most=64) for _ in range(2)]
+        await asyncio.gather(*(spend(gate, 1) for gate in gates))
+        began = asyncio.get_running_loop().time()
+        await asyncio.gather(*(spend(gate, 30) for gate in gates))
+        took = asyncio.get_running_loop().time() - began
+        await asyncio.gather(*(gate.close() for gate in gates))
+        return took
+
+    # 20 a second for both together after half a second's burst; with a limit each, 60 would take half of that.
+    assert asyncio.run(run()) >= 2.3
+
+
+def test_the_limiters_death_neither_loses_a_call_nor_makes_a_burst(ray_cluster: None) -> None:
+    import ray
+
+    async def run() -> list[float]:
+        actor = control("test-death", Rules((Limits(rpm=3000),)))
+        gates = [Gate(actor, most=500) for _ in range(2)]
+        went: list[float] = []
+        loop = asyncio.get_running_loop()
+
+        async def one(gate: Gate) -> None:
+            await gate.enter(1)
+            went.append(loop.time())
+            gate.answered(0.0, None)
+            gate.leave(0.0, 0.0)
+
+        calls = [asyncio.create_task(one(gates[k % 2])) for k in range(400)]
+        for _ in range(2):
+            await asyncio.sleep(1.0)
+            os.kill(await asyncio.to_thread(lambda: ray.get(actor.pid.remote())), signal.SIGKILL)
+        await asyncio.gather(*calls)
+        await asyncio.gather(*(gate.close() for gate in gates))
+        return went
+
+    went = asyncio.run(run())
+    assert len(went) == 400
+    # 50 a second, with at most a second's worth on top in any window of a second.
+    for at in went:
+        assert sum(at <= other < at + 1.0 for other in went) <= 100
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_budget_is_used_up_and_never_passed(ray_cluster: None, workers: int) -> None:
+
+    async def run() -> tuple[float, list[BaseException]]:
+        actor = control(f"test-budget-{workers}", Rules(budget=1.0, spent_before=0.25))
+        gates = [Gate(actor, most=16) for _ in range(workers)]
+        ends = await asyncio.gather(
+            *(spend(gate, 60, usd=0.02, seconds=0.02) for gate in gates), return_exceptions=True
+        )
+        spent = sum(gate._spent for gate in gates)
+        await asyncio.gather(*(gate.close() for gate in gates))
+        return spent, [end for end in ends if isinstance(end, BaseException)]
+
+    spent, ends = asyncio.run(run())
+    assert {type(end) for end in ends} == {BudgetReached}
+    assert "budget: 1.00 USD" in str(ends[0])
+    assert 0.70 <= spent <= 0.75 + 1e-9
+
+
+def test_too_many_failures_stop_the_run(ray_cluster: None) -> None:
+    async def run() -> None:
+        gate = Gate(control("test-failures", Rules(max_failures=0.2)), most=8)
+        try:
+            await spend(gate, 40)
+            await spend(gate, 400, seconds=0.01, failed="gave up: status 500")
+        finally:
+            await gate.close()
+
+    with pytest.raises(TooManyFailures, match=r"of \d+ calls failed \(\d+ gave up: status 500\)"):
+        asyncio.run(run())
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0.01, 2), st.booleans()), max_size=80))
+def test_what_is_spent_reserved_and_granted_never_passes_the_budget(moves: list[tuple[int, float, bool]]) -> None:
+    purse = Purse(10.0)
+    grants, reserved, spent = [0.0] * 4, [0.0] * 4, [0.0] * 4
+    for who, cost, ends in moves:
+        if ends and reserved[who]:
+            spent[who], reserved[who] = spent[who] + reserved[who] * 0.7, 0.0
+        elif cost <= grants[who]:
+            grants[who] -= cost
+            reserved[who] += cost
+        grants[who] = purse.grant(str(who), Spending(spent[who], reserved[who], cost, cost))
+        assert sum(grants) + sum(reserved) + sum(spent) <= 10.0 + 1e-9
+
+
+def test_a_price_bounds_what_a_call_costs() -> None:
+    price = Price(1.0, 2.0)
+    assert price.cost(1_000_000, 500_000) == 2.0
+    assert price.most([Message("user", "日本" * 10)], 100) == pytest.approx((60 + 16 + 200) / 1e6)
+
+
+@pytest.mark.parametrize(("text", "usd"), [("20usd", 20), ("$1.5", 1.5), ("3 USD", 3), ("0.01", 0.01)])
+def test_amounts(text: str, usd: float) -> None:
+    assert parse_budget(text) == usd
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1usd", "20eur", "nan", "inf", "lots"])
+def test_wrong_amounts_are_told_in_one_line(text: str) -> None:
+    with pytest.raises(ConfigError, match="budget: must be an amount of money"):
+        parse_budget(text)
+
+
+def test_concurrency_follows_a_server_that_queues() -> None:
+    """The server works on 16 at once, 0.3 s each; whatever is more waits inside it."""
+    it = Concurrency(256)
+    for _ in range(16):
+        it.answered(0.3, 16)
+    for _ in range(20_000):
+        under_way = int(it.limit)
+        it.answered(0.3 * max(1.0, under_way / 16), under_way)
+    assert 16 <= it.limit <= 64
+
+
+def test_concurrency_stays_where_latency_does() -> None:
+    import random
+
+    draw, it = random.Random(0), Concurrency(256)
+    for _ in range(20_000):
+        it.answered(0.3 * math.exp(0.4 * draw.gauss(0, 1)), int(it.limit))
+        assert it.limit > 200
