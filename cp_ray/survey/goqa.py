@@ -10,10 +10,8 @@ say nothing, and of the latter the first counts.
 """
 
 import ast
-import csv
 import json
 import re
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -58,7 +56,6 @@ def _lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         elif start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
             yield from _json_lines(path)
         else:
-            csv.field_size_limit(sys.maxsize)  # a cell holds all countries
             yield from lines(path)
     except (OSError, UnicodeDecodeError) as error:
         raise SurveyError(f"survey: {path} cannot be read ({error}); give CSV, JSON Lines or Parquet") from error

@@ -59,7 +59,7 @@ def _read(path: Path) -> tuple[Source, tuple[Item, ...]]:
         return GOQA, goqa.read_goqa(path)
     if set(own.COLUMNS) <= set(found):
         return own_source, own.read_own(path)
-    shown = ", ".join(name[:40] for name in found[:6]) or "nothing"
+    shown = ", ".join(repr(name[:40]) for name in found[:6]) or "nothing"
     raise SurveyError(f"survey: {path} has none of the known forms: its columns are {shown}; known: {'; '.join(FORMS)}")
 
 
