@@ -170,7 +170,9 @@ def restored(fields: Any) -> Culture:
         people = {name: Persona(**fields[name]) for name in ("female", "male")}
         return Culture(**{**fields, **lists, **people})
     except (TypeError, KeyError) as error:
-        raise ConfigError(f"culture: {_shown(fields)} are not a culture's fields; do the step again") from error
+        raise ConfigError(
+            f"culture: {_shown(fields)} in a manifest is not a culture's fields; do that step again"
+        ) from error
 
 
 def _entry(where: str, entry: Any) -> Culture:
