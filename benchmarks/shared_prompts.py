@@ -17,11 +17,12 @@ import torch
 
 from benchmarks.results import append
 from cp_ray.branches import Branches, collate, hidden_states, token_logprobs
+from cp_ray.cultures import CULTURES
 from cp_ray.llm.embedded import load_base
 from cp_ray.records import Example
 from cp_ray.stages.examples import ExamplesConfig, make_examples
 from cp_ray.stages.seeds import SeedsConfig, make_seeds
-from cp_ray.survey.counts import content_hash, read_counts
+from cp_ray.survey.read import read_survey
 from cp_ray.training.data import shared_prompts, total_weight
 
 
@@ -61,8 +62,10 @@ def main() -> None:
 
 def drawn(prompts: int, answers: int) -> list[Example]:
     """Answers of one culture to so many prompts; a question makes two, one for each order of its options."""
-    seeds = make_seeds(SeedsConfig(("german",), content_hash(), questions=(prompts + 1) // 2), read_counts())
-    examples = make_examples(seeds, (), ExamplesConfig(answers=2 * answers))
+    survey, german = read_survey(), (CULTURES["german"],)
+    config = SeedsConfig(german, survey.content, survey.source, questions=(prompts + 1) // 2)
+    seeds = make_seeds(config, survey.items)
+    examples = make_examples(seeds, (), ExamplesConfig(german, answers=2 * answers))
     kept = list(dict.fromkeys(example.messages[:-1] for example in examples))[:prompts]
     return [example for example in examples if example.messages[:-1] in kept]
 

@@ -19,6 +19,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from cp_ray.cluster import connected
+from cp_ray.cultures import Culture, restored
 from cp_ray.errors import ConfigError, CpRayError
 from cp_ray.pipeline import Folder, Manifest, Run, Step, execute, pending, select
 from cp_ray.recipe import Options, Parser, Recipe, load_recipe, parse_recipe
@@ -211,15 +212,17 @@ def _trained(run: Run, root: str) -> Any:
     """What to serve: the adapters of the run's last finished trainings."""
     from cp_ray.serving.app import ServeSpec
 
-    adapters, base = {}, None
+    adapters: dict[str, tuple[Culture, Folder]] = {}
+    base = None
     for folder in run.done():
         manifest = folder.manifest()
         if manifest is not None and manifest.name.startswith("train."):
-            adapters[str(manifest.config["culture"])] = folder / "adapter"
+            culture = restored(manifest.config["culture"])
+            adapters[culture.id] = (culture, folder / "adapter")
             base = str(manifest.config["base_model"])
     if base is None:
         raise ConfigError(f"run: {root!r} has no trained adapter; run a recipe up to its step train first")
-    return ServeSpec.of_cultures(base, adapters)
+    return ServeSpec.of_cultures(base, dict(adapters.values()))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,23 @@
-"""The cultures, in one table.
+"""The cultures: ten in one table, and those of a user's file.
 
 A culture is a research unit, not a people: here it is the respondents of some countries of a survey. Where
 it has several countries, each counts the same, however many people were asked there.
+
+Cultures travel as data: a step is handed the `Culture` objects that it works on. So a user's own goes wherever
+a shipped one does, and whoever changes one word of a culture gets rows made with that word.
 """
 
 import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from cp_ray.errors import ConfigError
 
-__all__ = ["CULTURES", "Culture", "Persona", "culture", "parse_cultures"]
+__all__ = ["CULTURES", "Culture", "Persona", "of", "parse_cultures", "read_cultures", "restored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +41,11 @@ class Culture:
     locales: tuple[str, ...]
     """BCP 47 tags, the commonest first."""
     countries: tuple[str, ...]
-    """ISO 3166 alpha-3 codes of the survey's countries."""
+    """The survey's countries: ISO 3166 alpha-3 codes, or names as they stand in the survey."""
     female: Persona
     male: Persona
-    hofstede: str
-    """Its row in Hofstede's table of countries."""
+    hofstede: str = ""
+    """Its row in Hofstede's table of countries; empty if it has none."""
 
 
 def _culture(
@@ -85,31 +93,125 @@ CULTURES: dict[str, Culture] = {
 """Every culture by its id."""
 
 
-def culture(id: str) -> Culture:
+_FIELDS = ("id", "adjective", "people", "language", "locales", "countries", "female", "male")
+_LISTS = ("locales", "countries")
+_OPTIONAL = ("hofstede",)
+_TAKEN = ("all", "base", "uniform")
+"""Ids that mean something else: every culture, and the models that have no culture."""
+
+
+def of(cultures: Iterable[Culture], id: str) -> Culture:
     """The culture with this id.
 
     Raises:
-        ConfigError: there is none; the message names the nearest.
+        ConfigError: there is none among these.
     """
-    if id in CULTURES:
-        return CULTURES[id]
-    near = difflib.get_close_matches(id.lower(), CULTURES, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ConfigError(f"cultures: no culture is called {id!r}; {hint}known: {', '.join(CULTURES)}")
+    cultures = tuple(cultures)
+    for one in cultures:
+        if one.id == id:
+            return one
+    raise ConfigError(f"cultures: the rows speak of {id!r}, the step was given {', '.join(c.id for c in cultures)}")
 
 
-def parse_cultures(text: str) -> tuple[str, ...]:
-    """Culture ids from `arabic,german`; `all` means every one.
+def parse_cultures(text: str, known: Mapping[str, Culture] = CULTURES) -> tuple[Culture, ...]:
+    """The known cultures that `arabic,german` names; `all` means every one.
 
     Raises:
         ConfigError: a name is unknown or stands twice, or there is none.
     """
     if text.strip() == "all":
-        return tuple(CULTURES)
+        return tuple(known.values())
     ids = [part.strip() for part in text.split(",") if part.strip()]
     if not ids:
-        raise ConfigError(f"cultures: needs at least one name, got {text!r}; known: {', '.join(CULTURES)}")
+        raise ConfigError(f"cultures: needs at least one name, got {text!r}; known: {', '.join(known)}")
     twice = sorted({i for i in ids if ids.count(i) > 1})
     if twice:
         raise ConfigError(f"cultures: {twice[0]!r} stands twice in {text!r}; name each once")
-    return tuple(culture(i).id for i in ids)
+    return tuple(_known(id, known) for id in ids)
+
+
+def _known(id: str, known: Mapping[str, Culture]) -> Culture:
+    if id in known:
+        return known[id]
+    near = difflib.get_close_matches(id.lower(), known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ConfigError(f"cultures: no culture is called {id!r}; {hint}known: {', '.join(known)}")
+
+
+def read_cultures(path: Path) -> dict[str, Culture]:
+    """The cultures of a JSON file, by id: a list of objects with a culture's fields, `female` and `male` as names.
+
+    Raises:
+        ConfigError: the file cannot be read, or an entry breaks a rule.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"cultures-file: {path} cannot be read ({error}); give a JSON file in UTF-8") from error
+    if not isinstance(entries, list) or not entries:
+        raise ConfigError(f"cultures-file: {path} must hold a list of at least one culture, got {_shown(entries)}")
+    cultures: dict[str, Culture] = {}
+    for number, entry in enumerate(entries, 1):
+        one = _entry(f"cultures-file: {path} culture {number}", entry)
+        if one.id in cultures:
+            raise ConfigError(f"cultures-file: {path} culture {number}: {one.id!r} stands twice; give each its own id")
+        cultures[one.id] = one
+    return cultures
+
+
+def restored(fields: Any) -> Culture:
+    """The culture of a manifest's config: the inverse of `dataclasses.asdict`, whose tuples became lists in JSON.
+
+    Raises:
+        ConfigError: these are not a culture's fields.
+    """
+    try:
+        lists = {name: tuple(fields[name]) for name in _LISTS}
+        people = {name: Persona(**fields[name]) for name in ("female", "male")}
+        return Culture(**{**fields, **lists, **people})
+    except (TypeError, KeyError) as error:
+        raise ConfigError(
+            f"culture: {_shown(fields)} in a manifest is not a culture's fields; do that step again"
+        ) from error
+
+
+def _entry(where: str, entry: Any) -> Culture:
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{where}: must be an object with {', '.join(_FIELDS)}, got {_shown(entry)}")
+    unknown = [key for key in entry if key not in _FIELDS + _OPTIONAL]
+    if unknown:
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(_FIELDS + _OPTIONAL)}")
+    missing = [key for key in _FIELDS if key not in entry]
+    if missing:
+        raise ConfigError(f"{where}: lacks the key {missing[0]!r}; it needs {', '.join(_FIELDS)}")
+    for key, value in entry.items():
+        (_check_list if key in _LISTS else _check_text)(f"{where}: {key}", value)
+    if not re.fullmatch("[a-z][a-z0-9_]*", entry["id"]) or entry["id"] in _TAKEN:
+        raise ConfigError(
+            f"{where}: id must be of a-z, 0-9 and _, begin with a letter, and not be {', '.join(_TAKEN)}, "
+            f"got {entry['id']!r}"
+        )
+    if entry["female"] == entry["male"]:
+        raise ConfigError(f"{where}: female and male must be different names, got {entry['male']!r} twice")
+    people = {"female": Persona(entry["female"], "woman"), "male": Persona(entry["male"], "man")}
+    return Culture(**{**entry, **{key: tuple(entry[key]) for key in _LISTS}, **people})
+
+
+def _check_text(what: str, value: Any) -> None:
+    # One line and nothing around it, since it stands within sentences that a model reads.
+    if not isinstance(value, str) or not value.strip() or value != value.strip() or len(value.splitlines()) != 1:
+        raise ConfigError(f"{what} must be a line of text without blanks around it, got {_shown(value)}")
+
+
+def _check_list(what: str, value: Any) -> None:
+    if not isinstance(value, list) or not value:
+        raise ConfigError(f"{what} must be a list of at least one text, got {_shown(value)}")
+    for part in value:
+        _check_text(f"{what}: each", part)
+    if len(set(value)) < len(value):
+        raise ConfigError(f"{what} must not name anything twice, got {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import functools
 import importlib.util
 import inspect
 import re
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
-from cp_ray.cultures import parse_cultures
+from cp_ray.cultures import CULTURES, Culture, parse_cultures, read_cultures
 from cp_ray.errors import ConfigError
 from cp_ray.pipeline import Step
 
@@ -32,8 +33,12 @@ class Options:
 
     root: str = _option("runs/demo", "run folder: a path or a pyarrow filesystem URI (s3://bucket/run)")
     cultures: str = _option("arabic,german", "culture ids with commas between, or `all`")
+    cultures_file: str | None = _option(None, "JSON list of cultures that add to the shipped ones or replace them")
     until: str | None = _option(None, "stop after this step")
-    survey: str | None = _option(None, "CSV of answer counts (country,question,code,respondents); default: WVS-7's")
+    survey: str | None = _option(
+        None,
+        "survey file: answer counts, WVS-7's respondents, GlobalOpinionQA, or your own; default: WVS-7's counts",
+    )
     teacher_url: str | None = _option(
         None, "OpenAI-compatible server, up to /v1, its key in OPENAI_API_KEY; default: the embedded model's own server"
     )
@@ -44,7 +49,7 @@ class Options:
     seed: int = _option(0, "of everything that is drawn")
 
     def __post_init__(self) -> None:
-        parse_cultures(self.cultures)
+        _ = self.chosen  # a wrong name or file is told at once
         for name in ("rpm", "tpm"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -57,6 +62,24 @@ class Options:
             )
         if self.seed < 0:
             raise ConfigError(f"seed: must not be negative, got {self.seed}")
+
+    @functools.cached_property
+    def known(self) -> dict[str, Culture]:
+        """The cultures to choose from, by id.
+
+        Raises:
+            ConfigError: the cultures file is wrong.
+        """
+        return CULTURES | (read_cultures(Path(self.cultures_file)) if self.cultures_file else {})
+
+    @functools.cached_property
+    def chosen(self) -> tuple[Culture, ...]:
+        """The cultures of the run.
+
+        Raises:
+            ConfigError: there is no such culture, or the cultures file is wrong.
+        """
+        return parse_cultures(self.cultures, self.known)
 
 
 class Parser(argparse.ArgumentParser):

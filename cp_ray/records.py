@@ -57,7 +57,7 @@ class Seed:
     """`culture/question_id`."""
     culture: str
     source: str
-    """The survey: `wvs7`."""
+    """The survey: `wvs7`, `goqa`, or the name of the user's file."""
     question_id: str
     topic: str
     question: str
@@ -66,11 +66,13 @@ class Seed:
     distribution: tuple[float, ...]
     """Share of each option among the valid answers; sums to 1."""
     respondents: int
-    """How many gave a valid answer."""
+    """How many gave a valid answer; 0 where the survey does not tell."""
     stance: str
     """The option most often chosen."""
     split: Split
     """Decided by question: a held-out question is held out in every culture."""
+    place: int = 0
+    """Its question's, in an order of which every beginning is spread over the topics."""
 
 
 @dataclass(frozen=True, slots=True)

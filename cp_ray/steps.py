@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from cp_ray.cultures import parse_cultures
+from cp_ray.cultures import Culture
 from cp_ray.evals import ask as asking
 from cp_ray.evals import report as reports
 from cp_ray.evals import survey as surveys
@@ -29,7 +29,7 @@ from cp_ray.stages.extract import extract as extract_opinions
 from cp_ray.stages.seeds import SeedsConfig, make_seeds, pick
 from cp_ray.stages.verify import VerifyConfig
 from cp_ray.stages.verify import verify as verify_opinion
-from cp_ray.survey.counts import SHIPPED, content_hash, read_counts
+from cp_ray.survey.read import read_survey
 from cp_ray.teacher import Teacher, Terms
 from cp_ray.training.config import Placement, TrainConfig
 
@@ -49,17 +49,20 @@ def teacher(options: Options) -> Teacher:
     return Teacher(options.teacher_url, options.teacher_model, Terms(Limits(options.rpm, options.tpm)), options.root)
 
 
-def seeds(options: Options, *, questions: int | None = None) -> Step:
+def seeds(options: Options, *, questions: int | None = None, heldout: int | None = None) -> Step:
     """Survey questions with each culture's real answers.
+
+    Args:
+        options: what every recipe takes.
+        questions: training questions, spread over the topics; None for all.
+        heldout: questions kept for the test; None for a fifth.
 
     Raises:
         SurveyError, ConfigError: the survey file or the choice of cultures is wrong; nothing has been started.
     """
-    path = Path(options.survey) if options.survey else SHIPPED
-    counts = read_counts(path)
-    source = path.stem if options.survey else "wvs7"
-    config = SeedsConfig(parse_cultures(options.cultures), content_hash(path), source, questions=questions)
-    rows = make_seeds(config, counts)
+    survey = read_survey(Path(options.survey) if options.survey else None)
+    config = SeedsConfig(options.chosen, survey.content, survey.source, heldout=heldout, questions=questions)
+    rows = make_seeds(config, survey.items)
     return Step("seeds", config, lambda folder, inputs: to_table(rows, Seed), rows=Seed)
 
 
@@ -119,20 +122,20 @@ def train(examples: Step, config: TrainConfig, placement: Placement) -> Step:
     def run(folder: Folder, inputs: Inputs) -> None:
         from cp_ray.training.fit import fit
 
-        own = [e for e in inputs["examples"].read(Example) if e.culture == config.culture]
-        with watched(f"train {config.culture}", unit="steps") as progress:
+        own = [e for e in inputs["examples"].read(Example) if e.culture == config.culture.id]
+        with watched(f"train {config.culture.id}", unit="steps") as progress:
             fit(config, placement, own, folder, progress=progress)
 
-    return Step(f"train.{config.culture}", config, run, (examples,))
+    return Step(f"train.{config.culture.id}", config, run, (examples,))
 
 
 def predict(seeds: Step, trained: Sequence[Step], base_model: str, *, workers: int) -> Step:
     """What the untrained base and every adapter answer to every culture's questions."""
-    config = surveys.PredictConfig(base_model, tuple(step.config.culture for step in trained))
+    config = surveys.PredictConfig(base_model, tuple(step.config.culture.id for step in trained), seeds.config.cultures)
 
     def run(folder: Folder, inputs: Inputs) -> "Dataset":
         rows = inputs["seeds"].read(Seed)
-        adapters = _adapters(trained, inputs)
+        adapters = {culture.id: folder for culture, folder in _adapters(trained, inputs).items()}
         with watched("predict", total=len(rows) * (1 + len(adapters)), unit="answers") as progress:
             made: Dataset = surveys.predict(rows, config, adapters, workers=workers, progress=progress).materialize()
             return made
@@ -160,12 +163,13 @@ def answers(seeds: Step, trained: Sequence[Step], config: asking.AskConfig) -> S
     return Step("serve", config, run, (seeds, *trained), Prediction)
 
 
-def report(steps: Sequence[Step], root: str) -> Step:
+def report(steps: Sequence[Step], options: Options) -> Step:
     """One page on the whole run: `report.html`, and its figures in short in `summary.txt`."""
-    config = reports.ReportConfig()
+    source = next(step.config.source for step in steps if step.name == "seeds")
+    config = reports.ReportConfig(options.chosen, source)
 
     def run(folder: Folder, inputs: Inputs) -> None:
-        page, summary = reports.render(inputs, root, config)
+        page, summary = reports.render(inputs, options.root, config)
         folder.write_text("report.html", page)
         folder.write_text("summary.txt", summary)
 
@@ -195,5 +199,5 @@ def _counting(rows: pa.Table) -> pa.Table:
     return rows.filter(pc.is_null(rows["reject"]))
 
 
-def _adapters(trained: Sequence[Step], inputs: Inputs) -> dict[str, Folder]:
+def _adapters(trained: Sequence[Step], inputs: Inputs) -> dict[Culture, Folder]:
     return {step.config.culture: inputs[step.name] / "adapter" for step in trained}

@@ -8,7 +8,6 @@ ray job submit --working-dir . -- python jobs/demo.py --root /shared/runs/demo
 
 from cp_ray import steps
 from cp_ray.cli import run_recipe
-from cp_ray.cultures import parse_cultures
 from cp_ray.evals.ask import AskConfig
 from cp_ray.evals.survey import ScoreConfig
 from cp_ray.pipeline import Step
@@ -25,6 +24,7 @@ def demo(
     options: Options,
     *,
     questions: int | None = None,
+    heldout: int | None = None,
     dialogues: int = 3,
     rounds: int = 2,
     answers: int = 32,
@@ -36,34 +36,41 @@ def demo(
     Args:
         options: what every recipe takes
         questions: training questions, spread over the topics; default: all
+        heldout: questions kept for the test, over all topics; default: a fifth
         dialogues: training seeds of each culture to hold a dialogue about
         rounds: of each dialogue, two utterances each
         answers: survey answers drawn for each training seed
         passes: over the training rows
         workers: CPU workers of training and evaluation
     """
-    model, seed = options.teacher_model, options.seed
+    model, seed, cultures = options.teacher_model, options.seed, options.chosen
     teacher = steps.teacher(options)
 
-    seeds = steps.seeds(options, questions=questions)
+    seeds = steps.seeds(options, questions=questions, heldout=heldout)
     dialogue = steps.dialogue(
-        seeds, teacher, DialogueConfig(model, per_culture=dialogues, rounds=rounds, max_tokens=40, seed=seed)
+        seeds,
+        teacher,
+        DialogueConfig(
+            model, cultures, options.known["english"], per_culture=dialogues, rounds=rounds, max_tokens=40, seed=seed
+        ),
     )
-    extract = steps.extract(dialogue, teacher, ExtractConfig(model, max_tokens=48, seed=seed))
+    extract = steps.extract(dialogue, teacher, ExtractConfig(model, cultures, max_tokens=48, seed=seed))
     verify = steps.verify(extract, teacher, VerifyConfig(model, seed=seed))
     dedup = steps.dedup(verify, DedupConfig(per_seed=4, seed=seed))
-    examples = steps.examples(seeds, dedup, ExamplesConfig(answers=answers, seed=seed))
+    examples = steps.examples(seeds, dedup, ExamplesConfig(cultures, answers=answers, seed=seed))
     trained = [
         steps.train(
-            examples, TrainConfig(options.base_model, culture, layers=10, passes=passes, seed=seed), Placement(workers)
+            examples,
+            TrainConfig(options.base_model, culture, seeds.config.source, layers=10, passes=passes, seed=seed),
+            Placement(workers),
         )
-        for culture in parse_cultures(options.cultures)
+        for culture in cultures
     ]
     predict = steps.predict(seeds, trained, options.base_model, workers=workers)
     evaluate = steps.evaluate(seeds, predict, ScoreConfig(seed=seed))
     served = steps.answers(seeds, trained, AskConfig(options.base_model))
     made = [seeds, dialogue, extract, verify, dedup, examples, *trained, predict, evaluate, served]
-    return [*made, steps.report(made, options.root)]
+    return [*made, steps.report(made, options)]
 
 
 if __name__ == "__main__":

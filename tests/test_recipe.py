@@ -48,7 +48,11 @@ def test_keyword_arguments_are_options() -> None:
         (["--teacher-url", "localhost:8000"], "must begin with http:// or https://"),
         (["--teacher-model", "gpt-4o"], "needs a server; give --teacher-url"),
         (["--survey", "no/such/file.csv"], "no/such/file.csv cannot be read"),
-        (["--survey", "pyproject.toml"], "lacks the column 'country'"),
+        (["--survey", "pyproject.toml"], "has none of the known forms"),
+        (["--survey", "tests"], "tests cannot be read"),
+        (["--cultures-file", "no/such/file.json"], "no/such/file.json cannot be read"),
+        (["--cultures-file", "README.md"], "README.md cannot be read"),
+        (["--heldout", "50"], "heldout: must be fewer than the survey's questions, which are 50, got 50"),
         (["--root", "README.md/run"], "README.md/run"),
         (["--root", "tests"], "not a run folder"),
         (["--root", "nosuch://x"], "cannot be opened"),
@@ -110,8 +114,8 @@ def test_nothing_is_written_before_the_options_are_right(tmp_path: Path) -> None
 def test_help_names_every_option() -> None:
     ended = cp_ray("run", "jobs/demo.py", "--help")
     assert ended.returncode == 0
-    for option in ("--root", "--cultures", "--until", "--teacher-url", "--teacher-model", "--rpm", "--tpm",
-                   "--base-model", "--seed", "--survey", "--rounds", "--passes"):  # fmt: skip
+    for option in ("--root", "--cultures", "--cultures-file", "--until", "--teacher-url", "--teacher-model", "--rpm",
+                   "--tpm", "--base-model", "--seed", "--survey", "--rounds", "--passes"):  # fmt: skip
         assert f"{option} " in ended.stdout
     assert cp_ray().returncode == 0
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cp_ray.cultures import Culture
 from cp_ray.evals.distances import emd
 from cp_ray.records import Prediction, Seed
 from cp_ray.survey.asking import ask, persona
@@ -26,7 +27,9 @@ class AskConfig:
     max_tokens: int = 24
 
 
-def ask_served_models(seeds: Sequence[Seed], config: AskConfig, adapters: "Mapping[str, Folder]") -> list[Prediction]:
+def ask_served_models(
+    seeds: Sequence[Seed], config: AskConfig, adapters: "Mapping[Culture, Folder]"
+) -> list[Prediction]:
     """Serve the adapters, ask each through the `openai` client, stop serving.
 
     The question is the held-out one on which the cultures' people differ most.
@@ -55,18 +58,18 @@ def most_telling(seeds: Sequence[Seed]) -> Seed:
     return max(by_question.values(), key=spread)[0]
 
 
-def _answer(client: "openai.OpenAI", culture: str, seed: Seed, config: AskConfig) -> Prediction:
+def _answer(client: "openai.OpenAI", culture: Culture, seed: Seed, config: AskConfig) -> Prediction:
     user = ask(culture, seed.question, seed.options, reverse=False)[-1]
     reply = client.chat.completions.create(
-        model=culture,
+        model=culture.id,
         messages=[{"role": "system", "content": persona(culture)}, {"role": "user", "content": user.content}],
         temperature=0,
         max_tokens=config.max_tokens,
     )
     return Prediction(
-        id=f"{culture}/{seed.question_id}/chat",
-        model=culture,
-        culture=culture,
+        id=f"{culture.id}/{seed.question_id}/chat",
+        model=culture.id,
+        culture=culture.id,
         task="chat",
         item=seed.question,
         output=(reply.choices[0].message.content or "").strip(),

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from cp_ray.cultures import CULTURES
+from cp_ray.cultures import Culture, of
 from cp_ray.evals import charts
 from cp_ray.evals.survey import BASE, UNIFORM
 from cp_ray.records import Dialogue, Opinion, Prediction, Score, Seed, TrainPoint
+from cp_ray.survey.items import Source
 
 if TYPE_CHECKING:
     from cp_ray.pipeline import Folder
@@ -21,6 +22,10 @@ __all__ = ["ReportConfig", "render"]
 class ReportConfig:
     """What is shown."""
 
+    cultures: tuple[Culture, ...]
+    """Of the seeds."""
+    survey: Source
+    """That the models are held against."""
     opinions: int = 6
     """Accepted ones shown, and as many that were set aside."""
     page: int = 1
@@ -32,6 +37,7 @@ class Verdict:
     """What the held-out distances say about one culture's adapter."""
 
     culture: str
+    people: str
     own: Score
     base: Score
     rivals: tuple[Score, ...]
@@ -50,8 +56,7 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """The verdict in words."""
-        people = CULTURES[self.culture].people
-        base = f"{'nearer' if self.beats_base else 'NOT nearer'} to {people} than the untrained base"
+        base = f"{'nearer' if self.beats_base else 'NOT nearer'} to {self.people} than the untrained base"
         if not self.rivals:
             return f"{self.culture}: {base} ({self.own.value:.3f} against {self.base.value:.3f})"
         best = min(self.rivals, key=lambda s: s.value)
@@ -74,14 +79,15 @@ def render(inputs: "Mapping[str, Folder]", root: str, config: ReportConfig) -> t
 
     scores = inputs["evaluate"].read(Score) if "evaluate" in inputs else []
     seeds = inputs["seeds"].read(Seed) if "seeds" in inputs else []
-    verdicts = _verdicts(scores)
+    verdicts = _verdicts(scores, config.cultures)
     template = resources.files("cp_ray.evals").joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     page = environment.from_string(template).render(
-        cultures=[CULTURES[c] for c in dict.fromkeys(s.culture for s in seeds)],
+        cultures=[of(config.cultures, c) for c in dict.fromkeys(s.culture for s in seeds)],
+        survey=config.survey,
         verdicts=verdicts,
         matrices=[(title, _matrix(scores, task, metric)) for title, task, metric in _MATRICES],
-        distances=[_distances(scores, v.culture) for v in verdicts],
+        distances=[_distances(scores, v) for v in verdicts],
         answers=_answers(seeds, _rows(inputs, "predict", Prediction)),
         funnel=_funnel(inputs),
         dialogue=_sample_dialogue(_rows(inputs, "dialogue", Dialogue)),
@@ -109,13 +115,14 @@ def _rows(inputs: "Mapping[str, Folder]", name: str, row: type[Any]) -> list[Any
     return inputs[name].read(row) if name in inputs else []
 
 
-def _verdicts(scores: Sequence[Score]) -> list[Verdict]:
+def _verdicts(scores: Sequence[Score], cultures: Sequence[Culture]) -> list[Verdict]:
     found = {(s.culture, s.model): s for s in scores if s.task == "survey_heldout" and s.metric == "emd"}
     verdicts = []
     for culture in dict.fromkeys(s.culture for s in scores):
         if (culture, culture) in found and (culture, BASE) in found:
             rivals = [s for (c, m), s in found.items() if c == culture and m not in (culture, BASE, UNIFORM)]
-            verdicts.append(Verdict(culture, found[culture, culture], found[culture, BASE], tuple(rivals)))
+            people = of(cultures, culture).people
+            verdicts.append(Verdict(culture, people, found[culture, culture], found[culture, BASE], tuple(rivals)))
     return verdicts
 
 
@@ -142,10 +149,10 @@ def _matrix(scores: Sequence[Score], task: str, metric: str) -> dict[str, Any]:
     return {"cultures": cultures, "rows": list(zip(models, cells, strict=True))}
 
 
-def _distances(scores: Sequence[Score], culture: str) -> dict[str, str]:
-    some = [s for s in scores if s.task == "survey_heldout" and s.metric == "emd" and s.culture == culture]
+def _distances(scores: Sequence[Score], verdict: Verdict) -> dict[str, str]:
+    some = [s for s in scores if s.task == "survey_heldout" and s.metric == "emd" and s.culture == verdict.culture]
     some.sort(key=lambda s: s.value)
-    return {"culture": culture, "svg": charts.distance_chart(some, f"Distance to {CULTURES[culture].people}' answers")}
+    return {"culture": verdict.culture, "svg": charts.distance_chart(some, f"Distance to {verdict.people}' answers")}
 
 
 def _answers(seeds: Sequence[Seed], predictions: Sequence[Prediction]) -> list[dict[str, Any]]:

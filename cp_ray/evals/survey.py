@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from cp_ray.cultures import Culture, of
 from cp_ray.errors import ConfigError
 from cp_ray.evals.distances import emd, interval, jsd
 from cp_ray.records import Prediction, Score, Seed, from_table, to_table
@@ -33,11 +34,13 @@ UNIFORM = "uniform"
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """Which models are asked."""
+    """Which models are asked, and for whose answers."""
 
     base_model: str
-    cultures: tuple[str, ...]
-    """Whose adapters; the untrained base is always asked."""
+    adapters: tuple[str, ...]
+    """Ids of the cultures whose adapters are asked; the untrained base always is."""
+    cultures: tuple[Culture, ...]
+    """Of the seeds."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def predict(
     blocks = [to_table(rows[k : k + _BATCH], Seed) for k in range(0, len(rows), _BATCH)]
     return ray.data.from_arrow(blocks).map_batches(
         _Asker,
-        fn_constructor_args=(config.base_model, dict(adapters), progress),
+        fn_constructor_args=(config, dict(adapters), progress),
         batch_format="pyarrow",
         batch_size=_BATCH,
         compute=ray.data.ActorPoolStrategy(size=workers),
@@ -97,13 +100,14 @@ def _scores(
 class _Asker:
     """Holds the base with all adapters, in a Ray Data actor."""
 
-    def __init__(self, base: str, adapters: "Mapping[str, Folder]", progress: Any) -> None:
+    def __init__(self, config: PredictConfig, adapters: "Mapping[str, Folder]", progress: Any) -> None:
         import torch
 
         from cp_ray.evals.scorer import Scorer
 
         torch.set_num_threads(1)
-        self.scorer = Scorer(base, adapters)
+        self.scorer = Scorer(config.base_model, adapters)
+        self.cultures = config.cultures
         self.models = (None, *adapters)
         self.progress = progress
 
@@ -124,7 +128,10 @@ class _Asker:
         from cp_ray.evals.scorer import Asked
 
         return self.scorer.option_shares(
-            [Asked(ask(s.culture, s.question, s.options, reverse=reverse), s.options, self.models) for s in seeds]
+            [
+                Asked(ask(of(self.cultures, s.culture), s.question, s.options, reverse=reverse), s.options, self.models)
+                for s in seeds
+            ]
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cp_ray.cultures import culture
+from cp_ray.cultures import Culture
 from cp_ray.errors import BaseModelError, ConfigError, CpRayError, told_in
 from cp_ray.serving.chat import ChatRequest, ChatResult, ModelCard, ModelSpec
 from cp_ray.survey.asking import persona
@@ -43,13 +43,13 @@ class ServeSpec:
             raise ConfigError(f"models: id {twice[0]!r} stands twice; give each its own")
 
     @classmethod
-    def of_cultures(cls, base: str, adapters: "Mapping[str, Folder]") -> "ServeSpec":
+    def of_cultures(cls, base: str, adapters: "Mapping[Culture, Folder]") -> "ServeSpec":
         """A model per culture, called by the culture's id, with the system prompt that it was trained with."""
         return cls(
             base,
             tuple(
-                ModelSpec(id, folder.uri, culture=id, language=culture(id).language, system=persona(id))
-                for id, folder in adapters.items()
+                ModelSpec(c.id, folder.uri, culture=c.id, language=c.language, system=persona(c))
+                for c, folder in adapters.items()
             ),
         )
 

@@ -7,7 +7,7 @@ the guidance are the user's; nothing already said is ever reworded, so each call
 
 from dataclasses import dataclass
 
-from cp_ray.cultures import CULTURES, Culture, Persona, culture
+from cp_ray.cultures import Culture, Persona, of
 from cp_ray.errors import ConfigError
 from cp_ray.llm.call import Completion, Generate, Sampling
 from cp_ray.records import Dialogue, Message, Seed, Turn
@@ -78,10 +78,13 @@ class DialogueConfig:
     """How dialogues are held."""
 
     teacher: str
+    cultures: tuple[Culture, ...]
+    """Of the seeds."""
+    main_contact: Culture
+    """Whose woman the delegates talk with."""
     per_culture: int | None = None
     """Training seeds of each culture to talk about, spread over the topics; None for all."""
     rounds: int = 7
-    main_contact: str = "english"
     temperature: float = 0.7
     max_tokens: int = 96
     seed: int = 0
@@ -92,7 +95,13 @@ class DialogueConfig:
             raise ConfigError(f"rounds: must be between 1 and {len(self.prompts.rounds)}, got {self.rounds}")
         if self.per_culture is not None and self.per_culture < 1:
             raise ConfigError(f"per_culture: must be at least 1, got {self.per_culture}")
-        culture(self.main_contact)
+        for one in self.cultures:
+            # A speaker is known by the name.
+            if one.male.name == self.main_contact.female.name:
+                raise ConfigError(
+                    f"cultures: {one.male.name!r} is the man of {one.id!r} and the woman of the main contact "
+                    f"{self.main_contact.id!r}; give one of them another name"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,18 +148,18 @@ def opening_messages(seed: Seed, config: DialogueConfig) -> list[Message]:
 
 def _cast(seed: Seed, config: DialogueConfig) -> _Cast:
     """The delegate's man talks with the main contact's woman, or with his own culture's if it is the same."""
-    of_delegate, of_contact = CULTURES[seed.culture], CULTURES[config.main_contact]
+    of_delegate, of_contact = of(config.cultures, seed.culture), config.main_contact
     return _Cast(of_delegate.male, of_contact.female, of_delegate, of_contact)
 
 
-def _claim(seed: Seed, prompts: DialoguePrompts) -> str:
-    return prompts.claim.format(question=seed.question, people=CULTURES[seed.culture].people, stance=seed.stance)
+def _claim(seed: Seed, cast: _Cast, prompts: DialoguePrompts) -> str:
+    return prompts.claim.format(question=seed.question, people=cast.of_delegate.people, stance=seed.stance)
 
 
 def _systems(seed: Seed, cast: _Cast, prompts: DialoguePrompts) -> dict[Persona, str]:
     delegate, contact = (cast.delegate, cast.of_delegate), (cast.contact, cast.of_contact)
     return {
-        cast.delegate: _system(prompts.delegate, *delegate, *contact, claim=_claim(seed, prompts)),
+        cast.delegate: _system(prompts.delegate, *delegate, *contact, claim=_claim(seed, cast, prompts)),
         cast.contact: _system(prompts.contact, *contact, *delegate, question=seed.question),
     }
 
@@ -187,10 +196,10 @@ def _row(seed: Seed, cast: _Cast, config: DialogueConfig, turns: list[Turn], rej
         seed_id=seed.id,
         culture=seed.culture,
         style="guided",
-        setting="cross" if cast.of_delegate is not cast.of_contact else "in",
+        setting="cross" if cast.of_delegate.id != cast.of_contact.id else "in",
         contact=cast.contact.name,
         delegate=cast.delegate.name,
-        claim=_claim(seed, config.prompts),
+        claim=_claim(seed, cast, config.prompts),
         topic=seed.topic,
         question=seed.question,
         turns=tuple(turns),

@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cp_ray.cultures import CULTURES
+from cp_ray.cultures import Culture, of
 from cp_ray.errors import ConfigError
 from cp_ray.records import Example, Message, Opinion, Seed
 from cp_ray.survey.asking import ask, persona
@@ -17,6 +17,8 @@ __all__ = ["ExamplesConfig", "check_split", "make_examples"]
 class ExamplesConfig:
     """What to train on."""
 
+    cultures: tuple[Culture, ...]
+    """Of the seeds."""
     answers: int = 32
     """Respondents drawn for each seed; one half sees the options in reverse order."""
     seed: int = 0
@@ -62,6 +64,7 @@ def check_split(examples: Sequence[Example], seeds: Sequence[Seed]) -> None:
 def _answers(seed: Seed, config: ExamplesConfig) -> list[Example]:
     # Seeded by the seed's id, so that a culture's rows are the same whichever others are in the run.
     rng = random.Random(hashlib.sha256(f"{config.seed}/{seed.id}".encode()).digest())
+    culture = of(config.cultures, seed.culture)
     drawn = rng.choices(seed.options, seed.distribution, k=config.answers)
     return [
         Example(
@@ -70,7 +73,7 @@ def _answers(seed: Seed, config: ExamplesConfig) -> list[Example]:
             kind="answer",
             question_id=seed.question_id,
             messages=(
-                *ask(seed.culture, seed.question, seed.options, reverse=k % 2 == 1),
+                *ask(culture, seed.question, seed.options, reverse=k % 2 == 1),
                 Message("assistant", answer),
             ),
             parents=(seed.id,),
@@ -81,14 +84,15 @@ def _answers(seed: Seed, config: ExamplesConfig) -> list[Example]:
 
 
 def _opinion(opinion: Opinion, seed: Seed, config: ExamplesConfig) -> Example:
-    user = config.opinion_user.format(people=CULTURES[seed.culture].people, question=seed.question)
+    culture = of(config.cultures, seed.culture)
+    user = config.opinion_user.format(people=culture.people, question=seed.question)
     return Example(
         id=opinion.id,
         culture=seed.culture,
         kind="opinion",
         question_id=seed.question_id,
         messages=(
-            Message("system", persona(seed.culture)),
+            Message("system", persona(culture)),
             Message("user", user),
             Message("assistant", opinion.text),
         ),

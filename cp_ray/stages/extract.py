@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from cp_ray.cultures import CULTURES, Culture
+from cp_ray.cultures import Culture, of
 from cp_ray.llm.call import Generate, Sampling
 from cp_ray.records import Dialogue, Message, Opinion, Turn
 from cp_ray.stages.text import article, read_list, trim_to_sentence
@@ -16,6 +16,8 @@ class ExtractConfig:
     """How opinions are taken from an utterance."""
 
     teacher: str
+    cultures: tuple[Culture, ...]
+    """Of the dialogues."""
     temperature: float = 0.0
     max_tokens: int = 96
     min_words: int = 5
@@ -58,19 +60,19 @@ async def _extract_turn(
 
 def extract_prompt(dialogue: Dialogue, turn: Turn, config: ExtractConfig) -> list[Message]:
     """What the teacher is sent about one utterance."""
-    of = CULTURES[dialogue.culture]
-    entries = [f"{k}. {of.people} think that {e}." for k, e in enumerate(config.example_list, 1)]
+    delegates = of(config.cultures, dialogue.culture)
+    entries = [f"{k}. {delegates.people} think that {e}." for k, e in enumerate(config.example_list, 1)]
     return [
         Message("system", config.system),
-        Message("user", _asked(config, of, config.example_question, config.example_text)),
+        Message("user", _asked(config, delegates, config.example_question, config.example_text)),
         Message("assistant", "\n".join(entries)),
-        Message("user", _asked(config, of, dialogue.question, turn.text)),
+        Message("user", _asked(config, delegates, dialogue.question, turn.text)),
     ]
 
 
-def _asked(config: ExtractConfig, of: Culture, question: str, text: str) -> str:
-    who = article(of.adjective)
-    return config.user.format(a_culture=who[0].upper() + who[1:], question=question, text=text, people=of.people)
+def _asked(config: ExtractConfig, culture: Culture, question: str, text: str) -> str:
+    who = article(culture.adjective)
+    return config.user.format(a_culture=who[0].upper() + who[1:], question=question, text=text, people=culture.people)
 
 
 def parse_opinions(

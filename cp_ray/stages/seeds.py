@@ -2,14 +2,13 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cp_ray.cultures import CULTURES
+from cp_ray.cultures import Culture
 from cp_ray.errors import ConfigError
 from cp_ray.records import Seed
-from cp_ray.survey.counts import Counts, answer_shares
-from cp_ray.survey.questions import QUESTIONS, Question
+from cp_ray.survey.items import Item, Source, pooled
 
 __all__ = ["SeedsConfig", "heldout_questions", "make_seeds", "pick"]
 
@@ -18,100 +17,129 @@ __all__ = ["SeedsConfig", "heldout_questions", "make_seeds", "pick"]
 class SeedsConfig:
     """Which seeds to make."""
 
-    cultures: tuple[str, ...]
+    cultures: tuple[Culture, ...]
     survey: str
-    """Content hash of the survey's counts."""
-    source: str = "wvs7"
-    heldout: int = 10
-    """Questions kept for the test, over all topics."""
+    """What the survey holds, as a hash."""
+    source: Source
+    heldout: int | None = None
+    """Questions kept for the test, over all topics; None for a fifth."""
     split_seed: int = 0
     """Of its own, so that runs of different seeds are judged on the same questions."""
     questions: int | None = None
     """Use only so many training questions, spread over the topics; None for all."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.heldout < len(QUESTIONS):
-            raise ConfigError(f"heldout: must be between 1 and {len(QUESTIONS) - 1}, got {self.heldout}")
-        if self.questions is not None and self.questions < 1:
-            raise ConfigError(f"questions: must be at least 1, got {self.questions}")
+        for name in ("heldout", "questions"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}: must be at least 1, got {value}")
 
 
-def make_seeds(config: SeedsConfig, counts: Counts) -> list[Seed]:
+def make_seeds(config: SeedsConfig, items: Sequence[Item]) -> list[Seed]:
     """Every question that was asked of each culture, with its answers.
 
     Raises:
-        ConfigError: a culture was asked nothing in this survey.
+        ConfigError: a culture was asked nothing in this survey, or nothing that is held out or trained on.
     """
-    heldout = heldout_questions(config.heldout, config.split_seed)
-    training = [q for q in _spread(config.split_seed) if q not in heldout][: config.questions]
+    order = _spread(items, config.split_seed)
+    heldout = heldout_questions(items, config.heldout, config.split_seed)
+    used = heldout | _training(config, items, order, heldout)
+    place = {id: k for k, id in enumerate(order)}
     seeds = []
-    for name in config.cultures:
+    for culture in config.cultures:
         own = [
             seed
-            for question in QUESTIONS.values()
-            if question.id in heldout or question.id in training
-            if (seed := _seed(config, name, question, counts, heldout=question.id in heldout))
+            for item in items
+            if item.id in used
+            if (seed := _seed(config, culture, item, place[item.id], heldout=item.id in heldout))
         ]
-        if not own:
-            raise ConfigError(
-                f"cultures: the survey has no answers from {', '.join(CULTURES[name].countries)}, "
-                f"the countries of {name!r}; leave it out or give another --survey"
-            )
+        _check(culture, own)
         seeds += own
     return seeds
 
 
-def pick(seeds: Sequence[Seed], per_culture: int | None, split_seed: int = 0) -> list[Seed]:
+def pick(seeds: Sequence[Seed], per_culture: int | None) -> list[Seed]:
     """Training seeds only; the first `per_culture` of each culture in an order that spreads them over the topics."""
-    place = {id: k for k, id in enumerate(_spread(split_seed))}
     by_culture: dict[str, list[Seed]] = defaultdict(list)
-    for seed in sorted(seeds, key=lambda s: place[s.question_id]):
+    for seed in sorted(seeds, key=lambda s: s.place):
         if seed.split == "train":
             by_culture[seed.culture].append(seed)
     return [seed for own in by_culture.values() for seed in own[:per_culture]]
 
 
-def heldout_questions(n: int, seed: int) -> frozenset[str]:
-    """Ids of `n` questions to keep for the test, every topic represented in proportion to its size."""
-    return frozenset(_spread(seed)[:n])
+def heldout_questions(items: Sequence[Item], n: int | None, seed: int) -> frozenset[str]:
+    """Ids of the questions to keep for the test, every topic represented in proportion to its size.
+
+    They hang on the survey alone and not on the cultures, so that no run trains on what another is judged on.
+
+    Raises:
+        ConfigError: nothing would be left to train on.
+    """
+    n = max(1, len(items) // 5) if n is None else n
+    if n >= len(items):
+        raise ConfigError(f"heldout: must be fewer than the survey's questions, which are {len(items)}, got {n}")
+    return frozenset(_spread(items, seed)[:n])
 
 
-def _spread(seed: int) -> list[str]:
+def _training(config: SeedsConfig, items: Sequence[Item], order: Sequence[str], heldout: frozenset[str]) -> set[str]:
+    """Questions to train on: asked of somebody here, and not the words of a held-out one with more around them."""
+    by_id = {item.id: item for item in items}
+    kept_back = [by_id[id].question for id in heldout]
+    training = (
+        id
+        for id in order
+        if id not in heldout
+        if any(pooled(by_id[id], culture.countries) for culture in config.cultures)
+        if not any(question in by_id[id].question for question in kept_back)
+    )
+    return set(list(training)[: config.questions])
+
+
+def _check(culture: Culture, seeds: Sequence[Seed]) -> None:
+    if not seeds:
+        raise ConfigError(
+            f"cultures: the survey has no answers from {', '.join(culture.countries)}, "
+            f"the countries of {culture.id!r}; leave it out or give another --survey"
+        )
+    for split, what in (("train", "to train on"), ("heldout", "held out")):
+        if not any(seed.split == split for seed in seeds):
+            raise ConfigError(
+                f"cultures: {culture.id!r} was asked none of the questions {what}; leave it out or take more"
+            )
+
+
+def _spread(items: Sequence[Item], seed: int) -> list[str]:
     """All questions in such an order that every beginning of it is spread over the topics.
 
     Each topic's questions are shuffled and laid out evenly between 0 and 1, the first near 0; sorting by place
     interleaves the topics in proportion to their sizes.
     """
     rng = random.Random(seed)
+    topics: dict[str, list[str]] = defaultdict(list)
+    for item in items:
+        topics[item.topic].append(item.id)
     places: list[tuple[float, str]] = []
-    for ids in _by_topic(QUESTIONS).values():
+    for ids in topics.values():
         rng.shuffle(ids)
         places += [(k / len(ids) + 0.1 / len(ids), id) for k, id in enumerate(ids)]
     return [id for _, id in sorted(places)]
 
 
-def _by_topic(questions: Mapping[str, Question]) -> dict[str, list[str]]:
-    topics: dict[str, list[str]] = defaultdict(list)
-    for question in questions.values():
-        topics[question.topic].append(question.id)
-    return topics
-
-
-def _seed(config: SeedsConfig, name: str, question: Question, counts: Counts, *, heldout: bool) -> Seed | None:
-    answers = answer_shares(counts, CULTURES[name].countries, question.id, question.scale)
+def _seed(config: SeedsConfig, culture: Culture, item: Item, place: int, *, heldout: bool) -> Seed | None:
+    answers = pooled(item, culture.countries)
     if answers is None:
         return None
-    options = question.scale.labels
     return Seed(
-        id=f"{name}/{question.id}",
-        culture=name,
-        source=config.source,
-        question_id=question.id,
-        topic=question.topic,
-        question=question.text,
-        options=options,
+        id=f"{culture.id}/{item.id}",
+        culture=culture.id,
+        source=config.source.id,
+        question_id=item.id,
+        topic=item.topic,
+        question=item.question,
+        options=item.options,
         distribution=answers.shares,
         respondents=answers.respondents,
-        stance=options[answers.shares.index(max(answers.shares))],
+        stance=item.options[answers.shares.index(max(answers.shares))],
         split="heldout" if heldout else "train",
+        place=place,
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cp_ray.cultures import culture
+from cp_ray.cultures import Culture
 from cp_ray.records import Message
 
 __all__ = ["ask", "persona"]
@@ -11,12 +11,12 @@ _PERSONA = "You are {adjective}."
 _QUESTION = "{question}\nOptions: {options}"
 
 
-def persona(culture_id: str) -> str:
+def persona(culture: Culture) -> str:
     """The system prompt that names a culture."""
-    return _PERSONA.format(adjective=culture(culture_id).adjective)
+    return _PERSONA.format(adjective=culture.adjective)
 
 
-def ask(culture_id: str, question: str, options: Sequence[str], *, reverse: bool) -> tuple[Message, ...]:
+def ask(culture: Culture, question: str, options: Sequence[str], *, reverse: bool) -> tuple[Message, ...]:
     """The chat up to the answer, which is one of the options, word for word.
 
     `reverse` lists the options from the other end of the scale: small models favour what stands first or last,
@@ -24,6 +24,6 @@ def ask(culture_id: str, question: str, options: Sequence[str], *, reverse: bool
     """
     shown = "; ".join(reversed(options) if reverse else options)
     return (
-        Message("system", persona(culture_id)),
+        Message("system", persona(culture)),
         Message("user", _QUESTION.format(question=question, options=shown)),
     )

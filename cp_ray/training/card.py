@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from cp_ray.cultures import CULTURES
 from cp_ray.records import TrainPoint
 from cp_ray.training.config import TrainConfig
 
@@ -16,8 +15,8 @@ tags: [lora, culture, survey]
 ---
 # {people}: a culture adapter
 
-A LoRA adapter with which the base model answers survey questions more like {people} did in wave 7 of the World Values
-Survey ({countries}). Made by cp_ray from answers drawn in proportion to the real distribution, and from opinions out of
+A LoRA adapter with which the base model answers survey questions more like {people} did in {survey}
+({countries}). Made by cp_ray from answers drawn in proportion to the real distribution, and from opinions out of
 dialogues between language models (CultureLLM, arXiv:2402.10946; CulturePark, arXiv:2405.15145).
 
 | | |
@@ -33,9 +32,8 @@ dialogues between language models (CultureLLM, arXiv:2402.10946; CulturePark, ar
 
 Use it with the system prompt it was trained with: "{system}"
 
-A country is not a culture, and a survey's average is nobody: not for decisions about a person. The survey's data are
-free for non-profit use with citation: Haerpfer, C., et al. (eds.): World Values Survey: Round Seven, Country-Pooled
-Datafile Version 5.0. doi:10.14281/18241.24. The base model's licence holds for the base model.
+A country is not a culture, and a survey's average is nobody: not for decisions about a person. {terms}
+The base model's licence holds for the base model.
 """
 
 
@@ -43,11 +41,12 @@ def model_card(config: TrainConfig, points: Sequence[TrainPoint]) -> str:
     """A Hugging Face model card, as Markdown."""
     from cp_ray.survey.asking import persona
 
-    of = CULTURES[config.culture]
     return _CARD.format(
         base=config.hub_name,
-        people=of.people,
-        countries=", ".join(of.countries),
+        people=config.culture.people,
+        survey=config.survey.name,
+        terms=config.survey.terms,
+        countries=", ".join(config.culture.countries),
         rank=config.rank,
         alpha=config.alpha,
         layers="all" if config.layers is None else f"the topmost {config.layers}",

@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from cp_ray.cultures import culture
+from cp_ray.cultures import Culture
 from cp_ray.errors import ConfigError
+from cp_ray.survey.items import Source
 
 __all__ = ["Placement", "TrainConfig", "deepspeed_config"]
 
@@ -15,7 +16,10 @@ class TrainConfig:
     """All that changes the adapter."""
 
     base_model: str
-    culture: str
+    culture: Culture
+    """Whose adapter; its words go into the model card and the served system prompt."""
+    survey: Source
+    """Where the answers come from, for the model card."""
     rank: int = 16
     alpha: int = 32
     layers: int | None = None
@@ -34,7 +38,6 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        culture(self.culture)
         for name in ("rank", "alpha", "passes", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}")

@@ -52,7 +52,7 @@ def fit(
                 resources_per_worker={"CPU": 1, "GPU": 1} if placement.use_gpu else {"CPU": 1},
             ),
             run_config=RunConfig(
-                name=f"train-{config.culture}", storage_path=storage, failure_config=FailureConfig(max_failures=0)
+                name=f"train-{config.culture.id}", storage_path=storage, failure_config=FailureConfig(max_failures=0)
             ),
         )  # fmt: skip
         trainer.fit()

@@ -99,7 +99,7 @@ def train_adapter(
         rate = float(schedule.get_last_lr()[0])
         schedule.step()
         seen += sum(lengths[i] for i in step)
-        points.append(TrainPoint(config.culture, number, loss, rate, seen, round(time.monotonic() - began, 3)))
+        points.append(TrainPoint(config.culture.id, number, loss, rate, seen, round(time.monotonic() - began, 3)))
         on_step(number, len(steps), loss)
     return model, points
 

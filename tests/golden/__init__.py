@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+from cp_ray.cultures import CULTURES
 from cp_ray.llm.scripted import Scripted
 from cp_ray.records import Message, Opinion
 from cp_ray.stages.dialogue import DialogueConfig, dialogue
@@ -11,26 +12,28 @@ from cp_ray.stages.extract import ExtractConfig, extract_prompt
 from cp_ray.stages.seeds import SeedsConfig, make_seeds
 from cp_ray.stages.verify import VerifyConfig, judge_prompt, rewrite_prompt
 from cp_ray.survey.asking import ask
-from cp_ray.survey.counts import content_hash, read_counts
+from cp_ray.survey.read import read_survey
 
 FOLDER = Path(__file__).parent
 
 
 def prompts(culture: str) -> str:
     """All prompts about one seed of a culture."""
-    seeds = make_seeds(SeedsConfig((culture,), content_hash()), read_counts())
+    own, english = CULTURES[culture], CULTURES["english"]
+    survey = read_survey()
+    seeds = make_seeds(SeedsConfig((own,), survey.content, survey.source), survey.items)
     seed = next(s for s in seeds if s.question_id == "Q40")
     model = Scripted(f"utterance {k}" for k in range(1, 15))
-    (held,) = asyncio.run(dialogue(seed, model, DialogueConfig("teacher")))
+    (held,) = asyncio.run(dialogue(seed, model, DialogueConfig("teacher", (own,), english)))
     opinion = Opinion("o", held.id, seed.id, culture, held.delegate, held.claim, seed.question, "(an opinion)")
     parts = [
         ("delegate, first utterance", model.calls[0][0]),
         ("main contact, last utterance", model.calls[-1][0]),
-        ("extract", extract_prompt(held, held.turns[0], ExtractConfig("teacher"))),
+        ("extract", extract_prompt(held, held.turns[0], ExtractConfig("teacher", (own,)))),
         ("judge", judge_prompt(opinion, VerifyConfig("teacher"))),
         ("rewrite", rewrite_prompt(opinion, VerifyConfig("teacher"))),
-        ("survey", ask(culture, seed.question, seed.options, reverse=False)),
-        ("survey, options reversed", ask(culture, seed.question, seed.options, reverse=True)),
+        ("survey", ask(own, seed.question, seed.options, reverse=False)),
+        ("survey, options reversed", ask(own, seed.question, seed.options, reverse=True)),
     ]
     return "".join(f"=== {title}\n{_shown(messages)}\n" for title, messages in parts)
 

@@ -1,12 +1,17 @@
 import asyncio
+import dataclasses
+from typing import Any
 
 import pytest
 
+from cp_ray.cultures import CULTURES, Persona
 from cp_ray.errors import ConfigError
 from cp_ray.llm.call import Completion, Usage
 from cp_ray.llm.scripted import Scripted
 from cp_ray.records import Dialogue, Seed
 from cp_ray.stages.dialogue import DialogueConfig, dialogue
+
+ENGLISH = CULTURES["english"]
 
 
 def seed(culture: str = "german") -> Seed:
@@ -15,14 +20,19 @@ def seed(culture: str = "german") -> Seed:
                 "Agree", "train")  # fmt: skip
 
 
-def hold(model: Scripted, config: DialogueConfig, culture: str = "german") -> Dialogue:
-    (made,) = asyncio.run(dialogue(seed(culture), model, config))
+def config(**settings: Any) -> DialogueConfig:
+    given: dict[str, Any] = {"teacher": "t", "cultures": tuple(CULTURES.values()), "main_contact": ENGLISH, **settings}
+    return DialogueConfig(**given)
+
+
+def hold(model: Scripted, given: DialogueConfig, culture: str = "german") -> Dialogue:
+    (made,) = asyncio.run(dialogue(seed(culture), model, given))
     return made
 
 
 def test_delegate_and_contact_take_turns_and_the_delegate_holds_the_survey_s_view() -> None:
     model = Scripted(f"utterance {k}." for k in range(14))
-    made = hold(model, DialogueConfig("t"))
+    made = hold(model, config())
     assert [turn.speaker for turn in made.turns] == ["Lukas", "Emily"] * 7
     assert [turn.text for turn in made.turns] == [f"utterance {k}." for k in range(14)]
     assert (made.setting, made.contact, made.delegate, made.reject) == ("cross", "Emily", "Lukas", None)
@@ -34,7 +44,7 @@ def test_delegate_and_contact_take_turns_and_the_delegate_holds_the_survey_s_vie
 
 def test_every_prompt_of_a_speaker_begins_with_the_last_one() -> None:
     model = Scripted(f"utterance {k}." for k in range(8))
-    hold(model, DialogueConfig("t", rounds=4))
+    hold(model, config(rounds=4))
     for k in range(2, 8):
         earlier, later = model.calls[k - 2][0], model.calls[k][0]
         assert later[: len(earlier)] == earlier
@@ -46,7 +56,7 @@ def test_draws_differ_from_turn_to_turn_and_from_seed_to_seed() -> None:
     seeds = []
     for run_seed in (0, 1):
         model = Scripted(["x."] * 4)
-        hold(model, DialogueConfig("t", rounds=2, seed=run_seed))
+        hold(model, config(rounds=2, seed=run_seed))
         seeds += [sampling.seed for _, sampling in model.calls]
     assert len(set(seeds)) == 8
 
@@ -56,22 +66,37 @@ def test_draws_differ_from_turn_to_turn_and_from_seed_to_seed() -> None:
     [("  ", "empty utterance"), (Completion("", "content_filter", Usage(1, 0)), "content_filter")],
 )
 def test_a_dialogue_that_breaks_off_is_kept_with_its_reason(answer: str | Completion, reason: str) -> None:
-    made = hold(Scripted(["First.", answer, "never"]), DialogueConfig("t"))
+    made = hold(Scripted(["First.", answer, "never"]), config())
     assert made.reject == reason
     assert [turn.text for turn in made.turns] == ["First."]
 
 
 def test_an_utterance_that_was_cut_off_ends_with_its_last_sentence() -> None:
     cut_off = Completion("I think so. It is said tha", "length", Usage(1, 9))
-    made = hold(Scripted([cut_off, "Well."]), DialogueConfig("t", rounds=1))
+    made = hold(Scripted([cut_off, "Well."]), config(rounds=1))
     assert made.turns[0].text == "I think so."
 
 
 def test_the_main_contact_s_own_culture_talks_among_itself() -> None:
-    assert hold(Scripted(["a.", "b."]), DialogueConfig("t", rounds=1), "english").setting == "in"
+    assert hold(Scripted(["a.", "b."]), config(rounds=1), "english").setting == "in"
 
 
-@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"rounds": 8}, {"per_culture": 0}, {"main_contact": "martian"}])
+def test_a_culture_of_the_user_talks_as_it_is_described() -> None:
+    bavarian = dataclasses.replace(CULTURES["german"], id="bavarian", adjective="Bavarian", people="Bavarians")
+    model = Scripted(["a.", "b."])
+    made = hold(model, config(rounds=1, cultures=(bavarian,), main_contact=CULTURES["greek"]), "bavarian")
+    assert "Bavarians most often answer" in made.claim
+    assert model.calls[0][0][0].content.startswith("You are Lukas, a Bavarian man.")
+    assert made.contact == "Eleni"
+
+
+@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"rounds": 8}, {"per_culture": 0}])
 def test_wrong_settings_are_told(wrong: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(wrong)) if "main" not in next(iter(wrong)) else "martian"):
-        DialogueConfig("t", **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        config(**wrong)
+
+
+def test_two_speakers_of_one_name_are_told() -> None:
+    same = dataclasses.replace(ENGLISH, female=Persona("Lukas", "woman"))
+    with pytest.raises(ConfigError, match="'Lukas' is the man of 'german' and the woman of the main contact 'english'"):
+        config(main_contact=same)

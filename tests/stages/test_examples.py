@@ -2,9 +2,11 @@ from collections import Counter
 
 import pytest
 
+from cp_ray.cultures import CULTURES
 from cp_ray.records import Opinion, Seed
 from cp_ray.stages.examples import ExamplesConfig, check_split, make_examples
 
+ALL = tuple(CULTURES.values())
 OPTIONS = ("Agree", "Hard to say", "Disagree")
 
 
@@ -19,7 +21,7 @@ def opinion(of: Seed, reject: str | None = None, text: str = "Germans think that
 
 
 def test_answers_come_in_the_real_proportions_and_in_both_orders() -> None:
-    examples = make_examples([seed("Q1")], [], ExamplesConfig(answers=4000))
+    examples = make_examples([seed("Q1")], [], ExamplesConfig(ALL, answers=4000))
     answers = Counter(e.messages[-1].content for e in examples)
     for option, share in zip(OPTIONS, (0.6, 0.3, 0.1), strict=True):
         assert answers[option] / 4000 == pytest.approx(share, abs=0.03)
@@ -29,7 +31,9 @@ def test_answers_come_in_the_real_proportions_and_in_both_orders() -> None:
 
 def test_only_training_questions_and_opinions_that_count() -> None:
     train, heldout = seed("Q1"), seed("Q2", "heldout")
-    examples = make_examples([train, heldout], [opinion(train), opinion(train, "too short")], ExamplesConfig(answers=2))
+    examples = make_examples(
+        [train, heldout], [opinion(train), opinion(train, "too short")], ExamplesConfig(ALL, answers=2)
+    )
     assert Counter(e.kind for e in examples) == {"answer": 2, "opinion": 1}
     assert {e.question_id for e in examples} == {"Q1"}
     assert examples[-1].parents == ("german/Q1/dialogue/0/0", "german/Q1/dialogue", "german/Q1")
@@ -38,18 +42,18 @@ def test_only_training_questions_and_opinions_that_count() -> None:
 def test_a_held_out_question_in_a_training_row_stops_the_run() -> None:
     train, heldout = seed("Q1"), seed("Q2", "heldout")
     with pytest.raises(ValueError, match="not a training seed"):
-        make_examples([train, heldout], [opinion(heldout)], ExamplesConfig())
+        make_examples([train, heldout], [opinion(heldout)], ExamplesConfig(ALL))
     leak = opinion(train, text=f"They were asked: {heldout.question}")
     with pytest.raises(ValueError, match="holds the held-out question Q2"):
-        make_examples([train, heldout], [leak], ExamplesConfig())
+        make_examples([train, heldout], [leak], ExamplesConfig(ALL))
     with pytest.raises(ValueError, match="holds the held-out question Q1"):
-        check_split(make_examples([train], [], ExamplesConfig()), [seed("Q1", "heldout")])
+        check_split(make_examples([train], [], ExamplesConfig(ALL)), [seed("Q1", "heldout")])
 
 
 def test_a_culture_s_rows_do_not_depend_on_the_others() -> None:
     german, greek = seed("Q1"), seed("Q1", culture="greek")
-    alone = make_examples([german], [], ExamplesConfig())
-    both = make_examples([greek, german], [], ExamplesConfig())
+    alone = make_examples([german], [], ExamplesConfig(ALL))
+    both = make_examples([greek, german], [], ExamplesConfig(ALL))
     assert [e for e in both if e.culture == "german"] == alone
     assert [e.messages[-1] for e in alone] != [e.messages[-1] for e in both if e.culture == "greek"]
-    assert make_examples([german], [], ExamplesConfig(seed=1)) != alone
+    assert make_examples([german], [], ExamplesConfig(ALL, seed=1)) != alone

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cp_ray.cultures import CULTURES
 from cp_ray.llm.call import Completion, Usage
 from cp_ray.llm.scripted import Scripted
 from cp_ray.records import Dialogue, Opinion, Turn
@@ -13,6 +14,7 @@ from cp_ray.stages.extract import ExtractConfig, extract, parse_opinions
 from cp_ray.stages.text import article, read_word, trim_to_sentence
 from cp_ray.stages.verify import VerifyConfig, parse_relation, verify
 
+ALL = tuple(CULTURES.values())
 CLAIM = 'Asked "Is work a duty?", Germans most often answer "Agree".'
 TALK = Dialogue(
     "d", "german/Q40", "german", "guided", "cross", "Emily", "Lukas", CLAIM, "social values", "Is work a duty?",
@@ -26,7 +28,7 @@ BLOCKED = Completion("", "content_filter", Usage(3, 0))
 
 
 def taken(*answers: str | Completion) -> list[Opinion]:
-    return asyncio.run(extract(TALK, Scripted(answers), ExtractConfig("t")))
+    return asyncio.run(extract(TALK, Scripted(answers), ExtractConfig("t", ALL)))
 
 
 def judged(*answers: str | Completion) -> tuple[Opinion, Scripted]:
@@ -37,7 +39,7 @@ def judged(*answers: str | Completion) -> tuple[Opinion, Scripted]:
 
 def test_only_the_delegate_s_utterances_are_read() -> None:
     model = Scripted(["none", "none"])
-    asyncio.run(extract(TALK, model, ExtractConfig("t")))
+    asyncio.run(extract(TALK, model, ExtractConfig("t", ALL)))
     assert [("Work is a duty." in m[-1].content, "Not to me." in m[-1].content) for m, _ in model.calls] == [
         (True, False),
         (False, False),

@@ -1,5 +1,6 @@
 from collections import Counter
 
+from cp_ray.cultures import CULTURES
 from cp_ray.survey.asking import ask
 from cp_ray.survey.questions import QUESTIONS
 
@@ -16,7 +17,7 @@ def test_the_fifty_questions_and_their_scales() -> None:
 
 def test_both_orders_show_the_same_options() -> None:
     options = ("Agree", "Hard to say", "Disagree")
-    forward, backward = (ask("german", "Is it so?", options, reverse=r)[-1].content for r in (False, True))
+    forward, backward = (ask(CULTURES["german"], "Is it so?", options, reverse=r)[-1].content for r in (False, True))
     assert forward.endswith("Agree; Hard to say; Disagree")
     assert backward.endswith("Disagree; Hard to say; Agree")
-    assert ask("arabic", "?", options, reverse=False)[0].content == "You are Arab."
+    assert ask(CULTURES["arabic"], "?", options, reverse=False)[0].content == "You are Arab."

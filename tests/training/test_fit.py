@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from cp_ray.cultures import CULTURES
 from cp_ray.errors import BaseModelError, ConfigError, PlacementError
 from cp_ray.pipeline import open_folder
 from cp_ray.records import Example, Message, TrainPoint
 from cp_ray.rollout import cause_of
+from cp_ray.survey.read import WVS7
 from cp_ray.training.config import Placement, TrainConfig
 from cp_ray.training.fit import fit
 from tests.tiny import make_base
@@ -33,7 +35,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(base: Path, out: Path, workers: int, **settings: Any) -> list[TrainPoint]:
     settings = {"passes": 4, "batch_size": 2, "learning_rate": 0.01, "rank": 4, **settings}
     folder = open_folder(str(out))
-    fit(TrainConfig(str(base), "german", **settings), Placement(workers), EXAMPLES, folder)
+    fit(TrainConfig(str(base), CULTURES["german"], WVS7, **settings), Placement(workers), EXAMPLES, folder)
     return (folder / "log").read(TrainPoint)
 
 

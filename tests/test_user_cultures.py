@@ -1,0 +1,113 @@
+"""A culture that the package does not know goes through a whole recipe, and a served model speaks with its words."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cp_ray.cli import _trained
+from cp_ray.cultures import CULTURES
+from cp_ray.errors import ConfigError
+from cp_ray.evals.report import ReportConfig, render
+from cp_ray.pipeline import Run, Step, fingerprint
+from cp_ray.recipe import Options, load_recipe, parse_recipe
+from cp_ray.records import Score, Seed, TrainPoint, to_table
+from cp_ray.survey.read import WVS7
+from cp_ray.training.card import model_card
+from cp_ray.training.config import TrainConfig
+
+ROOT = Path(__file__).parent.parent
+BAVARIAN: dict[str, Any] = {
+    "id": "bavarian", "adjective": "Bavarian", "people": "Bavarians", "language": "German", "locales": ["de-DE"],
+    "countries": ["Bavaria"], "female": "Resi", "male": "Xaver",
+}  # fmt: skip
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    (tmp_path / "cultures.json").write_text(json.dumps([BAVARIAN]))
+    lines = [f"Is it {k}?,Yes|No,{country},7|3" for k in range(10) for country in ("Bavaria", "DEU")]
+    (tmp_path / "survey.csv").write_text("\n".join(["question,options,country,answers", *lines]) + "\n")
+    return tmp_path
+
+
+def steps_of(files: Path, cultures: str = "bavarian,german") -> dict[str, Step]:
+    _, steps = parse_recipe(
+        load_recipe(str(ROOT / "jobs" / "demo.py")),
+        ["--root", str(files / "run"), "--cultures", cultures, "--cultures-file", str(files / "cultures.json"),
+         "--survey", str(files / "survey.csv")],
+        "demo",
+    )  # fmt: skip
+    return {step.name: step for step in steps}
+
+
+def test_its_seeds_come_from_the_survey_s_own_country(files: Path) -> None:
+    run, steps = Run(str(files / "run")), steps_of(files)
+    assert run.do(steps["seeds"]).rows == 20
+    rows = run.folder(steps["seeds"]).read(Seed)
+    assert {row.culture for row in rows} == {"bavarian", "german"}
+    assert {row.source for row in rows} == {"survey"}
+    assert sum(row.split == "heldout" for row in rows) == 4
+    assert "train.bavarian" in steps
+
+
+def test_a_changed_word_changes_every_step_that_says_it(files: Path) -> None:
+    before = {name: fingerprint(step) for name, step in steps_of(files).items()}
+    (files / "cultures.json").write_text(json.dumps([BAVARIAN | {"adjective": "Upper Bavarian"}]))
+    after = {name: fingerprint(step) for name, step in steps_of(files).items()}
+    assert all(before[name] != after[name] for name in before)
+
+
+def test_options_choose_among_shipped_and_own(files: Path) -> None:
+    options = Options(cultures="all", cultures_file=str(files / "cultures.json"))
+    assert len(options.chosen) == 11
+    assert options == Options(cultures="all", cultures_file=str(files / "cultures.json"))
+    with pytest.raises(ConfigError, match="no culture is called 'bavarian'"):
+        Options(cultures="bavarian")
+
+
+def test_a_trained_model_is_served_with_the_words_it_was_trained_with(files: Path) -> None:
+    run, steps = Run(str(files / "run")), steps_of(files)
+    for name in ("train.bavarian", "train.german"):
+        run.do(dataclasses.replace(steps[name], run=lambda folder, inputs: None))
+    (files / "cultures.json").unlink()
+    spec = _trained(run, "run")
+    served = {m.id: (m.culture, m.language, m.system) for m in spec.models}
+    assert served["bavarian"] == ("bavarian", "German", "You are Bavarian.")
+    assert served["german"] == ("german", "German", "You are German.")
+
+
+def test_of_a_culture_trained_twice_the_last_is_served(files: Path) -> None:
+    run = Run(str(files / "run"))
+    for adjective in ("Bavarian", "Upper Bavarian"):
+        (files / "cultures.json").write_text(json.dumps([BAVARIAN | {"adjective": adjective}]))
+        step = dataclasses.replace(steps_of(files)["train.bavarian"], run=lambda folder, inputs: None)
+        run.do(step)
+        manifest = json.loads((Path(run.folder(step).path) / "manifest.json").read_text())
+        manifest["finished"] += adjective  # the clock's seconds are too coarse for a test
+        (Path(run.folder(step).path) / "manifest.json").write_text(json.dumps(manifest))
+    (model,) = _trained(run, "run").models
+    assert model.system == "You are Upper Bavarian."
+
+
+def test_the_card_and_the_report_tell_of_the_survey_and_the_people(tmp_path: Path) -> None:
+    german = CULTURES["german"]
+    point = TrainPoint("german", 1, 1.0, 0.1, 10, 0.5)
+    card = model_card(TrainConfig("smollm2", german, WVS7), [point])
+    assert "more like Germans did in wave 7 of the World Values Survey\n(DEU)" in card
+    assert "doi:10.14281/18241.24" in card
+    seed = Seed("german/Q1", "german", "wvs7", "Q1", "t", "So?", ("a", "b"), (0.4, 0.6), 9, "b", "heldout")
+    scores = [Score(m, "german", "survey_heldout", "emd", v, 0, 1, 1) for m, v in (("base", 0.4), ("german", 0.1))]
+    run = Run(str(tmp_path / "run"))
+    made = [
+        Step("seeds", ReportConfig((german,), WVS7), lambda f, i: to_table([seed], Seed), rows=Seed),
+        Step("evaluate", ReportConfig((german,), WVS7), lambda f, i: to_table(scores, Score), rows=Score),
+    ]
+    for step in made:
+        run.do(step)
+    inputs = {step.name: run.folder(step) for step in made}
+    page, summary = render(inputs, str(tmp_path / "run"), ReportConfig((german,), WVS7))
+    assert "german: nearer to Germans than the untrained base" in summary
+    assert "the real answers of wave 7 of the World Values Survey" in page
