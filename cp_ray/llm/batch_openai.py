@@ -100,7 +100,7 @@ class OpenAIBatches:
         except Refused as refusal:
             if refusal.status == 404:
                 return True
-            raise _odd(refusal) from refusal
+            raise Transient(refusal.status) from refusal  # the batch stands; its poll is tried again
 
     async def results(self, id: str) -> Results:
         """The lines of its output and of its error file.
@@ -189,11 +189,6 @@ def _completion(body: dict[str, Any]) -> Completion:
 def _why(batch: Batch) -> str:
     codes = {error.code for error in (batch.errors and batch.errors.data) or () if error.code}
     return f": {', '.join(sorted(codes))}" if codes else ""
-
-
-def _odd(refusal: Refused) -> Transient:
-    """A poll that is refused; the batch itself stands, so the poll is tried again."""
-    return Transient(refusal.status)
 
 
 def _refused(error: openai.APIError) -> bool:
