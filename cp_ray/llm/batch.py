@@ -15,7 +15,7 @@ import random
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -78,7 +78,7 @@ class BatchEndpoint:
         settle_s: float = 30.0,
     ) -> None:
         self._provider = _provider(provider, url, model, key)
-        self._name, self._url, self._model = provider, url, model
+        self._name, self._url, self._model = provider, url.rstrip("/"), model
         self._records = BatchRecords(root)
         self._quiet_s, self._poll_s, self._tries, self._settle_s = quiet_s, poll_s, tries, settle_s
         self._most = min(largest or self._provider.most, self._provider.most)
@@ -173,6 +173,10 @@ class BatchEndpoint:
         await asyncio.to_thread(self._records.write, sent)
         standing.update(dict.fromkeys(sent.keys, sent))
 
+    async def _forget(self, call: _Call) -> None:
+        """Its batch has no answer to it; the next one that it is in will."""
+        (await self._read()).pop(call.key, None)
+
     # One batch
 
     async def _send(self, calls: Sequence[_Call], lines: Sequence[bytes]) -> None:
@@ -217,7 +221,8 @@ class BatchEndpoint:
         if sent.id is None:
             id = await self._look_for(sent, sent.time + self._settle_s)
             if id is None:
-                self._free(calls)
+                for call in calls:
+                    await self._forget(call)
                 self._gather(calls)
                 return
             sent = dataclasses.replace(sent, id=id)
@@ -259,11 +264,12 @@ class BatchEndpoint:
             outcome = results.found.get(call.key, results.rest)
             if isinstance(outcome, Completion):
                 self._resolve(call, outcome)
-            elif call.tries >= self._tries:
+                continue
+            await self._forget(call)
+            if call.tries >= self._tries:
                 self._resolve(call, no_answer(f"{outcome.reason}, {call.tries} times"))
             else:
                 again.append(call)
-        self._free(calls)
         if again and not results.found:  # the batch as a whole went wrong, and may the next time if that comes at once
             await asyncio.sleep(random.uniform(0.5, 1.0) * self._poll_s * 2 ** again[0].tries)
         if again:
@@ -291,8 +297,22 @@ class BatchEndpoint:
     def _finished(self, calls: Sequence[_Call], task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
-        for call in calls if error is not None else ():
+        if error is None:
+            return
+        for call in calls:
             self._calls.pop(call.key, None)
             if not call.answer.done():
                 call.answer.set_exception(error)
                 call.answer.exception()  # somebody has looked at it, even if nobody waits any more
+
+
+def _provider(name: ProviderName, url: str, model: str, key: str | None) -> BatchProvider:
+    if name == "openai":
+        from cp_ray.llm.batch_openai import OpenAIBatches
+
+        return OpenAIBatches(url, model, key)
+    if name == "anthropic":
+        from cp_ray.llm.batch_anthropic import AnthropicBatches
+
+        return AnthropicBatches(url, model, key)
+    raise ConfigError(f"provider: must be openai or anthropic, got {name!r}")
