@@ -204,17 +204,17 @@ def _openai(app: "FastAPI", desk: _Desk, most: int) -> None:
     from fastapi import Request
 
     async def upload(request: Request) -> Any:
+        content = _part(await request.body(), request.headers["content-type"], "file")
         id = f"file-{len(desk.files) + 1:06d}"
-        desk.files[id] = _part(await request.body(), request.headers["content-type"], "file")
-        return {"id": id, "object": "file", "bytes": len(desk.files[id]), "created_at": 0, "filename": "-"} | {
-            "purpose": "batch",
-            "status": "processed",
-        }
+        desk.files[id] = content
+        about = {"object": "file", "purpose": "batch", "status": "processed", "created_at": 0, "filename": "-"}
+        return {"id": id, "bytes": len(content), **about}
 
     async def create(request: Request) -> Any:
         told = await request.json()
         asked = [json.loads(line) for line in desk.files[told["input_file_id"]].splitlines()]
         batch = desk.open(len(asked), "batch")
+        losing = desk.losing  # of this batch; others may be opened while its requests are answered
         batch.metadata = told.get("metadata") or {}
         if len(asked) > most:
             batch.error = "too_many_tasks"
@@ -227,7 +227,7 @@ def _openai(app: "FastAPI", desk: _Desk, most: int) -> None:
         else:
             lines = [_openai_line(line, await desk.ask(line["custom_id"], line["body"])) for line in asked]
             batch.lines = _shuffled(lines)
-        return _refuse(500, "server_error") if desk.losing else _openai_batch(batch)
+        return _refuse(500, "server_error") if losing else _openai_batch(batch)
 
     async def retrieve(id: str) -> Any:
         return _fault(desk) or (
@@ -328,7 +328,7 @@ def _anthropic(app: "FastAPI", desk: _Desk, most: int) -> None:
         if not asked or len(asked) > most or len({one["custom_id"] for one in asked}) < len(asked):
             return _refuse(400, "invalid_request_error")
         batch = desk.open(len(asked), "msgbatch")
-        failing = desk.failing
+        failing, losing = desk.failing, desk.losing
         for one in asked:
             if failing:
                 result: dict[str, Any] = {"type": "canceled"}
@@ -340,7 +340,7 @@ def _anthropic(app: "FastAPI", desk: _Desk, most: int) -> None:
                 result = _anthropic_result(one["params"], await desk.ask(one["custom_id"], one["params"]))
             batch.lines.append({"custom_id": one["custom_id"], "result": result})
         batch.lines = _shuffled(batch.lines)
-        return _refuse(500, "api_error") if desk.losing else _anthropic_batch(batch, request)
+        return _refuse(500, "api_error") if losing else _anthropic_batch(batch, request)
 
     async def retrieve(id: str, request: Request) -> Any:
         return _fault(desk) or (

@@ -55,13 +55,13 @@ def die_at(moment: str) -> None:
     write = BatchRecords.write
     if moment == "before it is created":
         for provider in (OpenAIBatches, AnthropicBatches):
-            provider.create = die  # type: ignore[method-assign]
+            setattr(provider, "create", die)  # noqa: B010
     elif moment == "before its id is recorded":
-        BatchRecords.write = lambda self, sent: die() if sent.id else write(self, sent)  # type: ignore[method-assign]
+        setattr(BatchRecords, "write", lambda self, sent: die() if sent.id else write(self, sent))  # noqa: B010
     elif moment == "while polling":
-        asyncio.sleep = die
+        setattr(BatchEndpoint, "_until_ended", die)  # noqa: B010
     elif moment == "before its answers are used":
-        Ledger._write = die  # type: ignore[method-assign]
+        setattr(Ledger, "_write", die)  # noqa: B010
     else:
         raise ValueError(moment)
 

@@ -2,6 +2,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ from typing import Any
 import pytest
 
 from cp_ray.errors import ConfigError, RunFolderError, TeacherDenied, TeacherError, TeacherUnknownModel
+from cp_ray.llm import batch_provider
 from cp_ray.llm.batch import BatchEndpoint, ProviderName
 from cp_ray.llm.batch_anthropic import AnthropicBatches
 from cp_ray.llm.batch_openai import OpenAIBatches
 from cp_ray.llm.batch_records import BatchRecords, Sent
-from cp_ray.llm.call import Completion, Sampling, Usage
+from cp_ray.llm.call import Completion, Sampling, Usage, request_key
 from cp_ray.llm.scripted_batch import BatchFaults, scripted_batch_app
 from cp_ray.records import Message
 from tests.conftest import Server
@@ -106,10 +108,8 @@ def test_the_same_request_shares_an_entry(provider: ProviderName, start: Start, 
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_run_pays_for_nothing_twice(
-    provider: ProviderName, start: Start, tmp_path: Path, moment: str
-) -> None:
-    server = start(delay_s=0.4)
+def test_a_killed_run_pays_for_nothing_twice(provider: ProviderName, start: Start, tmp_path: Path, moment: str) -> None:
+    server = start(delay_s=0.1)
     command = [sys.executable, "-m", "tests.llm.batched_dialogues", provider, server.url, str(tmp_path), moment]
     assert subprocess.run(command, check=False).returncode == -9
     before = server.stats()
@@ -130,16 +130,10 @@ def test_a_lost_answer_to_a_creation_is_looked_into(provider: ProviderName, star
 def test_a_batch_of_others_is_not_taken_for_ours(provider: ProviderName, start: Start, tmp_path: Path) -> None:
     server = start(echo)
     ask(provider, server.url, tmp_path / "others", chats(3))
-    (tmp_path / "ours").mkdir()
-    other = BatchRecords(str(tmp_path / "others")).read()[0]
     ours = [[Message("user", f"Ours {number}?")] for number in range(3)]
-    ask(provider, server.url, tmp_path / "keys", ours)
-    keys = BatchRecords(str(tmp_path / "keys")).read()[0].keys
-    BatchRecords(str(tmp_path / "ours")).write(Sent("d" * 32, provider, server.url, "scripted", keys, other.time))
-    server = start(echo)  # where the batch of `keys` is not, but one of the same size is
-    record = Sent("d" * 32, provider, server.url, "scripted", keys, other.time)
-    BatchRecords(str(tmp_path / "ours")).write(record)
-    ask(provider, server.url, tmp_path / "others", chats(3))
+    keys = tuple(request_key("scripted", chat, Sampling(0.5, 50)) for chat in ours)
+    records = BatchRecords(str(tmp_path / "ours"))
+    records.write(Sent("d" * 32, provider, server.url, "scripted", keys, time.time()))
     assert [a.text for a in ask(provider, server.url, tmp_path / "ours", ours)] == [f"To: Ours {n}?" for n in range(3)]
     assert server.stats()["batches"] == [3, 3]
 
@@ -165,7 +159,9 @@ def test_a_failed_batch_is_sent_again(provider: ProviderName, start: Start, tmp_
     assert {a.finish_reason for a in ask(provider, server.url, tmp_path, chats(3))} == {"stop"}
     assert server.stats()["batches"] == [3, 3]
     told = {a.finish_reason for a in ask(provider, start(faults=BatchFaults(failed=9)).url, tmp_path, chats(3))}
-    assert told == {"batch failed: token_limit_exceeded, 3 times" if provider == "openai" else "batch canceled, 3 times"}
+    assert told == {
+        "batch failed: token_limit_exceeded, 3 times" if provider == "openai" else "batch canceled, 3 times"
+    }
 
 
 def test_a_request_that_is_not_allowed_is_a_row(provider: ProviderName, start: Start, tmp_path: Path) -> None:
@@ -176,7 +172,10 @@ def test_a_request_that_is_not_allowed_is_a_row(provider: ProviderName, start: S
     assert server.stats()["batches"] == [3], "it would be refused again"
 
 
-def test_polls_are_patient(provider: ProviderName, start: Start, tmp_path: Path) -> None:
+def test_polls_are_patient(
+    provider: ProviderName, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_provider, "_FIRST_WAIT_S", 0.05)
     server = start(echo, faults=BatchFaults(statuses=(500, 429, 503)))
     assert ask(provider, server.url, tmp_path, chats(1))[0].finish_reason == "stop"
     assert server.stats()["polls"] >= 4
@@ -186,9 +185,9 @@ def test_many_calls_are_cut_into_batches(provider: ProviderName, start: Start, t
     server = start(echo, most=8)
     assert {a.finish_reason for a in ask(provider, server.url, tmp_path, chats(20), largest=8)} == {"stop"}
     assert sorted(server.stats()["batches"]) == [4, 8, 8]
-    server = start(echo, most_bytes=4_000)
+    server = start(echo, most_bytes=5_000)
     long = [[Message("user", f"{number}" + "x" * 980)] for number in range(7)]
-    assert {a.finish_reason for a in ask(provider, server.url, tmp_path, long, largest_bytes=3_700)} == {"stop"}
+    assert {a.finish_reason for a in ask(provider, server.url, tmp_path, long, largest_bytes=4_000)} == {"stop"}
     assert sorted(server.stats()["batches"]) == [1, 3, 3]
 
 
@@ -199,7 +198,9 @@ def test_a_batch_that_is_too_large_becomes_reasons(provider: ProviderName, start
 
 def test_a_wrong_key_is_told_and_not_shown(provider: ProviderName, start: Start, tmp_path: Path) -> None:
     server = start(key="right")
-    with pytest.raises(TeacherDenied, match=f"refuses the key; put the right one into {provider.upper()}_API_KEY") as at:
+    with pytest.raises(
+        TeacherDenied, match=f"refuses the key; put the right one into {provider.upper()}_API_KEY"
+    ) as at:
         ask(provider, server.url, tmp_path, chats(2), key="s3cret")
     assert "s3cret" not in str(at.value)
     assert "\n" not in str(at.value)
