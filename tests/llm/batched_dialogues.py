@@ -49,13 +49,9 @@ def die(*_: Any) -> Any:
 
 def die_at(moment: str) -> None:
     """Arrange for the end of this process."""
-    from cp_ray.llm.batch_anthropic import AnthropicBatches
-    from cp_ray.llm.batch_openai import OpenAIBatches
-
     write = BatchRecords.write
     if moment == "before it is created":
-        for provider in (OpenAIBatches, AnthropicBatches):
-            setattr(provider, "create", die)  # noqa: B010
+        setattr(BatchEndpoint, "_create", die)  # noqa: B010
     elif moment == "before its id is recorded":
         setattr(BatchRecords, "write", lambda self, sent: die() if sent.id else write(self, sent))  # noqa: B010
     elif moment == "while polling":
