@@ -186,16 +186,26 @@ class BatchEndpoint:
         try:
             id = await self._create(sent, lines)
         except Refused as refusal:
-            if refusal.status in (404, 405):
-                raise TeacherError(
-                    f"teacher-url: {self._url} has no batch interface; correct --teacher-url or ask without batches"
-                ) from refusal
-            for call in calls:
-                self._resolve(call, no_answer(str(refusal)))
+            self._refused(refusal, calls, lines)
             return
         for call in calls:
             call.tries += 1
         await self._collect(dataclasses.replace(sent, id=id), calls)
+
+    def _refused(self, refusal: Refused, calls: Sequence[_Call], lines: Sequence[bytes]) -> None:
+        """What to do about a batch that is not taken; single requests are only looked at after it is."""
+        if refusal.status in (404, 405):
+            raise TeacherError(
+                f"teacher-url: {self._url} has no batch interface; correct --teacher-url or ask without batches"
+            ) from refusal
+        if refusal.status != 413:
+            raise TeacherError(f"teacher-url: {self._url} does not take the batch ({refusal})") from refusal
+        if len(calls) == 1:
+            self._resolve(calls[0], no_answer("refused with status 413"))
+            return
+        half = len(calls) // 2
+        for part in (slice(half), slice(half, None)):
+            self._start(self._send(calls[part], lines[part]), calls[part])
 
     async def _create(self, sent: Sent, lines: Sequence[bytes]) -> str:
         """A new batch's id. A try that may have had its effect is looked into before the next one."""
@@ -267,7 +277,7 @@ class BatchEndpoint:
                 continue
             await self._forget(call)
             if call.tries >= self._tries:
-                self._resolve(call, no_answer(f"{outcome.reason}, {call.tries} times"))
+                self._resolve(call, no_answer(f"{outcome.reason}, tried {call.tries}×"))
             else:
                 again.append(call)
         if again and not results.found:  # the batch as a whole went wrong, and may the next time if that comes at once

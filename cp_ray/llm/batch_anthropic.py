@@ -145,7 +145,7 @@ class AnthropicBatches:
             raise denied(self.url, KEY_VARIABLE)
         if passes(reply.status):
             raise Transient(reply.status, told_to_wait(reply.headers), unsure=reply.status != 429)
-        raise Refused(reply.status)
+        raise Refused(reply.status, content[:1000].decode(errors="replace"))
 
     def _session(self) -> aiohttp.ClientSession:
         if self._opened is None:

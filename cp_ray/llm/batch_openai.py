@@ -173,7 +173,7 @@ class OpenAIBatches:
                 raise unknown_model(self.url, self._model) from error
             if passes(status):
                 raise Transient(status, told_to_wait(error.response.headers), unsure=status != 429) from error
-            raise Refused(status) from error
+            raise Refused(status, error.message) from error
 
 
 def _completion(body: dict[str, Any]) -> Completion:

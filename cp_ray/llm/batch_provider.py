@@ -75,10 +75,11 @@ class Transient(Exception):
 
 
 class Refused(Exception):
-    """A batch was not taken, and would not be the next time."""
+    """A control call was refused, and would be the next time."""
 
-    def __init__(self, status: int) -> None:
-        super().__init__(f"refused with status {status}")
+    def __init__(self, status: int, why: str = "") -> None:
+        told = " ".join(why.split())[:200]
+        super().__init__(f"refused with status {status}" + (f": {told}" if told else ""))
         self.status = status
 
 

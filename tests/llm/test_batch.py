@@ -11,8 +11,15 @@ from typing import Any
 
 import pytest
 
-from cp_ray.errors import ConfigError, RunFolderError, TeacherDenied, TeacherError, TeacherUnknownModel
-from cp_ray.llm import batch_provider
+from cp_ray.errors import (
+    ConfigError,
+    RunFolderError,
+    TeacherDenied,
+    TeacherError,
+    TeacherUnknownModel,
+    TeacherUnreachable,
+)
+from cp_ray.llm import batch, batch_provider
 from cp_ray.llm.batch import BatchEndpoint, ProviderName
 from cp_ray.llm.batch_anthropic import AnthropicBatches
 from cp_ray.llm.batch_openai import OpenAIBatches
@@ -149,7 +156,7 @@ def test_what_expired_is_sent_again(provider: ProviderName, start: Start, tmp_pa
 def test_what_keeps_expiring_becomes_a_reason(provider: ProviderName, start: Start, tmp_path: Path) -> None:
     server = start(echo, faults=BatchFaults(expired=99))
     answers = ask(provider, server.url, tmp_path, chats(2), tries=2)
-    told = "batch_expired, 2 times" if provider == "openai" else "batch expired, 2 times"
+    told = "batch_expired, tried 2×" if provider == "openai" else "batch expired, tried 2×"
     assert answers == [Completion("", told, Usage(0, 0))] * 2
     assert server.stats()["batches"] == [2, 2]
 
@@ -160,7 +167,7 @@ def test_a_failed_batch_is_sent_again(provider: ProviderName, start: Start, tmp_
     assert server.stats()["batches"] == [3, 3]
     told = {a.finish_reason for a in ask(provider, start(faults=BatchFaults(failed=9)).url, tmp_path, chats(3))}
     assert told == {
-        "batch failed: token_limit_exceeded, 3 times" if provider == "openai" else "batch canceled, 3 times"
+        "batch failed: token_limit_exceeded, tried 3×" if provider == "openai" else "batch canceled, tried 3×"
     }
 
 
@@ -191,9 +198,29 @@ def test_many_calls_are_cut_into_batches(provider: ProviderName, start: Start, t
     assert sorted(server.stats()["batches"]) == [1, 3, 3]
 
 
-def test_a_batch_that_is_too_large_becomes_reasons(provider: ProviderName, start: Start, tmp_path: Path) -> None:
-    answers = ask(provider, start(echo, most_bytes=500).url, tmp_path, chats(9))
-    assert {a.finish_reason for a in answers} == {"refused with status 413"}
+def test_a_batch_that_is_too_large_is_halved(provider: ProviderName, start: Start, tmp_path: Path) -> None:
+    server = start(echo, most_bytes=2_500)
+    asked = [*chats(8), [Message("user", "x" * 2_500)]]
+    answers = ask(provider, server.url, tmp_path, asked)
+    assert [a.finish_reason for a in answers] == ["stop"] * 8 + ["refused with status 413"]
+    assert set(server.stats()["requests"].values()) == {1}
+
+
+def test_a_batch_that_is_not_taken_is_told(provider: ProviderName, start: Start, tmp_path: Path) -> None:
+    if provider == "anthropic":
+        with pytest.raises(TeacherError, match=r"does not take the batch .refused with status 400") as raised:
+            ask(provider, start(most=2).url, tmp_path, chats(3))
+        assert "\n" not in str(raised.value)
+    else:  # finds out afterwards
+        answers = ask(provider, start(most=2).url, tmp_path, chats(3), tries=1)
+        assert {a.finish_reason for a in answers} == {"batch failed: too_many_tasks, tried 1×"}
+
+
+def test_nobody_there(provider: ProviderName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (batch, batch_provider):
+        monkeypatch.setattr(module, "ATTEMPTS", 1)
+    with pytest.raises(TeacherUnreachable, match=r"nothing answers at http://127\.0\.0\.1:9/v1; correct --teacher-url"):
+        ask(provider, "http://127.0.0.1:9/v1", tmp_path, chats(2))
 
 
 def test_a_wrong_key_is_told_and_not_shown(provider: ProviderName, start: Start, tmp_path: Path) -> None:
