@@ -294,8 +294,8 @@ class BatchEndpoint:
     # What becomes of a call
 
     def _resolve(self, call: _Call, answer: Completion) -> None:
-        self._calls.pop(call.key, None)
         if not call.answer.done():
+            self._calls.pop(call.key, None)
             call.answer.set_result(answer)
 
     def _start(self, work: Coroutine[None, None, None], calls: Sequence[_Call]) -> None:
@@ -310,8 +310,8 @@ class BatchEndpoint:
         if error is None:
             return
         for call in calls:
-            self._calls.pop(call.key, None)
             if not call.answer.done():
+                self._calls.pop(call.key, None)
                 call.answer.set_exception(error)
                 call.answer.exception()  # somebody has looked at it, even if nobody waits any more
 
