@@ -164,7 +164,7 @@ def answers(seeds: Step, trained: Sequence[Step], config: asking.AskConfig) -> S
 
 
 def report(steps: Sequence[Step], options: Options) -> Step:
-    """One page on the whole run: `report.html`, and its figures in short in `summary.txt`."""
+    """One page on a run: `report.html`, and its figures in short in `summary.txt`. `seeds` is one of the steps."""
     source = next(step.config.source for step in steps if step.name == "seeds")
     config = reports.ReportConfig(options.chosen, source)
 

@@ -75,7 +75,8 @@ def pooled(item: Item, countries: Iterable[str]) -> AnswerShares | None:
 
     None where no country was asked. The respondents are told only if each country tells them.
     """
-    asked = [item.answers[code] for country in countries if (code := code_of(country)) in item.answers]
+    codes = dict.fromkeys(code_of(country) for country in countries)  # a culture may name one by code and by name
+    asked = [item.answers[code] for code in codes if code in item.answers]
     if not asked:
         return None
     shares = tuple(sum(one.shares[k] for one in asked) / len(asked) for k in range(len(item.options)))

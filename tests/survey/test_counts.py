@@ -64,6 +64,9 @@ def test_a_country_goes_by_its_code_or_its_name(tmp_path: Path) -> None:
     item = survey.items[0]
     assert all(pooled(item, [name]) for name in ("KOR", "South Korea", "south  korea", "Nepal"))
     assert pooled(item, ["NPL"]) is None
+    both = pooled(item, ["KOR", "South Korea", "Nepal"])
+    assert both is not None
+    assert both.respondents == 35, "a country that is named twice counts once"
     assert len(survey.items) == 50, "which questions are held out does not hang on the file"
 
 
