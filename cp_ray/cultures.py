@@ -17,7 +17,7 @@ from typing import Any
 
 from cp_ray.errors import ConfigError
 
-__all__ = ["CULTURES", "Culture", "Persona", "of", "parse_cultures", "read_cultures", "restored"]
+__all__ = ["CULTURES", "Culture", "Persona", "of", "one_of", "parse_cultures", "read_cultures", "restored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +127,20 @@ def parse_cultures(text: str, known: Mapping[str, Culture] = CULTURES) -> tuple[
     twice = sorted({i for i in ids if ids.count(i) > 1})
     if twice:
         raise ConfigError(f"cultures: {twice[0]!r} stands twice in {text!r}; name each once")
-    return tuple(_known(id, known) for id in ids)
+    return tuple(one_of(id, known) for id in ids)
 
 
-def _known(id: str, known: Mapping[str, Culture]) -> Culture:
+def one_of(id: str, known: Mapping[str, Culture], field: str = "cultures") -> Culture:
+    """The known culture of this id.
+
+    Raises:
+        ConfigError: there is none; the message names the field and the nearest.
+    """
     if id in known:
         return known[id]
     near = difflib.get_close_matches(id.lower(), known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ConfigError(f"cultures: no culture is called {id!r}; {hint}known: {', '.join(known)}")
+    raise ConfigError(f"{field}: no culture is called {id!r}; {hint}known: {', '.join(known)}")
 
 
 def read_cultures(path: Path) -> dict[str, Culture]:

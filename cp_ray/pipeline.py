@@ -78,6 +78,8 @@ class Step:
     """The row type; None for a step that makes files."""
     within: "Service | None" = None
     """What must be up while the step runs; stays up over the following steps that name the same object."""
+    stage: Any = None
+    """What a generating step rolls out over the rows of its first input, for an estimate of what it will cost."""
     publish: tuple[str, ...] = ()
     """Files that are copied to the root of the run folder when the step is done."""
 

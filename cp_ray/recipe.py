@@ -15,12 +15,19 @@ from typing import Any, NoReturn, get_type_hints
 
 from cp_ray.cultures import CULTURES, Culture, parse_cultures, read_cultures
 from cp_ray.errors import ConfigError
+from cp_ray.llm.budget import parse_budget
+from cp_ray.llm.limiter import Limits
+from cp_ray.llm.prices import price_of, read_prices
 from cp_ray.pipeline import Step
+from cp_ray.teacher import Terms, parse_batch, parse_fallbacks
 
 __all__ = ["Options", "Parser", "Recipe", "load_recipe", "parse_recipe"]
 
 Recipe = Callable[..., list[Step]]
 """`(options: Options, *, <own options with defaults>) -> list[Step]`"""
+
+
+_IN_FLIGHT, _BATCH_IN_FLIGHT = 64, 20_000
 
 
 def _option(default: Any, help: str) -> Any:
@@ -45,6 +52,17 @@ class Options:
     teacher_model: str = _option("smollm2", "the teacher's name at that server")
     rpm: int | None = _option(None, "the teacher's limit in requests a minute, over all workers")
     tpm: int | None = _option(None, "the teacher's limit in tokens a minute, over all workers")
+    budget: str | None = _option(None, "money for the run's calls, such as 20usd; stops before it is passed")
+    prices: str | None = _option(None, 'JSON of prices, {"model": {"prompt": USD, "completion": USD}} a million tokens')
+    max_failures: float = _option(0.5, "share of calls that may come to no answer before the run stops")
+    fallbacks: str = _option(
+        "", "model@url or model@url@KEY_VARIABLE, with commas between: asked where the teacher fails"
+    )
+    batch: str | None = _option(None, "openai or anthropic: the provider's batch interface, at half the price")
+    structured: str = _option("auto", "yes, no, auto: ask for JSON by a schema; auto: unless the teacher is embedded")
+    in_flight: int | None = _option(None, "calls under way in each teacher worker; default: 64, in batches 20000")
+    teacher_workers: int = _option(1, "processes that call the teacher")
+    timeout: float = _option(120.0, "seconds after which a call is made again")
     base_model: str = _option("smollm2", "model to train: smollm2 (embedded), a Hugging Face id, or a folder")
     seed: int = _option(0, "of everything that is drawn")
 
@@ -62,6 +80,38 @@ class Options:
             )
         if self.seed < 0:
             raise ConfigError(f"seed: must not be negative, got {self.seed}")
+        if self.structured not in ("yes", "no", "auto"):
+            raise ConfigError(f"structured: must be yes, no or auto, got {self.structured!r}")
+        if self.batch is not None and self.teacher_url is None:
+            raise ConfigError("batch: the embedded teacher has no batch interface; give --teacher-url as well")
+        _ = self.terms
+
+    @property
+    def json(self) -> bool:
+        """Is the teacher asked for JSON?"""
+        return self.structured == "yes" or (self.structured == "auto" and self.teacher_url is not None)
+
+    @functools.cached_property
+    def terms(self) -> Terms:
+        """How the teacher is asked.
+
+        Raises:
+            ConfigError: an option breaks its rule, or there is a budget and no price.
+        """
+        price = price_of(self.teacher_model, read_prices(self.prices)) if self.teacher_url else None
+        if self.budget is not None and price is None:
+            raise ConfigError(f"budget: no price is known for {self.teacher_model!r}; give one with --prices")
+        return Terms(
+            Limits(self.rpm, self.tpm),
+            parse_budget(self.budget) if self.budget is not None else None,
+            price,
+            self.max_failures,
+            parse_fallbacks(self.fallbacks, read_prices(self.prices)),
+            parse_batch(self.batch),
+            self.in_flight or (_BATCH_IN_FLIGHT if self.batch else _IN_FLIGHT),
+            self.teacher_workers,
+            self.timeout,
+        )
 
     @functools.cached_property
     def known(self) -> dict[str, Culture]:

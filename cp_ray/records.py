@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "Candidate",
     "Dialogue",
     "Example",
     "Message",
@@ -76,6 +77,16 @@ class Seed:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """A seed that is to be talked about, for the `sample`-th time."""
+
+    id: str
+    """`culture/question_id/sample`."""
+    seed: Seed
+    sample: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One utterance of a dialogue."""
 
@@ -94,9 +105,9 @@ class Dialogue:
     seed_id: str
     culture: str
     style: str
-    """`guided`: a moderator's guidance before every utterance."""
+    """`guided`: a moderator's guidance before every utterance; `free`: before the first of each speaker only."""
     setting: str
-    """`cross`: the main contact is of another culture; `in`: of the same."""
+    """`cross`: the main contact is of another culture; `in`: of the same, and bound to the same stance."""
     contact: str
     delegate: str
     claim: str
@@ -110,7 +121,7 @@ class Dialogue:
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """One opinion that a delegate voiced."""
+    """One opinion that a speaker bound to the seed's stance voiced, or that was asked for without a dialogue."""
 
     id: str
     dialogue_id: str

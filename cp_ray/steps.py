@@ -3,6 +3,7 @@
 Here, and only here, stages meet the run folder, Ray and the teacher.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,32 +14,36 @@ from cp_ray.cultures import Culture
 from cp_ray.evals import ask as asking
 from cp_ray.evals import report as reports
 from cp_ray.evals import survey as surveys
-from cp_ray.llm.limiter import Limits
+from cp_ray.llm.ledger import join_parts
 from cp_ray.pipeline import Folder, Step
 from cp_ray.progress import watched
 from cp_ray.recipe import Options
-from cp_ray.records import Dialogue, Example, Opinion, Prediction, Score, Seed, to_table
+from cp_ray.records import Candidate, Dialogue, Example, Opinion, Prediction, Score, Seed, to_table
 from cp_ray.rollout import Stage, rollout
 from cp_ray.stages.dedup import DedupConfig
 from cp_ray.stages.dedup import dedup as keep_medoids
 from cp_ray.stages.dialogue import DialogueConfig
 from cp_ray.stages.dialogue import dialogue as hold_dialogue
+from cp_ray.stages.direct import DirectConfig
+from cp_ray.stages.direct import direct as ask_directly
 from cp_ray.stages.examples import ExamplesConfig, make_examples
 from cp_ray.stages.extract import ExtractConfig
 from cp_ray.stages.extract import extract as extract_opinions
-from cp_ray.stages.seeds import SeedsConfig, make_seeds, pick
+from cp_ray.stages.quota import QuotaConfig, next_wave, take
+from cp_ray.stages.seeds import CandidatesConfig, SeedsConfig, make_seeds
+from cp_ray.stages.seeds import candidates as make_candidates
 from cp_ray.stages.verify import VerifyConfig
 from cp_ray.stages.verify import verify as verify_opinion
 from cp_ray.survey.read import read_survey
-from cp_ray.teacher import Teacher, Terms
+from cp_ray.teacher import Teacher
 from cp_ray.training.config import Placement, TrainConfig
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
 __all__ = [
-    "answers", "dedup", "dialogue", "evaluate", "examples", "extract", "predict", "report", "seeds", "teacher",
-    "train", "verify",
+    "answers", "candidates", "dedup", "dialogue", "direct", "evaluate", "examples", "extract", "predict",
+    "quota", "report", "seeds", "teacher", "train", "verify", "wave",
 ]  # fmt: skip
 
 Inputs = Mapping[str, Folder]
@@ -46,7 +51,7 @@ Inputs = Mapping[str, Folder]
 
 def teacher(options: Options) -> Teacher:
     """The model that generates; the same object for all generating steps of a run."""
-    return Teacher(options.teacher_url, options.teacher_model, Terms(Limits(options.rpm, options.tpm)), options.root)
+    return Teacher(options.teacher_url, options.teacher_model, options.terms, options.root)
 
 
 def seeds(options: Options, *, questions: int | None = None, heldout: int | None = None) -> Step:
@@ -66,54 +71,78 @@ def seeds(options: Options, *, questions: int | None = None, heldout: int | None
     return Step("seeds", config, lambda folder, inputs: to_table(rows, Seed), rows=Seed)
 
 
-def dialogue(seeds: Step, by: Teacher, config: DialogueConfig) -> Step:
+def candidates(seeds: Step, config: CandidatesConfig) -> Step:
+    """What to talk about, all at once."""
+
+    def run(folder: Folder, inputs: Inputs) -> pa.Table:
+        return to_table(make_candidates(inputs[seeds.name].read(Seed), config), Candidate)
+
+    return Step("candidates", config, run, (seeds,), Candidate)
+
+
+def wave(seeds: Step, waves: Sequence[Sequence[Step]], config: QuotaConfig) -> Step:
+    """What to talk about next, after some waves: each begins with its `candidates` and ends with its `dedup`."""
+    before = tuple(step for one in waves for step in (one[0], one[-1]))
+
+    def run(folder: Folder, inputs: Inputs) -> pa.Table:
+        tried = Counter(c.seed.culture for one in waves for c in inputs[one[0].name].read(Candidate))
+        last = inputs[waves[-1][-1].name].read(Opinion) if waves else []
+        accepted = Counter(o.culture for o in last if o.reject is None)
+        rows = inputs[seeds.name].read(Seed)
+        fewest = min(Counter(s.culture for s in rows if s.split == "train").values())
+        every = make_candidates(rows, CandidatesConfig(per_seed=-(-config.candidates // fewest)))
+        return to_table(next_wave(every, tried, accepted, config), Candidate)
+
+    return Step(f"candidates.{len(waves) + 1}", config, run, (seeds, *before), Candidate)
+
+
+def dialogue(candidates: Step, by: Teacher, config: DialogueConfig) -> Step:
     """Talks between a main contact and a delegate who holds the survey's view."""
+    return _generating("dialogue", candidates, hold_dialogue, config, by, Dialogue)
 
-    def run(folder: Folder, inputs: Inputs) -> "Dataset":
-        chosen = pick(inputs["seeds"].read(Seed), config.per_culture)
-        return _rollout("dialogue", to_table(chosen, Seed), hold_dialogue, config, by, Seed, Dialogue)
 
-    return Step("dialogue", config, run, (seeds,), Dialogue, within=by)
+def direct(candidates: Step, by: Teacher, config: DirectConfig) -> Step:
+    """Opinions asked for without a dialogue."""
+    return _generating("direct", candidates, ask_directly, config, by, Opinion)
 
 
 def extract(dialogue: Step, by: Teacher, config: ExtractConfig) -> Step:
-    """The opinions in the delegates' utterances."""
-
-    def run(folder: Folder, inputs: Inputs) -> "Dataset":
-        held = _counting(inputs["dialogue"].table())
-        return _rollout("extract", held, extract_opinions, config, by, Dialogue, Opinion)
-
-    return Step("extract", config, run, (dialogue,), Opinion, within=by)
+    """The opinions in the utterances of those who hold the survey's view."""
+    return _generating("extract", dialogue, extract_opinions, config, by, Opinion)
 
 
-def verify(extract: Step, by: Teacher, config: VerifyConfig) -> Step:
+def verify(opinions: Step, by: Teacher, config: VerifyConfig) -> Step:
     """The opinions that agree with the survey, some of them rewritten."""
-
-    def run(folder: Folder, inputs: Inputs) -> "Dataset":
-        found = _counting(inputs["extract"].table())
-        return _rollout("verify", found, verify_opinion, config, by, Opinion, Opinion)
-
-    return Step("verify", config, run, (extract,), Opinion, within=by)
+    return _generating("verify", opinions, verify_opinion, config, by, Opinion)
 
 
-def dedup(verify: Step, config: DedupConfig) -> Step:
-    """The opinions without those that say the same."""
+def dedup(verified: Sequence[Step], config: DedupConfig) -> Step:
+    """The opinions of all `verified` steps without those that say the same."""
 
     def run(folder: Folder, inputs: Inputs) -> "Dataset | pa.Table":
-        verified = _counting(inputs["verify"].table())
-        return keep_medoids(_dataset(verified), config) if verified.num_rows else verified
+        found = pa.concat_tables([_counting(inputs[step.name].table()) for step in verified])
+        return keep_medoids(_dataset(found), config) if found.num_rows else found
 
-    return Step("dedup", config, run, (verify,), Opinion)
+    return Step(f"dedup{_part(verified[-1])}", config, run, tuple(verified), Opinion)
 
 
-def examples(seeds: Step, dedup: Step, config: ExamplesConfig) -> Step:
+def quota(deduped: Step, config: QuotaConfig) -> Step:
+    """Exactly so many opinions of each culture, if there are so many."""
+
+    def run(folder: Folder, inputs: Inputs) -> pa.Table:
+        return to_table(take(inputs[deduped.name].read(Opinion), config), Opinion)
+
+    return Step("quota", config, run, (deduped,), Opinion)
+
+
+def examples(seeds: Step, opinions: Step, config: ExamplesConfig) -> Step:
     """Chats to train on, from the training questions alone."""
 
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
-        rows = make_examples(inputs["seeds"].read(Seed), inputs["dedup"].read(Opinion), config)
+        rows = make_examples(inputs["seeds"].read(Seed), inputs[opinions.name].read(Opinion), config)
         return to_table(rows, Example)
 
-    return Step("examples", config, run, (seeds, dedup), Example)
+    return Step("examples", config, run, (seeds, opinions), Example)
 
 
 def train(examples: Step, config: TrainConfig, placement: Placement) -> Step:
@@ -176,26 +205,48 @@ def report(steps: Sequence[Step], options: Options) -> Step:
     return Step("report", config, run, tuple(steps), publish=("report.html",))
 
 
-def _rollout(
-    name: str, rows: pa.Table, stage: Stage[Any, Any, Any], config: Any, by: Teacher, row_in: type, row_out: type
-) -> "Dataset":
-    with watched(name, total=rows.num_rows, unit="rows") as progress:
-        made: Dataset = rollout(
-            _dataset(rows), stage, config, by.door(name), rows_in=row_in, rows_out=row_out, progress=progress
-        ).materialize()
+def _generating(name: str, rows: Step, stage: Stage[Any, Any, Any], config: Any, by: Teacher, row_out: type) -> Step:
+    """A step that rolls a stage out over the rows of another that count."""
+    name = f"{name}{_part(rows)}"
+    row_in = rows.rows
+    if row_in is None:
+        raise TypeError(f"{rows.name} makes files, not rows")
+
+    def run(folder: Folder, inputs: Inputs) -> "Dataset | pa.Table":
+        given = _counting(inputs[rows.name].table())
+        if not given.num_rows:
+            return to_table([], row_out)
+        door = by.door(name)
+        with watched(name, total=given.num_rows, unit="rows") as progress:
+            made: Dataset = rollout(
+                _dataset(given, blocks=by.terms.workers), stage, config, door,
+                rows_in=row_in, rows_out=row_out, workers=by.terms.workers, progress=progress,
+            ).materialize()  # fmt: skip
+        join_parts(door.ledger)
         return made
 
+    return Step(name, config, run, (rows,), row_out, within=by, stage=stage)
 
-def _dataset(rows: pa.Table) -> "Dataset":
+
+def _part(step: Step) -> str:
+    """`.2` of `dialogue.2`: which wave a step is of."""
+    return "".join(step.name.partition(".")[1:])
+
+
+def _dataset(rows: pa.Table, blocks: int = 1) -> "Dataset":
+    """A dataset of so many blocks, so that there is one for each worker."""
     import ray.data
 
-    return ray.data.from_arrow(rows)
+    size = -(-rows.num_rows // blocks)
+    return ray.data.from_arrow([rows.slice(k, size) for k in range(0, rows.num_rows, size)])
 
 
 def _counting(rows: pa.Table) -> pa.Table:
     """The rows that were not set aside."""
     import pyarrow.compute as pc
 
+    if "reject" not in rows.column_names:
+        return rows
     return rows.filter(pc.is_null(rows["reject"]))
 
 

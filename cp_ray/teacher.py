@@ -1,19 +1,20 @@
 """The model that the generating steps talk to: a server of the user's, or the embedded model's own."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, cast, get_args
 
 from cp_ray.errors import ConfigError
 from cp_ray.llm.budget import Price
 from cp_ray.llm.control import Rules
-from cp_ray.llm.door import Door, Target
+from cp_ray.llm.door import Batch, Door, Target
 from cp_ray.llm.limiter import NO_LIMITS, Limits
+from cp_ray.llm.prices import price_of
 
-__all__ = ["Teacher", "Terms"]
+__all__ = ["Teacher", "Terms", "parse_batch", "parse_fallbacks"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Terms:
     """Share of calls that may come to no answer before the run stops."""
     fallbacks: tuple[Target, ...] = ()
     """Asked in turn where the teacher comes to no answer."""
+    batch: Batch | None = None
+    """Whose batch interface is used, if any."""
     in_flight: int = 64
     """Calls under way in each worker."""
     workers: int = 1
@@ -63,7 +66,7 @@ class Teacher:
         Raises:
             TeacherError: nothing answers there, it refuses the key, or does not know the model.
         """
-        if self._given_url is not None:
+        if self._given_url is not None and self.terms.batch != "anthropic":  # whose list of models is another
             from cp_ray.llm.endpoint import check_teacher
 
             check_teacher(self._given_url, self.model, os.environ.get("OPENAI_API_KEY"))
@@ -90,10 +93,17 @@ class Teacher:
         """The way to it for a step's workers."""
         if self._url is None:
             raise RuntimeError("the teacher is not up; enter it first")
-        targets = (Target(self._url, self.model, self.terms.price), *self.terms.fallbacks)
+        targets = (self._first(self._url), *self.terms.fallbacks)
         if self._control is None:
             self._control = self._start_control(targets)
         return Door(targets, self._root, step, self.terms.in_flight, self.terms.timeout_s, self._control)
+
+    def _first(self, url: str) -> Target:
+        batch, price = self.terms.batch, self.terms.price
+        if batch is None:
+            return Target(url, self.model, price)
+        key = "ANTHROPIC_API_KEY" if batch == "anthropic" else "OPENAI_API_KEY"
+        return Target(url, self.model, price.half() if price else None, key, batch)
 
     def _start_control(self, targets: Sequence[Target]) -> Any:
         from cp_ray.llm.control import control, name_of
@@ -105,3 +115,31 @@ class Teacher:
         limits = (terms.limits, *(NO_LIMITS for _ in targets[1:]))
         name = name_of(self._root, *(part for target in targets for part in (target.url, target.model)))
         return control(name, Rules(limits, terms.budget, spent, terms.max_failures))
+
+
+def parse_fallbacks(text: str, prices: Mapping[str, Price]) -> tuple[Target, ...]:
+    """Targets from `model@url`, or `model@url@KEY_VARIABLE`, with commas between.
+
+    Raises:
+        ConfigError: one is not of this form.
+    """
+    return tuple(_fallback(part.strip(), prices) for part in text.split(",") if part.strip())
+
+
+def parse_batch(text: str | None) -> Batch | None:
+    """Whose batch interface.
+
+    Raises:
+        ConfigError: it is nobody's that is known.
+    """
+    if text is None or text in get_args(Batch):
+        return cast("Batch | None", text)
+    raise ConfigError(f"batch: must be {' or '.join(get_args(Batch))}, got {text!r}")
+
+
+def _fallback(text: str, prices: Mapping[str, Price]) -> Target:
+    model, _, rest = text.partition("@")
+    url, _, variable = rest.partition("@")
+    if not model or not url.startswith(("http://", "https://")):
+        raise ConfigError(f"fallbacks: must be model@url or model@url@KEY_VARIABLE, got {text!r}")
+    return Target(url, model, price_of(model, prices), variable or "OPENAI_API_KEY")

@@ -16,6 +16,7 @@ from cp_ray.stages.dedup import DedupConfig
 from cp_ray.stages.dialogue import DialogueConfig
 from cp_ray.stages.examples import ExamplesConfig
 from cp_ray.stages.extract import ExtractConfig
+from cp_ray.stages.seeds import CandidatesConfig
 from cp_ray.stages.verify import VerifyConfig
 from cp_ray.training.config import Placement, TrainConfig
 
@@ -47,16 +48,12 @@ def demo(
     teacher = steps.teacher(options)
 
     seeds = steps.seeds(options, questions=questions, heldout=heldout)
-    dialogue = steps.dialogue(
-        seeds,
-        teacher,
-        DialogueConfig(
-            model, cultures, options.known["english"], per_culture=dialogues, rounds=rounds, max_tokens=40, seed=seed
-        ),
-    )
+    candidates = steps.candidates(seeds, CandidatesConfig(dialogues))
+    held = DialogueConfig(model, cultures, options.known["english"], rounds=rounds, max_tokens=40, seed=seed)
+    dialogue = steps.dialogue(candidates, teacher, held)
     extract = steps.extract(dialogue, teacher, ExtractConfig(model, cultures, max_tokens=48, seed=seed))
     verify = steps.verify(extract, teacher, VerifyConfig(model, seed=seed))
-    dedup = steps.dedup(verify, DedupConfig(per_seed=4, seed=seed))
+    dedup = steps.dedup([verify], DedupConfig(per_seed=4, seed=seed))
     examples = steps.examples(seeds, dedup, ExamplesConfig(cultures, answers=answers, seed=seed))
     trained = [
         steps.train(
@@ -69,7 +66,7 @@ def demo(
     predict = steps.predict(seeds, trained, options.base_model, workers=workers)
     evaluate = steps.evaluate(seeds, predict, ScoreConfig(seed=seed))
     served = steps.answers(seeds, trained, AskConfig(options.base_model))
-    made = [seeds, dialogue, extract, verify, dedup, examples, *trained, predict, evaluate, served]
+    made = [seeds, candidates, dialogue, extract, verify, dedup, examples, *trained, predict, evaluate, served]
     return [*made, steps.report(made, options)]
 
 

@@ -126,5 +126,5 @@ def test_a_recipe_is_found_by_its_file() -> None:
 
 def test_show_lists_what_is_to_do(tmp_path: Path) -> None:
     ended = cp_ray("show", "jobs/demo.py", "--root", str(tmp_path / "run"), "--until", "dialogue")
-    assert ended.stdout == "todo  seeds\ntodo  dialogue\n"
+    assert ended.stdout == "todo  seeds\ntodo  candidates\ntodo  dialogue\n"
     assert list(tmp_path.iterdir()) == []

@@ -91,7 +91,7 @@ def render(inputs: "Mapping[str, Folder]", root: str, config: ReportConfig) -> t
         answers=_answers(seeds, _rows(inputs, "predict", Prediction)),
         funnel=_funnel(inputs),
         dialogue=_sample_dialogue(_rows(inputs, "dialogue", Dialogue)),
-        opinions=_sample_opinions(_rows(inputs, "dedup", Opinion), None, config.opinions),
+        opinions=_sample_opinions(_opinions(inputs), None, config.opinions),
         rejected=_rejected(inputs, config.opinions),
         curves=_curves(inputs),
         served=_rows(inputs, "serve", Prediction),
@@ -112,7 +112,14 @@ _MATRICES = (
 
 
 def _rows(inputs: "Mapping[str, Folder]", name: str, row: type[Any]) -> list[Any]:
-    return inputs[name].read(row) if name in inputs else []
+    """The rows of a step, of all its waves if it has some."""
+    return [line for part, folder in inputs.items() if part.split(".")[0] == name for line in folder.read(row)]
+
+
+def _opinions(inputs: "Mapping[str, Folder]") -> list[Opinion]:
+    """What the last step that set opinions aside left of them."""
+    parts = [name for name in inputs if name.split(".")[0] in ("dedup", "quota")]
+    return inputs[parts[-1]].read(Opinion) if parts else []
 
 
 def _verdicts(scores: Sequence[Score], cultures: Sequence[Culture]) -> list[Verdict]:
@@ -191,7 +198,8 @@ def _sample_opinions(opinions: Sequence[Opinion], reject: str | None, n: int) ->
 
 def _rejected(inputs: "Mapping[str, Folder]", n: int) -> list[Opinion]:
     """One of each reason in turn, from all the steps that set opinions aside."""
-    rows = [o for name in ("extract", "verify", "dedup") for o in _rows(inputs, name, Opinion) if o.reject]
+    rows = [o for name in ("extract", "direct", "verify") for o in _rows(inputs, name, Opinion) if o.reject]
+    rows += [o for o in _opinions(inputs) if o.reject]
     counted: Counter[str | None] = Counter()
     rank = []
     for opinion in rows:
@@ -221,8 +229,8 @@ def _paid(root: str) -> list[Any]:
 
 
 def _teacher(inputs: "Mapping[str, Folder]") -> str | None:
-    manifest = inputs["dialogue"].manifest() if "dialogue" in inputs else None
-    return str(manifest.config["teacher"]) if manifest else None
+    found = [m for name, folder in inputs.items() if name.split(".")[0] == "verify" and (m := folder.manifest())]
+    return str(found[0].config["teacher"]) if found else None
 
 
 def _summary(scores: Sequence[Score], verdicts: Sequence[Verdict]) -> str:

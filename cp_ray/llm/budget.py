@@ -27,6 +27,10 @@ class Price:
         """USD for so many tokens."""
         return (prompt_tokens * self.prompt + completion_tokens * self.completion) / _MILLION
 
+    def half(self) -> "Price":
+        """What the batch interfaces of OpenAI and Anthropic cost."""
+        return Price(self.prompt / 2, self.completion / 2)
+
     def most(self, messages: Sequence[Message], max_tokens: int) -> float:
         """USD that a call can cost at most: no tokenizer makes more tokens than a text has bytes."""
         return self.cost(sum(len(m.content.encode()) + 16 for m in messages), max_tokens)

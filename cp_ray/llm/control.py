@@ -165,8 +165,15 @@ def name_of(*parts: str) -> str:
 class Gate:
     """A worker's end. Made and used in one event loop."""
 
-    def __init__(self, actor: Any, endpoint: int = 0, *, most: int) -> None:
-        """`endpoint`: its place in the rules; `most`: calls under way at once, whatever the limits."""
+    def __init__(self, actor: Any, endpoint: int = 0, *, most: int, probe: bool = True) -> None:
+        """Nothing is asked of the cluster yet.
+
+        Args:
+            actor: the run's `Control`.
+            endpoint: its place in the rules.
+            most: calls under way at once, whatever the limits.
+            probe: let few calls go until the first answer has shown which limits there are.
+        """
         self._actor, self._endpoint, self._most, self._name = actor, endpoint, most, uuid.uuid4().hex
         self._bucket, self._concurrency = Bucket(), Concurrency(most)
         self._queue: deque[_Waiting] = deque()
@@ -175,7 +182,8 @@ class Gate:
         self._hurry, self._room = asyncio.Event(), asyncio.Event()
         self._orders: Orders | None = None
         self._stopped: BaseException | None = None
-        self._sent = self._answered = self._refused = self._refused_now = 0
+        self._sent = self._refused = self._refused_now = 0
+        self._answered = 0 if probe else 1
         self._pause_s, self._shown = 0.0, Shown()
         self._grant = self._spent = self._reserved = 0.0
         self._calls, self._failures = 0, Counter[str]()

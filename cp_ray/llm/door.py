@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from cp_ray.errors import TeacherUnreachable
 from cp_ray.llm.budget import Price
@@ -11,10 +11,15 @@ from cp_ray.llm.call import ANSWERED, Completion, Generate, Sampling, failure, r
 from cp_ray.records import Message
 
 if TYPE_CHECKING:
+    from cp_ray.llm.batch import BatchEndpoint
+    from cp_ray.llm.control import Gate
+    from cp_ray.llm.endpoint import Endpoint
     from cp_ray.llm.ledger import Ledger
     from cp_ray.progress import Progress
 
-__all__ = ["Door", "OpenDoor", "Target"]
+__all__ = ["Batch", "Door", "OpenDoor", "Target"]
+
+Batch = Literal["openai", "anthropic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,8 @@ class Target:
     price: Price | None = None
     key_variable: str = "OPENAI_API_KEY"
     """Environment variable with the key, which itself goes nowhere but to the server."""
+    batch: Batch | None = None
+    """Whose batch interface it is, if it is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +64,28 @@ class OpenDoor:
 
     def __init__(self, door: Door, ledger: "Ledger", progress: "Progress | None") -> None:
         from cp_ray.llm.control import Gate
-        from cp_ray.llm.endpoint import Endpoint
 
         self._model, self._ledger, self._progress = door.targets[0].model, ledger, progress
         self._gates = [
-            Gate(door.control, number, most=door.in_flight) for number in range(len(door.targets)) if door.control
-        ]
-        self._endpoints = [
-            Endpoint(
-                target.url,
-                target.model,
-                os.environ.get(target.key_variable),
-                gate=self._gates[number] if self._gates else None,
-                price=target.price,
-                timeout_s=door.timeout_s,
-                on_failure=self._failed,
-            )
+            Gate(door.control, number, most=door.in_flight, probe=target.batch is None)
             for number, target in enumerate(door.targets)
+            if door.control is not None
         ]
+        gates: Sequence[Gate | None] = self._gates or [None] * len(door.targets)
+        self._endpoints = [self._endpoint(door, *pair) for pair in zip(door.targets, gates, strict=True)]
+
+    def _endpoint(self, door: Door, target: Target, gate: "Gate | None") -> "Endpoint | Batched":
+        from cp_ray.llm.batch import BatchEndpoint
+        from cp_ray.llm.endpoint import Endpoint
+
+        key = os.environ.get(target.key_variable)
+        if target.batch is not None:
+            endpoint = BatchEndpoint(target.batch, target.url, target.model, key, door.ledger)
+            return Batched(endpoint, gate, target.model, target.price)
+        return Endpoint(
+            target.url, target.model, key,
+            gate=gate, price=target.price, timeout_s=door.timeout_s, on_failure=self._failed,
+        )  # fmt: skip
 
     async def __call__(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """Answer a chat, from the ledger if it has been answered before."""
@@ -117,6 +128,31 @@ class OpenDoor:
         self._ledger.failed(kind)
         if self._progress is not None:
             self._progress.add(**{"failed tries": 1})
+
+
+class Batched:
+    """A batch interface whose calls pass the gate for their money's sake; it has limits of its own."""
+
+    def __init__(self, endpoint: "BatchEndpoint", gate: "Gate | None", model: str, price: Price | None) -> None:
+        self._endpoint, self._gate, self._model, self._price = endpoint, gate, model, price
+
+    async def __call__(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        """Answer a chat, with the next batch."""
+        most = self._price.most(messages, sampling.max_tokens) if self._price else 0.0
+        if self._gate is not None:
+            await self._gate.enter(0, most)
+        usd = 0.0
+        try:
+            answer = await self._endpoint(messages, sampling)
+            usd = self._price.cost(answer.usage.prompt_tokens, answer.usage.completion_tokens) if self._price else 0.0
+            return replace(answer, usd=usd, model=self._model)
+        finally:
+            if self._gate is not None:
+                self._gate.leave(most, usd)
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._endpoint.close()
 
 
 async def _answer(endpoint: Generate, messages: Sequence[Message], sampling: Sampling, *, last: bool) -> Completion:

@@ -1,4 +1,4 @@
-"""extract: the opinions that the delegate voiced, one by one."""
+"""extract: the opinions that were voiced in a dialogue, one by one."""
 
 import asyncio
 from dataclasses import dataclass
@@ -40,8 +40,12 @@ class ExtractConfig:
 
 
 async def extract(dialogue: Dialogue, generate: Generate, config: ExtractConfig) -> list[Opinion]:
-    """The opinions in all of the delegate's utterances, each a row; the utterances are read at the same time."""
-    own = [(k, turn) for k, turn in enumerate(dialogue.turns) if turn.speaker == dialogue.delegate]
+    """The opinions of those who are bound to the survey's answer, each a row: the delegate's, within a culture both's.
+
+    The utterances are read at the same time.
+    """
+    bound = (dialogue.delegate, dialogue.contact) if dialogue.setting == "in" else (dialogue.delegate,)
+    own = [(k, turn) for k, turn in enumerate(dialogue.turns) if turn.speaker in bound]
     found = await asyncio.gather(*(_extract_turn(dialogue, k, turn, generate, config) for k, turn in own))
     return [row for rows in found for row in rows]
 
@@ -52,10 +56,10 @@ async def _extract_turn(
     sampling = Sampling(config.temperature, config.max_tokens, config.seed)
     answer = await generate(extract_prompt(dialogue, turn, config), sampling)
     if answer.finish_reason not in ("stop", "length"):
-        return [_row(dialogue, number, 0, "", answer.finish_reason)]
+        return [_row(dialogue, turn, number, 0, "", answer.finish_reason)]
     cut_off = answer.finish_reason == "length"
     found = parse_opinions(answer.text, config.min_words, config.example_list, cut_off=cut_off)
-    return [_row(dialogue, number, k, text, reject) for k, (text, reject) in enumerate(found)]
+    return [_row(dialogue, turn, number, k, text, reject) for k, (text, reject) in enumerate(found)]
 
 
 def extract_prompt(dialogue: Dialogue, turn: Turn, config: ExtractConfig) -> list[Message]:
@@ -97,13 +101,13 @@ def _reject(entry: str, min_words: int, example: tuple[str, ...]) -> str | None:
     return "too short" if len(entry.split()) < min_words else None
 
 
-def _row(dialogue: Dialogue, turn: int, number: int, text: str, reject: str | None) -> Opinion:
+def _row(dialogue: Dialogue, turn: Turn, place: int, number: int, text: str, reject: str | None) -> Opinion:
     return Opinion(
-        id=f"{dialogue.id}/{turn}/{number}",
+        id=f"{dialogue.id}/{place}/{number}",
         dialogue_id=dialogue.id,
         seed_id=dialogue.seed_id,
         culture=dialogue.culture,
-        speaker=dialogue.delegate,
+        speaker=turn.speaker,
         claim=dialogue.claim,
         question=dialogue.question,
         text=text,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from cp_ray.cultures import Culture
 from cp_ray.errors import ConfigError
-from cp_ray.records import Seed
+from cp_ray.records import Candidate, Seed
 from cp_ray.survey.items import Item, Source, pooled
 
-__all__ = ["SeedsConfig", "heldout_questions", "make_seeds", "pick"]
+__all__ = ["CandidatesConfig", "SeedsConfig", "candidates", "heldout_questions", "make_seeds"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,22 @@ class SeedsConfig:
 
     def __post_init__(self) -> None:
         for name in ("heldout", "questions"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}: must be at least 1, got {value}")
+
+
+@dataclass(frozen=True)
+class CandidatesConfig:
+    """How much is talked about."""
+
+    seeds: int | None = None
+    """Of each culture, spread over the topics; None for all."""
+    per_seed: int = 1
+    """Dialogues about each."""
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "per_seed"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name}: must be at least 1, got {value}")
@@ -58,13 +74,18 @@ def make_seeds(config: SeedsConfig, items: Sequence[Item]) -> list[Seed]:
     return seeds
 
 
-def pick(seeds: Sequence[Seed], per_culture: int | None) -> list[Seed]:
-    """Training seeds only; the first `per_culture` of each culture in an order that spreads them over the topics."""
+def candidates(seeds: Sequence[Seed], config: CandidatesConfig) -> list[Candidate]:
+    """What to talk about, in the order to take it: training seeds only, each once before any a second time."""
     by_culture: dict[str, list[Seed]] = defaultdict(list)
     for seed in sorted(seeds, key=lambda s: s.place):
         if seed.split == "train":
             by_culture[seed.culture].append(seed)
-    return [seed for own in by_culture.values() for seed in own[:per_culture]]
+    return [
+        Candidate(f"{seed.id}/{sample}", seed, sample)
+        for own in by_culture.values()
+        for sample in range(config.per_seed)
+        for seed in own[: config.seeds]
+    ]
 
 
 def heldout_questions(items: Sequence[Item], n: int | None, seed: int) -> frozenset[str]:

@@ -8,7 +8,7 @@ from cp_ray.cultures import CULTURES, Persona
 from cp_ray.errors import ConfigError
 from cp_ray.llm.call import Completion, Usage
 from cp_ray.llm.scripted import Scripted
-from cp_ray.records import Dialogue, Seed
+from cp_ray.records import Candidate, Dialogue, Seed
 from cp_ray.stages.dialogue import DialogueConfig, dialogue
 
 ENGLISH = CULTURES["english"]
@@ -25,8 +25,8 @@ def config(**settings: Any) -> DialogueConfig:
     return DialogueConfig(**given)
 
 
-def hold(model: Scripted, given: DialogueConfig, culture: str = "german") -> Dialogue:
-    (made,) = asyncio.run(dialogue(seed(culture), model, given))
+def hold(model: Scripted, given: DialogueConfig, culture: str = "german", sample: int = 0) -> Dialogue:
+    (made,) = asyncio.run(dialogue(Candidate(f"{culture}/Q40/{sample}", seed(culture), sample), model, given))
     return made
 
 
@@ -52,13 +52,14 @@ def test_every_prompt_of_a_speaker_begins_with_the_last_one() -> None:
         assert f"utterance {k - 1}." in later[-1].content, "the partner's last words"
 
 
-def test_draws_differ_from_turn_to_turn_and_from_seed_to_seed() -> None:
+def test_draws_differ_between_turns_samples_and_seeds() -> None:
     seeds = []
     for run_seed in (0, 1):
-        model = Scripted(["x."] * 4)
-        hold(model, config(rounds=2, seed=run_seed))
-        seeds += [sampling.seed for _, sampling in model.calls]
-    assert len(set(seeds)) == 8
+        for sample in (0, 1, 2):
+            model = Scripted(["x."] * 4)
+            hold(model, config(rounds=2, seed=run_seed), sample=sample)
+            seeds += [sampling.seed for _, sampling in model.calls]
+    assert len(set(seeds)) == 24
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,49 @@ def test_a_culture_of_the_user_talks_as_it_is_described() -> None:
     assert made.contact == "Eleni"
 
 
-@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"rounds": 8}, {"per_culture": 0}])
+def test_within_a_culture_both_hold_the_survey_s_view() -> None:
+    model = Scripted(f"utterance {k}." for k in range(14))
+    made = hold(model, config(setting="in"))
+    assert (made.setting, made.delegate, made.contact) == ("in", "Lukas", "Hanna")
+    assert all(made.claim in messages[0].content for messages, _ in model.calls)
+    assert {turn.prompt_kind for turn in made.turns} >= {"opinion", "culture", "more", "custom", "learnt"}
+
+
+def test_a_free_talk_hears_the_partner_and_nobody_else() -> None:
+    model = Scripted(f"utterance {k}." for k in range(14))
+    made = hold(model, config(style="free"))
+    assert made.style == "free"
+    assert [turn.prompt_kind for turn in made.turns] == ["opinion", "respond"] + ["free"] * 12
+    for k in range(2, 14):
+        assert model.calls[k][0][-1].content == f"utterance {k - 1}."
+
+
+@pytest.mark.parametrize("delegate", ["man", "woman"])
+@pytest.mark.parametrize("contact", ["man", "woman"])
+def test_either_gender_speaks(delegate: str, contact: str) -> None:
+    model = Scripted(["a.", "b."])
+    german = (CULTURES["german"],)
+    made = hold(model, config(cultures=german, rounds=1, delegate_gender=delegate, contact_gender=contact))
+    assert made.delegate == {"man": "Lukas", "woman": "Hanna"}[delegate]
+    assert made.contact == {"man": "Jack", "woman": "Emily"}[contact]
+    assert f"a German {delegate}" in model.calls[0][0][0].content
+
+
+def test_without_calibration_the_delegate_is_not_told_the_answer() -> None:
+    model = Scripted(f"utterance {k}." for k in range(14))
+    made = hold(model, config(calibrated=False))
+    assert not any(made.claim in messages[0].content for messages, _ in model.calls)
+    assert made.claim.endswith('"Agree".'), "it stays the yardstick"
+
+
+def test_one_man_does_not_talk_with_himself() -> None:
+    with pytest.raises(ConfigError, match="contact_gender: 'arabic' talks within itself and has one man"):
+        config(setting="in", contact_gender="man")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rounds": 0}, {"rounds": 8}, {"setting": "x"}, {"style": "x"}, {"contact_gender": "x"}]
+)
 def test_wrong_settings_are_told(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         config(**wrong)

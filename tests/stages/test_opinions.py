@@ -1,6 +1,7 @@
 """extract and verify, on a scripted teacher."""
 
 import asyncio
+import dataclasses
 
 import pytest
 from hypothesis import given
@@ -129,3 +130,12 @@ def test_small_things_about_text() -> None:
     assert trim_to_sentence("no end") == "no end"
     assert read_word(' "Yes." ', ("yes", "no")) == "yes"
     assert read_word("yes and no", ("yes", "no")) is None
+
+
+def test_within_a_culture_both_speakers_opinions_count() -> None:
+    within = dataclasses.replace(TALK, setting="in")
+    for held, speakers in ((TALK, {"Lukas"}), (within, {"Lukas", "Emily"})):
+        model = Scripted(lambda messages, sampling: "1. Germans think that work gives the day a shape.")
+        rows = asyncio.run(extract(held, model, ExtractConfig("t", ALL)))
+        assert {row.speaker for row in rows} == speakers
+        assert len({row.id for row in rows}) == len(rows)

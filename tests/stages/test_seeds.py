@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cp_ray.cultures import CULTURES
 from cp_ray.errors import ConfigError
 from cp_ray.records import Seed
-from cp_ray.stages.seeds import SeedsConfig, heldout_questions, make_seeds, pick
+from cp_ray.stages.seeds import CandidatesConfig, SeedsConfig, candidates, heldout_questions, make_seeds
 from cp_ray.survey.counts import items as items_of
 from cp_ray.survey.items import AnswerShares, Item, Source
 from cp_ray.survey.questions import QUESTIONS
@@ -62,12 +62,26 @@ def test_the_stance_is_the_commonest_answer(seeds: list[Seed]) -> None:
 
 
 def test_a_few_seeds_are_spread_over_the_topics(seeds: list[Seed]) -> None:
-    few = pick(seeds, 7)
+    few = [c.seed for c in candidates(seeds, CandidatesConfig(7))]
     assert Counter(seed.culture for seed in few) == dict.fromkeys(CULTURES, 7)
     assert {seed.split for seed in few} == {"train"}
     assert len({seed.topic for seed in few if seed.culture == "german"}) >= 5
-    assert len(pick(seeds, None)) == sum(seed.split == "train" for seed in seeds)
-    assert pick(list(reversed(seeds))[-50:], 7) == [s for s in few if s.culture == seeds[0].culture]
+    assert len(candidates(seeds, CandidatesConfig())) == sum(seed.split == "train" for seed in seeds)
+    others = [c.seed for c in candidates(list(reversed(seeds))[-50:], CandidatesConfig(7))]
+    assert others == [s for s in few if s.culture == seeds[0].culture]
+
+
+def test_every_seed_is_talked_about_once_before_any_a_second_time(seeds: list[Seed]) -> None:
+    made = candidates([s for s in seeds if s.culture == "german"], CandidatesConfig(5, per_seed=3))
+    assert [c.sample for c in made] == [0] * 5 + [1] * 5 + [2] * 5
+    assert [c.seed for c in made[:5]] == [c.seed for c in made[5:10]]
+    assert len({c.id for c in made}) == 15
+
+
+@pytest.mark.parametrize("wrong", [{"seeds": 0}, {"per_seed": 0}])
+def test_a_wrong_number_of_candidates_is_told(wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))}: must be at least 1"):
+        CandidatesConfig(**wrong)
 
 
 @given(st.lists(st.sampled_from("abcd"), min_size=2, max_size=40), st.integers(0, 5))
@@ -78,7 +92,7 @@ def test_any_list_of_questions_is_split_and_spread(topics: list[str], split_seed
     assert held == heldout_questions(items, None, split_seed)
     assert len(held) == max(1, len(items) // 5)
     assert len(made) == len(items)
-    first = pick(made, None)
+    first = [c.seed for c in candidates(made, CandidatesConfig())]
     assert sorted(s.question_id for s in first) == sorted({i.id for i in items} - held)
     counted = Counter(s.topic for s in made if s.split == "heldout")
     for topic, n in Counter(topics).items():
