@@ -28,7 +28,7 @@ __all__ = ["main", "run_recipe"]
 
 _USAGE = """\
 usage: cp-ray run RECIPE [options]     do a recipe's steps; what is done is skipped
-       cp-ray show RECIPE [options]    its steps, what is done, the funnel
+       cp-ray show RECIPE [options]    its steps, what is done, the funnel; --cost: what is to come
        cp-ray peek STEP [-n N]         rows of a step as text
        cp-ray serve RUN [--port P]     serve a run's culture models
 Each has --help."""
@@ -133,8 +133,12 @@ def _line(step: Step, manifest: Manifest) -> str:
 def _show(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
     from cp_ray.llm.ledger import summary
 
-    options, steps = parse_recipe(recipe, arguments, prog)
+    asked, to_come = [a for a in arguments if a != "--cost"], "--cost" in arguments
+    options, steps = parse_recipe(recipe, asked, prog)
     run = Run(options.root)
+    if to_come:
+        _show_cost(options, run, select(steps, options.until))
+        return
     paid = {t.step: t for t in summary(options.root)}
     for step in select(steps, options.until):
         manifest = run.manifest(step)
@@ -144,6 +148,28 @@ def _show(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
         calls = paid.get(step.name)
         cost = f"; {calls.calls} calls, {calls.prompt_tokens + calls.completion_tokens} tokens paid" if calls else ""
         print(f"done  {_line(step, manifest)}  {manifest.seconds:.1f} s{cost}")
+
+
+def _show_cost(options: Options, run: Run, steps: Sequence[Step]) -> None:
+    from cp_ray.estimate import estimate
+
+    found, price = estimate(run, steps), options.terms.price
+    if price is not None and options.terms.batch is not None:
+        price = price.half()
+    print(f"{'step':<16}{'calls':>12}{'prompt tokens':>16}{'answer tokens':>16}{'USD':>10}")
+    for line in found:
+        usd = f"{line.usd(price):10.2f}" if price else f"{'?':>10}"
+        print(f"{line.step:<16}{line.calls:>12,}{line.prompt_tokens:>16,}{line.completion_tokens:>16,}{usd}")
+    calls, tokens = sum(e.calls for e in found), sum(e.prompt_tokens + e.completion_tokens for e in found)
+    usd = f"{sum(e.usd(price) for e in found):10.2f}" if price else f"{'?':>10}"
+    print(f"{'to do':<16}{calls:>12,}{tokens:>32,}{usd}")
+    limits = options.terms.limits
+    minutes = max(calls / limits.rpm if limits.rpm else 0.0, tokens / limits.tpm if limits.tpm else 0.0)
+    if minutes:
+        print(f"at least {minutes:,.0f} min under the limits that were told")
+    if price is None and options.teacher_url is not None:
+        print(f"no price is known for {options.teacher_model!r}; give one with --prices")
+    print("Assumed: answers of four fifths of their limit; a fourth of the opinions contradict and are rewritten.")
 
 
 def _peek(arguments: Sequence[str]) -> None:

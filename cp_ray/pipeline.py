@@ -34,7 +34,10 @@ from cp_ray.records import from_table, schema
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-__all__ = ["FORMAT", "Folder", "Manifest", "Run", "Service", "Step", "execute", "fingerprint", "pending", "select"]
+__all__ = [
+    "FORMAT", "Folder", "Manifest", "Run", "Service", "Step", "execute", "fingerprint", "open_folder", "pending",
+    "select", "write_rows",
+]  # fmt: skip
 
 FORMAT = 1
 """Of the run folder. A folder of another format is refused, not guessed at."""
@@ -235,7 +238,7 @@ class Run:
         folder.clear()
         folder.filesystem.create_dir(folder.path, recursive=True)
         made = step.run(folder, {i.name: self.folder(i) for i in step.inputs})
-        rows, rejects = (0, {}) if step.rows is None else _write(made, folder / "rows", step.rows)
+        rows, rejects = (0, {}) if step.rows is None else write_rows(made, folder / "rows", step.rows)
         manifest = Manifest(
             name=step.name,
             fingerprint=fingerprint(step),
@@ -345,7 +348,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a step's config may hold plain values, tuples and dataclasses, got {type(value).__name__}")
 
 
-def _write(made: "Dataset | pa.Table | None", folder: Folder, row: type) -> tuple[int, dict[str, int]]:
+def write_rows(made: "Dataset | pa.Table | None", folder: Folder, row: type) -> tuple[int, dict[str, int]]:
     """Write rows as Parquet in the row type's schema, sorted by id if it has one; count what counts."""
     folder.filesystem.create_dir(folder.path, recursive=True)
     if isinstance(made, pa.Table):

@@ -82,6 +82,7 @@ def candidates(seeds: Step, config: CandidatesConfig) -> Step:
 
 def wave(seeds: Step, waves: Sequence[Sequence[Step]], config: QuotaConfig) -> Step:
     """What to talk about next, after some waves: each begins with its `candidates` and ends with its `dedup`."""
+    waves = tuple(waves)  # the caller's list grows
     before = tuple(step for one in waves for step in (one[0], one[-1]))
 
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
@@ -116,14 +117,21 @@ def verify(opinions: Step, by: Teacher, config: VerifyConfig) -> Step:
     return _generating("verify", opinions, verify_opinion, config, by, Opinion)
 
 
-def dedup(verified: Sequence[Step], config: DedupConfig) -> Step:
-    """The opinions of all `verified` steps without those that say the same."""
+def dedup(verified: Sequence[Step], config: DedupConfig, before: Step | None = None) -> Step:
+    """The opinions of all `verified` steps without those that say the same.
+
+    `before`: the same of all but the last of them, which holds still where the last has none.
+    """
 
     def run(folder: Folder, inputs: Inputs) -> "Dataset | pa.Table":
-        found = pa.concat_tables([_counting(inputs[step.name].table()) for step in verified])
+        tables = [_counting(inputs[step.name].table()) for step in verified]
+        if before is not None and not tables[-1].num_rows:
+            return inputs[before.name].table()
+        found = pa.concat_tables(tables)
         return keep_medoids(_dataset(found), config) if found.num_rows else found
 
-    return Step(f"dedup{_part(verified[-1])}", config, run, tuple(verified), Opinion)
+    inputs = (*verified, *([before] if before else []))
+    return Step(f"dedup{_part(verified[-1])}", config, run, inputs, Opinion)
 
 
 def quota(deduped: Step, config: QuotaConfig) -> Step:

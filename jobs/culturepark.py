@@ -73,8 +73,8 @@ def culturepark(
     )  # fmt: skip
     ask = DirectConfig(model, cultures, seed=seed)
 
-    def opinions(chosen: Step, earlier: list[Step]) -> list[Step]:
-        """From candidates to opinions that are not redundant, in the light of the `earlier` waves' verified ones."""
+    def opinions(chosen: Step, waves: list[list[Step]]) -> list[Step]:
+        """From candidates to opinions that are not redundant, beside those of the waves before."""
         if _yes("communication", communication):
             dialogue = steps.dialogue(chosen, teacher, talk)
             extract = steps.extract(dialogue, teacher, ExtractConfig(model, cultures, max_tokens=256, seed=seed))
@@ -82,7 +82,8 @@ def culturepark(
         else:
             voiced = [steps.direct(chosen, teacher, ask)]
         verify = steps.verify(voiced[-1], teacher, VerifyConfig(model, rewrite_tokens=96, seed=seed))
-        return [chosen, *voiced, verify, steps.dedup([*earlier, verify], DedupConfig(per_seed=kept, seed=seed))]
+        verified, before = [*(wave[-2] for wave in waves), verify], waves[-1][-1] if waves else None
+        return [chosen, *voiced, verify, steps.dedup(verified, DedupConfig(per_seed=kept, seed=seed), before)]
 
     seeds = steps.seeds(options, questions=questions)
     made = [seeds]
@@ -92,7 +93,7 @@ def culturepark(
         quota = QuotaConfig(accepted, candidates)
         waves: list[list[Step]] = []
         for _ in range(quota.waves):
-            waves.append(opinions(steps.wave(seeds, waves, quota), [wave[-2] for wave in waves]))
+            waves.append(opinions(steps.wave(seeds, waves, quota), waves))
         made += [step for wave in waves for step in wave]
         made.append(steps.quota(made[-1], quota))
 

@@ -1,0 +1,54 @@
+"""The estimate of a run beside what the run then asks for."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cp_ray.estimate import estimate
+from cp_ray.llm.budget import Price
+from cp_ray.pipeline import Run
+from cp_ray.recipe import load_recipe, parse_recipe
+
+ROOT = Path(__file__).parent.parent
+
+
+def steps_of(root: Path, *more: str) -> Any:
+    given = ["--root", str(root), "--structured", "no", *more]
+    return parse_recipe(load_recipe(str(ROOT / "jobs" / "culturepark.py")), given, "test")[1]
+
+
+def test_the_calls_of_dialogues_are_counted_exactly(tmp_path: Path) -> None:
+    found = estimate(Run(str(tmp_path / "run")), steps_of(tmp_path / "run", "--per-seed", "3", "--rounds", "4"))
+    by = {line.step: line for line in found}
+    assert list(by) == ["dialogue", "extract", "verify"]
+    assert by["dialogue"].calls == 2 * 40 * 3 * 4 * 2
+    assert by["extract"].calls == 2 * 40 * 3 * 4
+    assert by["verify"].calls > by["extract"].calls
+    assert by["dialogue"].prompt_tokens > by["dialogue"].completion_tokens
+    assert by["dialogue"].usd(Price(1.0, 0.0)) == pytest.approx(by["dialogue"].prompt_tokens / 1e6)
+    assert not (tmp_path / "run").exists(), "nothing is written"
+
+
+def test_without_communication_one_call_is_made_for_a_seed(tmp_path: Path) -> None:
+    found = estimate(Run(str(tmp_path / "run")), steps_of(tmp_path / "run", "--communication", "no"))
+    assert [line.step for line in found] == ["direct", "verify"]
+    assert found[0].calls == 80
+
+
+def test_of_a_quota_the_first_wave_is_counted(tmp_path: Path) -> None:
+    found = estimate(Run(str(tmp_path / "run")), steps_of(tmp_path / "run", "--accepted", "100"))
+    assert [line.step for line in found] == ["dialogue.1", "extract.1", "verify.1"]
+    assert found[0].calls == 2 * 29 * 14
+
+
+def test_the_command_prints_it(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "cp_ray.cli", "show", "jobs/culturepark.py", "--root", str(tmp_path / "run"), "--cost",
+         "--teacher-url", "http://127.0.0.1:9/v1", "--teacher-model", "gpt-4o-mini", "--rpm", "500"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "dialogue               1,120" in ended.stdout
+    assert "at least" in ended.stdout
