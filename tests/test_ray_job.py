@@ -5,10 +5,11 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from cp_ray.pipeline import Run
@@ -44,12 +45,23 @@ def head(tmp_path: Path) -> Iterator[dict[str, str]]:
         try:
             yield {**clean, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
         finally:
-            listed = subprocess.run(["ps", "-e", "-o", "pid=,args="], capture_output=True, text=True, check=True)
-            for line in listed.stdout.splitlines():
-                pid, _, args = line.strip().partition(" ")
-                if folder in args or f":{gcs}" in args:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(int(pid), 15)
+            _end(lambda args: folder in args or f":{gcs}" in args)
+
+
+def _end(of_ours: Callable[[str], bool]) -> None:
+    """End the head's processes; some of them do not heed a polite word."""
+    ours = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if of_ours(" ".join(process.cmdline())):
+                ours.append(process)
+    for process in ours:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    _, alive = psutil.wait_procs(ours, timeout=5)
+    for process in alive:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
 
 
 @contextlib.contextmanager
