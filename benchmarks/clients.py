@@ -95,12 +95,13 @@ def _openai_ask(given: argparse.Namespace) -> Ask:
     client = package.AsyncOpenAI(
         base_url=given.url, api_key="none", max_retries=20, http_client=package.DefaultAioHttpClient()
     )
-    turn = asyncio.Lock()
+    loop, due = asyncio.get_running_loop(), 0.0
 
     async def ask(messages: Sequence[dict[str, str]], seed: int) -> str:
+        nonlocal due
         if given.rpm:
-            async with turn:
-                await asyncio.sleep(60 / given.rpm)
+            due = max(due, loop.time()) + 60 / given.rpm
+            await asyncio.sleep(due - loop.time())
         said: Any = list(messages)
         reply: Any = await client.chat.completions.create(
             model=given.model, messages=said, max_tokens=MAX_TOKENS, seed=seed
@@ -145,7 +146,7 @@ def ours(given: argparse.Namespace) -> None:
     import ray.data
 
     from cp_ray.cluster import connected
-    from cp_ray.llm.control import Rules, control, name_of
+    from cp_ray.llm.control import Rules, control
     from cp_ray.llm.door import Door, Target
     from cp_ray.llm.limiter import Limits
     from cp_ray.records import from_table, to_table
@@ -153,7 +154,7 @@ def ours(given: argparse.Namespace) -> None:
 
     with connected(), tempfile.TemporaryDirectory() as folder:
         root = given.root or folder
-        actor = control(name_of(given.url, root), Rules((Limits(given.rpm or None, given.tpm or None),)))
+        actor = control(Rules((Limits(given.rpm or None, given.tpm or None),)))
         target = Target(given.url, given.model)
         door = Door((target,), root, "talk", given.in_flight // given.workers, given.timeout_s, actor)
         # One block for each worker, as `steps` makes them.

@@ -30,6 +30,8 @@ class Measured:
     """A call, user and system time of the process tree."""
     memory_mb: float
     """Peak of the tree's proportional set."""
+    workers_mb: float
+    """Peak of that of the processes that make the calls."""
     stats: dict[str, Any]
     output: str
     status: int
@@ -98,6 +100,7 @@ def measure(server: Provider, client: str, *, calls: int, during: Any = None, **
         calls_per_s=stats["per_s"],
         cpu_ms=1000 * watch.cpu_s / max(1, stats["ok"]),
         memory_mb=watch.memory / 2**20,
+        workers_mb=watch.workers / 2**20,
         stats=stats,
         output=out + err[-2000:],
         status=process.returncode,
@@ -109,7 +112,7 @@ class _Watch:
 
     def __init__(self, pid: int, server: Provider, calls: int) -> None:
         self.process, self.server, self.calls = psutil.Process(pid), server, calls
-        self.cpu_s, self.memory = 0.0, 0
+        self.cpu_s, self.memory, self.workers = 0.0, 0, 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -134,7 +137,8 @@ class _Watch:
                 self.cpu_s = _tree_cpu_s(self.process) - began
             looks += 1
             if looks % 8 == 0:
-                self.memory = max(self.memory, _tree_memory(self.process))
+                everything, workers = _tree_memory(self.process)
+                self.memory, self.workers = max(self.memory, everything), max(self.workers, workers)
             if stats["ok"] >= self.calls:
                 return
 
@@ -165,9 +169,12 @@ def _tree_cpu_s(process: psutil.Process) -> float:
     return total
 
 
-def _tree_memory(process: psutil.Process) -> int:
-    total = 0
+def _tree_memory(process: psutil.Process) -> tuple[int, int]:
+    """Of the whole tree, and of Ray Data's workers in it."""
+    total = workers = 0
     for one in _tree(process):
         with contextlib.suppress(psutil.Error):
-            total += one.memory_full_info().pss
-    return total
+            size = one.memory_full_info().pss
+            total += size
+            workers += size if "MapWorker" in " ".join(one.cmdline()) else 0
+    return total, workers

@@ -98,12 +98,13 @@ class Options:
         Raises:
             ConfigError: an option breaks its rule, or there is a budget and no price.
         """
+        budget = parse_budget(self.budget) if self.budget is not None else None
         price = price_of(self.teacher_model, read_prices(self.prices)) if self.teacher_url else None
-        if self.budget is not None and price is None:
+        if budget is not None and price is None:
             raise ConfigError(f"budget: no price is known for {self.teacher_model!r}; give one with --prices")
         return Terms(
             Limits(self.rpm, self.tpm),
-            parse_budget(self.budget) if self.budget is not None else None,
+            budget,
             price,
             self.max_failures,
             parse_fallbacks(self.fallbacks, read_prices(self.prices)),

@@ -119,7 +119,7 @@ class _Worker:
         finally:
             for task in waiting:
                 task.cancel()
-            self.generate.flush()
+            await self.generate.flush()
 
     async def _one(self, record: Any, generate: Generate) -> list[Any]:
         async with self.slots:

@@ -231,6 +231,7 @@ def _generating(name: str, rows: Step, stage: Stage[Any, Any, Any], config: Any,
                 rows_in=row_in, rows_out=row_out, workers=by.terms.workers, progress=progress,
             ).materialize()  # fmt: skip
         join_parts(door.ledger)
+        by.check_outcome()
         return made
 
     return Step(name, config, run, (rows,), row_out, within=by, stage=stage)

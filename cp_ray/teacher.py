@@ -98,6 +98,20 @@ class Teacher:
             self._control = self._start_control(targets)
         return Door(targets, self._root, step, self.terms.in_flight, self.terms.timeout_s, self._control)
 
+    def check_outcome(self) -> None:
+        """After a step: was so little answered that the run should not go on?
+
+        Raises:
+            TooManyFailures: yes.
+        """
+        import ray
+
+        from cp_ray.llm.control import error_of
+
+        verdict = ray.get(self._control.verdict.remote()) if self._control is not None else None
+        if verdict is not None:
+            raise error_of(*verdict)
+
     def _first(self, url: str) -> Target:
         batch, price = self.terms.batch, self.terms.price
         if batch is None:
@@ -106,15 +120,14 @@ class Teacher:
         return Target(url, self.model, price.half() if price else None, key, batch)
 
     def _start_control(self, targets: Sequence[Target]) -> Any:
-        from cp_ray.llm.control import control, name_of
+        from cp_ray.llm.control import control
         from cp_ray.llm.ledger import summary
 
         terms = self.terms
         spent = sum(totals.usd for totals in summary(self._root)) if terms.budget is not None else 0.0
         # A fallback has limits of its own, which its headers and refusals tell.
         limits = (terms.limits, *(NO_LIMITS for _ in targets[1:]))
-        name = name_of(self._root, *(part for target in targets for part in (target.url, target.model)))
-        return control(name, Rules(limits, terms.budget, spent, terms.max_failures))
+        return control(Rules(limits, terms.budget, spent, terms.max_failures))
 
 
 def parse_fallbacks(text: str, prices: Mapping[str, Price]) -> tuple[Target, ...]:

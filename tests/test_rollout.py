@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from cp_ray.errors import TeacherDenied, TeacherUnknownModel
-from cp_ray.llm.call import Generate, Sampling
+from cp_ray.llm.call import Completion, Generate, Sampling, Usage
 from cp_ray.llm.door import Door, Target
 from cp_ray.records import Message, Prediction, from_table, to_table
 from cp_ray.rollout import cause_of, rollout
@@ -25,6 +25,8 @@ async def count_up(row: Prediction, generate: Generate, config: Config) -> list[
     chat = [Message("user", row.item)]
     for _ in range(config.turns):
         answer = await generate(chat, Sampling(0.0, 10))
+        if not answer.text:
+            return [Prediction(row.id, "m", "german", "chat", row.item, "")]
         chat += [Message("assistant", answer.text), Message("user", "next")]
     return [Prediction(row.id, "m", "german", "chat", row.item, chat[-2].content)]
 
@@ -60,6 +62,18 @@ def test_every_record_ends_once_and_nothing_is_paid_twice(
     assert server.stats()["calls"] == 120, "the second run was replayed"
     assert [p.output for p in run(server, tmp_path, 40, turns=4)] == [f"item {k}-7" for k in range(40)]
     assert server.stats()["calls"] == 160, "only the new turn was paid for"
+
+
+def test_one_bad_row_voids_none_of_its_neighbours(ray_cluster: None, scripted_server: Any, tmp_path: Path) -> None:
+    def answer(messages: Sequence[Message], sampling: Sampling) -> str | Completion:
+        bad = messages[0].content == "item 7" and len(messages) > 1
+        return Completion("", "content_filter", Usage(3, 0)) if bad else count(messages, sampling)
+
+    server = scripted_server(answer)
+    made = run(server, tmp_path, 20)
+    assert [p.output for p in made if p.output != ""] == [f"item {k}-5" for k in range(20) if k != 7]
+    assert run(server, tmp_path, 20) == made
+    assert max(server.stats()["requests"].values()) <= 2
 
 
 def test_many_records_are_under_way_at_once_and_no_more_than_allowed(

@@ -76,7 +76,7 @@ class Purse:
         free, wanted = self.free(), told.wanted + told.reserved
         if told.next > free or not wanted:
             return 0.0
-        part = min(wanted, max(told.next, free / len(self._told)))
+        part = max(told.next, min(wanted, free / len(self._told)))
         self._granted[worker] = part
         return part
 

@@ -1,6 +1,6 @@
 """What all workers of a cluster share about a run's endpoints: their rates, its money, and how many calls fail.
 
-    Control   in a named Ray actor, one for a run; forgets nothing that matters when it is restarted
+    Control   in a Ray actor, one for a run; forgets nothing that matters when it is restarted
     Gate      in a worker: every call passes it, and it renews the worker's lease a few times a second
 
 When the actor dies, Ray starts it again; meanwhile the workers go on by the leases they hold, and the new actor grants
@@ -9,8 +9,8 @@ nobody more than that until it has heard of all of them. So its death makes no b
 
 import asyncio
 import contextlib
-import hashlib
 import math
+import random
 import time
 import uuid
 from collections import Counter, deque
@@ -18,12 +18,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cp_ray.errors import BudgetReached, TooManyFailures
+from cp_ray.errors import BudgetReached, CpRayError, TooManyFailures
 from cp_ray.llm.budget import NOTHING, Purse, Spending
 from cp_ray.llm.concurrency import Concurrency
 from cp_ray.llm.limiter import WINDOW_S, Allowance, Bucket, Lease, Limits, Report, Shown
 
-__all__ = ["Control", "Gate", "Orders", "Rules", "State", "control"]
+__all__ = ["Control", "Gate", "Orders", "Rules", "State", "control", "error_of"]
 
 _FEW = 50
 """Calls before the share of failures counts."""
@@ -117,6 +117,10 @@ class Control:
             self._failures_before.update(state.failures)
             self._purse.settle(worker)
 
+    def verdict(self) -> tuple[str, str] | None:
+        """Why the run is to stop, by all that was reported: the class and message of an error."""
+        return self._stopping or self._reason()
+
     def pid(self) -> int:
         """Of the process that it lives in."""
         import os
@@ -146,20 +150,17 @@ def _reconstructed() -> bool:
     return ray.is_initialized() and bool(ray.get_runtime_context().was_current_actor_reconstructed)
 
 
-def control(name: str, rules: Rules) -> Any:
-    """The actor of this name, made if there is none; it lives as long as who made it."""
+def control(rules: Rules) -> Any:
+    """A new actor; it lives as long as somebody holds this handle or a copy of it."""
     import ray
 
-    return (
-        ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Control)
-        .options(name=f"control-{name}", namespace="cp_ray", get_if_exists=True)
-        .remote(rules)
-    )
+    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Control).remote(rules)
 
 
-def name_of(*parts: str) -> str:
-    """A short name for a run's endpoints."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+def error_of(kind: str, message: str) -> CpRayError:
+    """The error that a control's verdict stands for."""
+    kinds: dict[str, type[CpRayError]] = {"BudgetReached": BudgetReached, "TooManyFailures": TooManyFailures}
+    return kinds[kind](message)
 
 
 class Gate:
@@ -175,7 +176,7 @@ class Gate:
             probe: let few calls go until the first answer has shown which limits there are.
         """
         self._actor, self._endpoint, self._most, self._name = actor, endpoint, most, uuid.uuid4().hex
-        self._bucket, self._concurrency = Bucket(), Concurrency(most)
+        self._bucket, self._concurrency = Bucket(phase=random.random()), Concurrency(most)
         self._queue: deque[_Waiting] = deque()
         self._pump: asyncio.Task[None] | None = None
         self._renewals: asyncio.Task[None] | None = None
@@ -212,7 +213,8 @@ class Gate:
     def leave(self, reserved_usd: float, spent_usd: float) -> None:
         """A call is over, whatever came of it."""
         self.under_way -= 1
-        self._reserved -= reserved_usd
+        # Sums of fractions come out a trifle off; with nothing under way nothing is reserved.
+        self._reserved = max(0.0, self._reserved - reserved_usd) if self.under_way else 0.0
         self._spent += spent_usd
         self._room.set()
 
@@ -238,6 +240,11 @@ class Gate:
         self._calls += 1
         if failure is not None:
             self._failures[failure] += 1
+
+    async def report(self) -> None:
+        """Tell what was counted since the last renewal."""
+        if self._orders is not None:
+            await self._actor.renew.remote(self._state())
 
     async def close(self) -> None:
         """Give the lease back."""
@@ -337,8 +344,7 @@ class Gate:
         self.limit, self._grant = orders.lease.limit, orders.grant
         self._room.set()
         if orders.stop is not None:
-            kind, message = orders.stop
-            self._stop({"BudgetReached": BudgetReached, "TooManyFailures": TooManyFailures}[kind](message))
+            self._stop(error_of(*orders.stop))
 
     def _stop(self, error: BaseException) -> None:
         """Nobody waits for what will not come."""

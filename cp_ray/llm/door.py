@@ -99,9 +99,11 @@ class OpenDoor:
                 self._progress.add(replayed=1)
         return answer
 
-    def flush(self) -> None:
-        """Write down what is counted."""
+    async def flush(self) -> None:
+        """Write down and tell what is counted."""
         self._ledger.flush()
+        for gate in self._gates:
+            await gate.report()
         if self._progress is not None:
             self._progress.flush()
 

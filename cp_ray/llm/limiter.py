@@ -267,11 +267,16 @@ class Bucket:
     burst_s: float = 0.5
     """How far calls may catch up after the worker was late; providers' own buckets hold a second or more."""
     lease: Lease | None = None
+    phase: float = 0.0
+    """Credit for requests to begin with, at random below 1, or slow workers would all earn theirs at once."""
     _requests: float = 0.0
     _tokens: float = 0.0
     _at: float = 0.0
     _renewed: float = 0.0
     _paused_until: float = -math.inf
+
+    def __post_init__(self) -> None:
+        self._requests = self.phase
 
     def renew(self, lease: Lease) -> None:
         """Go on by another lease."""

@@ -39,7 +39,7 @@ async def spend(gate: Gate, calls: int, *, usd: float = 0.0, seconds: float = 0.
 
 def test_workers_share_one_limit(ray_cluster: None) -> None:
     async def run() -> float:
-        actor = control("test-shared", Rules((Limits(rpm=1200),)))
+        actor = control(Rules((Limits(rpm=1200),)))
         gates = [Gate(actor, most=64) for _ in range(2)]
         await asyncio.gather(*(spend(gate, 1) for gate in gates))
         began = asyncio.get_running_loop().time()
@@ -56,7 +56,7 @@ def test_the_limiters_death_neither_loses_a_call_nor_makes_a_burst(ray_cluster: 
     import ray
 
     async def run() -> list[float]:
-        actor = control("test-death", Rules((Limits(rpm=3000),)))
+        actor = control(Rules((Limits(rpm=3000),)))
         gates = [Gate(actor, most=500) for _ in range(2)]
         went: list[float] = []
         loop = asyncio.get_running_loop()
@@ -86,7 +86,7 @@ def test_the_limiters_death_neither_loses_a_call_nor_makes_a_burst(ray_cluster: 
 def test_a_budget_is_used_up_and_never_passed(ray_cluster: None, workers: int) -> None:
 
     async def run() -> tuple[float, list[BaseException]]:
-        actor = control(f"test-budget-{workers}", Rules(budget=1.0, spent_before=0.25))
+        actor = control(Rules(budget=1.0, spent_before=0.25))
         gates = [Gate(actor, most=16) for _ in range(workers)]
         ends = await asyncio.gather(
             *(spend(gate, 60, usd=0.02, seconds=0.02) for gate in gates), return_exceptions=True
@@ -103,7 +103,7 @@ def test_a_budget_is_used_up_and_never_passed(ray_cluster: None, workers: int) -
 
 def test_too_many_failures_stop_the_run(ray_cluster: None) -> None:
     async def run() -> None:
-        gate = Gate(control("test-failures", Rules(max_failures=0.2)), most=8)
+        gate = Gate(control(Rules(max_failures=0.2)), most=8)
         try:
             await spend(gate, 40)
             await spend(gate, 400, seconds=0.01, failed="gave up: status 500")
@@ -126,6 +126,11 @@ def test_what_is_spent_reserved_and_granted_never_passes_the_budget(moves: list[
             reserved[who] += cost
         grants[who] = purse.grant(str(who), Spending(spent[who], reserved[who], cost, cost))
         assert sum(grants) + sum(reserved) + sum(spent) <= 10.0 + 1e-9
+
+
+@given(st.floats(1e-9, 1.0), st.floats(-1e-15, 0.0))
+def test_a_call_that_can_be_paid_for_is_granted_in_full(cost: float, trifle: float) -> None:
+    assert Purse(10.0).grant("a", Spending(0.0, trifle, cost, cost)) >= cost
 
 
 def test_a_price_bounds_what_a_call_costs() -> None:

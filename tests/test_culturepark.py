@@ -1,0 +1,142 @@
+"""CulturePark's recipe on real Ray, against a scripted teacher over real HTTP."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cp_ray.errors import BudgetReached, ConfigError, TooManyFailures
+from cp_ray.llm.budget import Price
+from cp_ray.llm.ledger import summary
+from cp_ray.pipeline import Run, execute, pending, select
+from cp_ray.recipe import load_recipe, parse_recipe
+from cp_ray.records import Candidate, Dialogue, Opinion
+from cp_ray.rollout import cause_of
+
+RECIPE = load_recipe(str(Path(__file__).parent.parent / "jobs" / "culturepark.py"))
+
+
+def run(root: Path, server: Any, until: str, *more: str) -> dict[str, Any]:
+    """Do the recipe's steps; gives the folders by name."""
+    given = [
+        "--root",
+        str(root),
+        "--teacher-url",
+        server.url,
+        "--teacher-model",
+        "scripted",
+        "--structured",
+        "no",
+        *more,
+    ]
+    steps = parse_recipe(RECIPE, given, "test")[1]
+    folder, chosen = Run(str(root)), select(steps, until)
+    pending(folder, chosen)
+    execute(folder, chosen, on_start=lambda step: None, on_done=lambda step, manifest, skipped: None)
+    return {step.name: folder.folder(step) for step in chosen}
+
+
+def accepted(made: dict[str, Any], name: str) -> Counter[str]:
+    return Counter(o.culture for o in made[name].read(Opinion) if o.reject is None)
+
+
+def test_exactly_so_many_opinions_of_each_culture(ray_cluster: None, scripted_server: Any, tmp_path: Path) -> None:
+    server = scripted_server()
+    wanted = ("--accepted", "12", "--candidates", "30", "--rounds", "1")
+    made = run(tmp_path, server, "quota", *wanted)
+    assert accepted(made, "quota") == {"arabic": 12, "german": 12}
+    assert len(made["candidates.1"].read(Candidate)) > 0
+    calls = server.stats()["calls"]
+    assert run(tmp_path, server, "quota", *wanted).keys() == made.keys()
+    assert server.stats()["calls"] == calls, "nothing is paid for twice"
+    assert max(Counter(server.stats()["requests"]).values()) == 1
+
+
+def test_within_a_culture_in_free_chat_and_samples_of_a_seed(
+    ray_cluster: None, scripted_server: Any, tmp_path: Path
+) -> None:
+    made = run(
+        tmp_path, scripted_server(), "verify", "--setting", "in", "--style", "free", "--per-seed", "2",
+        "--questions", "2", "--rounds", "2", "--teacher-workers", "2",
+    )  # fmt: skip
+    held = made["dialogue"].read(Dialogue)
+    assert len(held) == len({d.id for d in held}) == 8
+    assert {(d.setting, d.style, d.reject) for d in held} == {("in", "free", None)}
+    assert {o.speaker for o in made["extract"].read(Opinion)} == {"Omar", "Layla", "Lukas", "Hanna"}
+    texts = {d.turns[0].text for d in held}
+    assert len(texts) == 8, "two samples of a seed are two draws"
+
+
+def test_without_communication(ray_cluster: None, scripted_server: Any, tmp_path: Path) -> None:
+    made = run(tmp_path, scripted_server(), "dedup", "--communication", "no", "--questions", "3")
+    assert "dialogue" not in made
+    assert len(made["direct"].read(Opinion)) == 2 * 3 * 2
+    assert accepted(made, "dedup").total() > 0
+
+
+def test_a_budget_stops_the_run_and_a_larger_one_goes_on(
+    ray_cluster: None, scripted_server: Any, tmp_path: Path
+) -> None:
+    server, prices = scripted_server(latency_s=0.01), tmp_path / "prices.json"
+    prices.write_text(json.dumps({"scripted": {"prompt": 10.0, "completion": 20.0}}))
+    options = ("--prices", str(prices), "--questions", "6", "--rounds", "2", "--in-flight", "8")
+    root = tmp_path / "run"
+    with pytest.raises(Exception, match="budget") as raised:
+        run(root, server, "verify", *options, "--budget", "0.10usd")
+    assert type(cause_of(raised.value)) is BudgetReached
+    spent = sum(step.usd for step in summary(str(root)))
+    assert 0.08 < spent <= 0.10
+    run(root, server, "verify", *options, "--budget", "10usd")
+    assert max(Counter(server.stats()["requests"]).values()) == 1, "what was under way was not lost"
+    paid = summary(str(root))
+    price = Price(10.0, 20.0)
+    assert sum(s.usd for s in paid) == pytest.approx(
+        sum(price.cost(s.prompt_tokens, s.completion_tokens) for s in paid)
+    )
+
+
+def test_a_teacher_that_fails_too_often_stops_the_run(ray_cluster: None, scripted_server: Any, tmp_path: Path) -> None:
+    server = scripted_server(faults=[400] * 9, latency_s=0.05)
+    with pytest.raises(Exception, match="max-failures") as raised:
+        run(tmp_path, server, "dialogue", "--per-seed", "2", "--rounds", "1", "--in-flight", "8")
+    assert type(cause_of(raised.value)) is TooManyFailures
+
+
+def test_a_fallback_answers_where_the_teacher_does_not(ray_cluster: None, scripted_server: Any, tmp_path: Path) -> None:
+    failing, helping = scripted_server(faults=[400, *[500] * 99]), scripted_server(models=["other"])
+    made = run(
+        tmp_path, helping, "dialogue", "--questions", "1", "--rounds", "1", "--teacher-model", "other",
+        "--fallbacks", f"scripted@{failing.url}",
+    )  # fmt: skip
+    assert all(d.reject is None for d in made["dialogue"].read(Dialogue))
+    assert failing.stats()["calls"] == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("--setting", "out"), "setting: must be cross or in, got 'out'"),
+        (("--style", "x"), "style: must be guided or free"),
+        (("--main-contact", "greece"), "main-contact: no culture is called 'greece'; did you mean 'greek'"),
+        (("--communication", "maybe"), "communication: must be yes or no, got 'maybe'"),
+        (("--accepted", "0"), "accepted: must be at least 1"),
+        (("--per-seed", "0"), "per_seed: must be at least 1"),
+        (("--budget", "lots"), "budget: must be an amount of money such as 20usd, got 'lots'"),
+        (("--budget", "5usd"), "budget: no price is known for 'scripted'; give one with --prices"),
+        (("--fallbacks", "model"), "fallbacks: must be model@url"),
+        (("--batch", "azure"), "batch: must be openai or anthropic, got 'azure'"),
+        (("--structured", "perhaps"), "structured: must be yes, no or auto"),
+        (("--max-failures", "0"), "max_failures: must be above 0"),
+        (("--in-flight", "-1"), "in_flight: must be at least 1"),
+        (("--timeout", "0"), "timeout: must be above 0"),
+    ],
+)
+def test_a_wrong_option_is_told_before_anything_starts(tmp_path: Path, wrong: tuple[str, ...], said: str) -> None:
+    given = ["--root", str(tmp_path / "run"), "--teacher-url", "http://127.0.0.1:9/v1", "--teacher-model", "scripted"]
+    with pytest.raises(ConfigError) as raised:
+        parse_recipe(RECIPE, [*given, *wrong], "test")
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "run").exists()
