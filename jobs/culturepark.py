@@ -77,11 +77,15 @@ def culturepark(
         """From candidates to opinions that are not redundant, beside those of the waves before."""
         if _yes("communication", communication):
             dialogue = steps.dialogue(chosen, teacher, talk)
-            extract = steps.extract(dialogue, teacher, ExtractConfig(model, cultures, max_tokens=256, seed=seed))
+            extract = steps.extract(
+                dialogue, teacher, ExtractConfig(model, cultures, max_tokens=256, seed=seed, structured=options.json)
+            )
             voiced = [dialogue, extract]
         else:
             voiced = [steps.direct(chosen, teacher, ask)]
-        verify = steps.verify(voiced[-1], teacher, VerifyConfig(model, rewrite_tokens=96, seed=seed))
+        verify = steps.verify(
+            voiced[-1], teacher, VerifyConfig(model, rewrite_tokens=96, seed=seed, structured=options.json)
+        )
         verified, before = [*(wave[-2] for wave in waves), verify], waves[-1][-1] if waves else None
         return [chosen, *voiced, verify, steps.dedup(verified, DedupConfig(per_seed=kept, seed=seed), before)]
 

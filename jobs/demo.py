@@ -51,8 +51,11 @@ def demo(
     candidates = steps.candidates(seeds, CandidatesConfig(dialogues))
     held = DialogueConfig(model, cultures, options.known["english"], rounds=rounds, max_tokens=40, seed=seed)
     dialogue = steps.dialogue(candidates, teacher, held)
-    extract = steps.extract(dialogue, teacher, ExtractConfig(model, cultures, max_tokens=48, seed=seed))
-    verify = steps.verify(extract, teacher, VerifyConfig(model, seed=seed))
+    extracted = 192 if options.json else 48  # JSON that is cut off is lost
+    extract = steps.extract(
+        dialogue, teacher, ExtractConfig(model, cultures, max_tokens=extracted, seed=seed, structured=options.json)
+    )
+    verify = steps.verify(extract, teacher, VerifyConfig(model, seed=seed, structured=options.json))
     dedup = steps.dedup([verify], DedupConfig(per_seed=4, seed=seed))
     examples = steps.examples(seeds, dedup, ExamplesConfig(cultures, answers=answers, seed=seed))
     trained = [

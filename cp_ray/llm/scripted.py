@@ -50,8 +50,10 @@ class Scripted:
 
 
 def plausible(messages: Sequence[Message], sampling: Sampling) -> str:
-    """An answer of the form that was asked for (a list, a judgement, or talk), made from the request's hash."""
+    """An answer of the form that was asked for (JSON, a list, a judgement, or talk), made from the request's hash."""
     said = messages[-1].content
+    if sampling.schema is not None:
+        return json.dumps(_of_schema(json.loads(sampling.schema), said, request_key("scripted", messages, sampling)))
     draw = int(request_key("scripted", messages, sampling), 16)
     if said.startswith("Survey:") and said.endswith("irrelevant to it?"):
         return ("entail", "entail", "contradict", "irrelevant")[draw % 4]
@@ -61,6 +63,19 @@ def plausible(messages: Sequence[Message], sampling: Sampling) -> str:
         other = _REASONS[(draw // 7) % len(_REASONS)]
         return f"1. {people} think that it matters because {why}.\n2. {people} think that {other} counts as well."
     return f"I hold this view because {why}. That is how I have come to know it ({draw % 1000})."
+
+
+def _of_schema(schema: dict[str, Any], said: str, key: str) -> Any:
+    """JSON of the form asked for, made from the request's hash."""
+    draw = int(key, 16)
+    if "enum" in schema:  # the first is the likeliest
+        return [*schema["enum"], schema["enum"][0]][draw % (len(schema["enum"]) + 1)]
+    if schema["type"] == "object":
+        return {name: _of_schema(part, said, key) for name, part in schema["properties"].items()}
+    if schema["type"] == "array":
+        return [_of_schema(schema["items"], said, key[k:] + key[:k]) for k in range(1, 3)]
+    people = said.partition('begins with "')[2].partition(" think that")[0] or "People"
+    return f"{people} think that {_REASONS[draw % len(_REASONS)]}, and they say so ({draw % 1000})."
 
 
 _REASONS = (
@@ -131,7 +146,11 @@ def scripted_app(
         await asyncio.sleep(latency_s)
         under_way -= 1
         messages = [Message(m["role"], m["content"]) for m in body["messages"]]
-        sampling = Sampling(body.get("temperature", 1.0), body.get("max_tokens", 96), body.get("seed", 0))
+        form = body.get("response_format", {}).get("json_schema", {}).get("schema")
+        sampling = Sampling(
+            body.get("temperature", 1.0), body.get("max_tokens", 96), body.get("seed", 0),
+            json.dumps(form, sort_keys=True) if form else None,
+        )  # fmt: skip
         made = await Scripted(answer)(messages, sampling)
         answered[id] += 1
         return _reply(id, body["model"], made)

@@ -1,14 +1,24 @@
 """extract: the opinions that were voiced in a dialogue, one by one."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cp_ray.cultures import Culture, of
 from cp_ray.llm.call import Generate, Sampling
+from cp_ray.llm.structured import ask_json, schema_text
 from cp_ray.records import Dialogue, Message, Opinion, Turn
 from cp_ray.stages.text import article, read_list, trim_to_sentence
 
 __all__ = ["ExtractConfig", "extract", "extract_prompt", "parse_opinions"]
+
+_SCHEMA = schema_text(
+    {
+        "type": "object",
+        "properties": {"opinions": {"type": "array", "items": {"type": "string"}}},
+        "required": ["opinions"],
+        "additionalProperties": False,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,13 @@ class ExtractConfig:
         '{a_culture} person was asked "{question}" and said: "{text}"\n'
         'Write a numbered list of the opinions in it. Begin each with "{people} think that". '
         "If there is no opinion in it, write: none"
+    )
+    structured: bool = False
+    """Ask for JSON by a schema, without the example; for teachers that can."""
+    user_json: str = (
+        '{a_culture} person was asked "{question}" and said: "{text}"\n'
+        'List the opinions in it, each as one short sentence that begins with "{people} think that". Answer with '
+        'JSON: {{"opinions": [...]}}, with an empty list if there is no opinion in it.'
     )
     example_question: str = "Is it good to eat with the whole family?"
     example_text: str = (
@@ -54,6 +71,9 @@ async def _extract_turn(
     dialogue: Dialogue, number: int, turn: Turn, generate: Generate, config: ExtractConfig
 ) -> list[Opinion]:
     sampling = Sampling(config.temperature, config.max_tokens, config.seed)
+    if config.structured:
+        found = await _listed(extract_prompt(dialogue, turn, config), sampling, generate, config)
+        return [_row(dialogue, turn, number, k, text, reject) for k, (text, reject) in enumerate(found)]
     answer = await generate(extract_prompt(dialogue, turn, config), sampling)
     if answer.finish_reason not in ("stop", "length"):
         return [_row(dialogue, turn, number, 0, "", answer.finish_reason)]
@@ -62,21 +82,35 @@ async def _extract_turn(
     return [_row(dialogue, turn, number, k, text, reject) for k, (text, reject) in enumerate(found)]
 
 
+async def _listed(
+    messages: list[Message], sampling: Sampling, generate: Generate, config: ExtractConfig
+) -> list[tuple[str, str | None]]:
+    """Opinions and why each is set aside, asked for as JSON."""
+    answer = await ask_json(generate, messages, replace(sampling, schema=_SCHEMA))
+    if answer.reject is not None:
+        return [("", answer.reject)]
+    entries = [entry.strip() for entry in answer.value["opinions"]]
+    return [(entry, _reject(entry, config.min_words, ())) for entry in entries] or [("", "no opinion in the utterance")]
+
+
 def extract_prompt(dialogue: Dialogue, turn: Turn, config: ExtractConfig) -> list[Message]:
     """What the teacher is sent about one utterance."""
     delegates = of(config.cultures, dialogue.culture)
+    if config.structured:
+        asked = _asked(config.user_json, delegates, dialogue.question, turn.text)
+        return [Message("system", config.system), Message("user", asked)]
     entries = [f"{k}. {delegates.people} think that {e}." for k, e in enumerate(config.example_list, 1)]
     return [
         Message("system", config.system),
-        Message("user", _asked(config, delegates, config.example_question, config.example_text)),
+        Message("user", _asked(config.user, delegates, config.example_question, config.example_text)),
         Message("assistant", "\n".join(entries)),
-        Message("user", _asked(config, delegates, dialogue.question, turn.text)),
+        Message("user", _asked(config.user, delegates, dialogue.question, turn.text)),
     ]
 
 
-def _asked(config: ExtractConfig, culture: Culture, question: str, text: str) -> str:
+def _asked(template: str, culture: Culture, question: str, text: str) -> str:
     who = article(culture.adjective)
-    return config.user.format(a_culture=who[0].upper() + who[1:], question=question, text=text, people=culture.people)
+    return template.format(a_culture=who[0].upper() + who[1:], question=question, text=text, people=culture.people)
 
 
 def parse_opinions(

@@ -7,10 +7,20 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from cp_ray.llm.call import Generate, Sampling
+from cp_ray.llm.structured import ask_json, schema_text
 from cp_ray.records import Message, Opinion, Relation
 from cp_ray.stages.text import read_word, trim_to_sentence
 
 __all__ = ["VerifyConfig", "judge_prompt", "parse_relation", "rewrite_prompt", "verify"]
+
+_SCHEMA = schema_text(
+    {
+        "type": "object",
+        "properties": {"relation": {"type": "string", "enum": list(get_args(Relation))}},
+        "required": ["relation"],
+        "additionalProperties": False,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,15 @@ class VerifyConfig:
         'Survey: {claim}\nOpinion: "{text}"\n'
         "Does the opinion entail the survey's result, contradict it, or is it irrelevant to it?"
     )
+    structured: bool = False
+    """Ask for JSON by a schema, without the examples; for teachers that can."""
+    judge_user_json: str = (
+        'Survey: {claim}\nOpinion: "{text}"\n'
+        "Does the opinion entail the survey's result, contradict it, or is it irrelevant to it? Answer with JSON: "
+        '{{"relation": "entail"}}, "contradict" or "irrelevant".'
+    )
+    judge_system_json: str = "You compare an opinion with a survey's result."
+    json_tokens: int = 24
     example_claim: str = 'Asked "Is it good to eat with the whole family?", people most often answer "Agree".'
     examples: tuple[tuple[str, Relation], ...] = (
         ("It is better when each eats alone.", "contradict"),
@@ -61,6 +80,9 @@ async def verify(opinion: Opinion, generate: Generate, config: VerifyConfig) -> 
 
 def judge_prompt(opinion: Opinion, config: VerifyConfig) -> list[Message]:
     """What the teacher is asked about an opinion, after an example of each answer."""
+    if config.structured:
+        asked = config.judge_user_json.format(claim=opinion.claim, text=opinion.text)
+        return [Message("system", config.judge_system_json), Message("user", asked)]
     messages = [Message("system", config.judge_system)]
     for text, relation in config.examples:
         messages.append(Message("user", config.judge_user.format(claim=config.example_claim, text=text)))
@@ -84,12 +106,26 @@ def parse_relation(text: str) -> Relation | None:
 
 
 async def _judge(opinion: Opinion, generate: Generate, config: VerifyConfig) -> Opinion:
-    answer = await generate(
-        judge_prompt(opinion, config), Sampling(config.temperature, config.judge_tokens, config.seed)
-    )
+    relation, reject = await (_judged_json if config.structured else _judged)(opinion, generate, config)
+    if relation == "irrelevant":
+        reject = "irrelevant to the survey"
+    return replace(opinion, relation=relation, reject=reject)
+
+
+async def _judged(opinion: Opinion, generate: Generate, config: VerifyConfig) -> tuple[Relation | None, str | None]:
+    """The relation, or why there is none."""
+    sampling = Sampling(config.temperature, config.judge_tokens, config.seed)
+    answer = await generate(judge_prompt(opinion, config), sampling)
     if answer.finish_reason not in ("stop", "length"):
-        return replace(opinion, reject=answer.finish_reason)
+        return None, answer.finish_reason
     relation = parse_relation(answer.text)
-    if relation is None:
-        return replace(opinion, reject="judgement not understood")
-    return replace(opinion, relation=relation, reject="irrelevant to the survey" if relation == "irrelevant" else None)
+    return relation, None if relation else "judgement not understood"
+
+
+async def _judged_json(
+    opinion: Opinion, generate: Generate, config: VerifyConfig
+) -> tuple[Relation | None, str | None]:
+    """The same, asked for as JSON."""
+    sampling = Sampling(config.temperature, config.json_tokens, config.seed, _SCHEMA)
+    answer = await ask_json(generate, judge_prompt(opinion, config), sampling)
+    return (answer.value["relation"], None) if answer.reject is None else (None, answer.reject)

@@ -39,6 +39,8 @@ def prompts(culture: str) -> str:
         ("extract", extract_prompt(held, held.turns[0], ExtractConfig("teacher", (own,)))),
         ("judge", judge_prompt(opinion, VerifyConfig("teacher"))),
         ("rewrite", rewrite_prompt(opinion, VerifyConfig("teacher"))),
+        ("extract, as JSON", extract_prompt(held, held.turns[0], ExtractConfig("teacher", (own,), structured=True))),
+        ("judge, as JSON", judge_prompt(opinion, VerifyConfig("teacher", structured=True))),
         ("survey", ask(own, seed.question, seed.options, reverse=False)),
         ("survey, options reversed", ask(own, seed.question, seed.options, reverse=True)),
     ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import json
 
 import pytest
 from hypothesis import given
@@ -139,3 +140,30 @@ def test_within_a_culture_both_speakers_opinions_count() -> None:
         rows = asyncio.run(extract(held, model, ExtractConfig("t", ALL)))
         assert {row.speaker for row in rows} == speakers
         assert len({row.id for row in rows}) == len(rows)
+
+
+def test_opinions_asked_for_as_json() -> None:
+    long, short = "Germans think that work is a duty.", "So it is."
+    answers = [json.dumps({"opinions": [long, short]}), "no JSON", json.dumps({"opinions": []})]
+    rows = asyncio.run(extract(TALK, Scripted(answers), ExtractConfig("t", ALL, structured=True)))
+    assert [(r.text, r.reject) for r in rows[:2]] == [(long, None), (short, "too short")]
+    assert rows[2].reject == "no opinion in the utterance"
+
+
+@pytest.mark.parametrize("relation", ["entail", "contradict", "irrelevant"])
+def test_a_judgement_asked_for_as_json(relation: str) -> None:
+    entails = json.dumps({"relation": "entail"})
+    model = Scripted([json.dumps({"relation": relation}), "Germans think that work is a duty.", entails])
+    (row,) = asyncio.run(verify(OPINION, model, VerifyConfig("t", structured=True)))
+    assert row.rewritten == (relation == "contradict")
+    assert row.reject == ("irrelevant to the survey" if relation == "irrelevant" else None)
+
+
+@given(st.text(), st.text())
+def test_whatever_is_answered_to_json_is_a_row(one: str, other: str) -> None:
+    for config in (ExtractConfig("t", ALL, structured=True),):
+        rows = asyncio.run(extract(TALK, Scripted([one, other, one, other]), config))
+        assert rows
+        assert all(row.text or row.reject for row in rows)
+    (judged_row,) = asyncio.run(verify(OPINION, Scripted([one, other] * 3), VerifyConfig("t", structured=True)))
+    assert judged_row.reject is not None
