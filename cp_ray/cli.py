@@ -2,6 +2,7 @@
 
     cp-ray run jobs/demo.py --cultures arabic,german     do a recipe's steps; what is done is skipped
     cp-ray show jobs/demo.py                              its steps, what is done, the funnel
+    cp-ray calls runs/demo                                what the teacher was asked, what it cost, what failed
     cp-ray peek dialogue -n 2 --root runs/demo            rows of a step as text
     cp-ray serve runs/demo --port 8000                    serve a run's culture models
 
@@ -29,6 +30,7 @@ __all__ = ["main", "run_recipe"]
 _USAGE = """\
 usage: cp-ray run RECIPE [options]     do a recipe's steps; what is done is skipped
        cp-ray show RECIPE [options]    its steps, what is done, the funnel; --cost: what is to come
+       cp-ray calls RUN [--last N]     what the teachers were asked, what it cost, what failed
        cp-ray peek STEP [-n N]         rows of a step as text
        cp-ray serve RUN [--port P]     serve a run's culture models
 Each has --help."""
@@ -85,10 +87,12 @@ def _command(arguments: list[str]) -> None:
         (_run if command == "run" else _show)(recipe, rest[1:], f"cp-ray {command} {rest[0]}")
     elif command == "peek":
         _peek(rest)
+    elif command == "calls":
+        _calls(rest)
     elif command == "serve":
         _serve(rest)
     else:
-        raise ConfigError(f"command: there is no {command!r}; there are run, show, peek and serve")
+        raise ConfigError(f"command: there is no {command!r}; there are run, show, calls, peek and serve")
 
 
 def _run(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
@@ -131,7 +135,7 @@ def _line(step: Step, manifest: Manifest) -> str:
 
 
 def _show(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
-    from cp_ray.llm.ledger import summary
+    from cp_ray.llm.ledger import LedgerTotals, summary
 
     asked, to_come = [a for a in arguments if a != "--cost"], "--cost" in arguments
     options, steps = parse_recipe(recipe, asked, prog)
@@ -139,14 +143,17 @@ def _show(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
     if to_come:
         _show_cost(options, run, select(steps, options.until))
         return
-    paid = {t.step: t for t in summary(options.root)}
+    paid: dict[str, list[LedgerTotals]] = {}
+    for totals in summary(options.root):
+        paid.setdefault(totals.step, []).append(totals)
     for step in select(steps, options.until):
         manifest = run.manifest(step)
         if manifest is None:
             print(f"todo  {step.name}")
             continue
-        calls = paid.get(step.name)
-        cost = f"; {calls.calls} calls, {calls.prompt_tokens + calls.completion_tokens} tokens paid" if calls else ""
+        calls = sum(t.calls for t in paid.get(step.name, ()))
+        tokens = sum(t.prompt_tokens + t.completion_tokens for t in paid.get(step.name, ()))
+        cost = f"; {calls} calls, {tokens} tokens paid" if calls else ""
         print(f"done  {_line(step, manifest)}  {manifest.seconds:.1f} s{cost}")
 
 
@@ -187,6 +194,21 @@ def _peek(arguments: Sequence[str]) -> None:
     for number, row in enumerate(table.slice(0, given.n).to_pylist()):
         print(f"{'─' * 8} {number + 1} of {table.num_rows}")
         _print_fields(row, 0)
+
+
+def _calls(arguments: Sequence[str]) -> None:
+    from cp_ray.calls import last_calls, totals
+
+    parser = Parser(prog="cp-ray calls", description="What the teachers were asked.", allow_abbrev=False)
+    parser.add_argument("run", help="run folder, such as runs/demo")
+    parser.add_argument("--last", type=int, metavar="N", help="the last N calls as text, instead of the table")
+    parser.add_argument("--json", action="store_true", help="a JSON object a line, instead of the table")
+    given = parser.parse_args(arguments)
+    if given.last is not None and given.last < 1:
+        raise ConfigError(f"last: must be at least 1, got {given.last}")
+    lines = totals(given.run, as_json=given.json) if given.last is None else last_calls(given.run, given.last)
+    for line in lines:
+        print(line)
 
 
 def _latest(run: Run, name: str) -> Folder:

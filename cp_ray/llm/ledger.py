@@ -31,6 +31,7 @@ from cp_ray.llm.ledger_index import Index
 
 __all__ = ["Entry", "Ledger", "LedgerTotals", "entries", "join_parts", "summary"]
 
+_CHUNK = 2**22
 _PART = re.compile(r"-\d{6}\.jsonl$")
 
 
@@ -58,15 +59,17 @@ class Failures:
     """A line of the ledger that counts attempts that failed."""
 
     step: str
+    model: str
     kind: str
     count: int
 
 
 @dataclass(slots=True)
 class LedgerTotals:
-    """What a step paid for, and what failed."""
+    """What a step paid a model for, and what failed."""
 
     step: str
+    model: str
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -184,7 +187,8 @@ class Ledger:
     def _failure_lines(self) -> bytes:
         counted, self._failures = self._failures, Counter()
         return b"".join(
-            json.dumps({"failed": kind, "step": self._step, "count": n}).encode() + b"\n" for kind, n in counted.items()
+            json.dumps({"failed": kind, "step": self._step, "model": self._model, "count": n}).encode() + b"\n"
+            for kind, n in counted.items()
         )
 
     def _append(self, data: bytes) -> int:
@@ -229,21 +233,21 @@ def join_parts(root: str) -> None:
 
 
 def summary(root: str) -> list[LedgerTotals]:
-    """What each step paid for, over all of a run folder's life."""
-    steps: dict[str, LedgerTotals] = {}
-    seen: set[str] = set()
+    """What each step paid each model for, over all of a run folder's life."""
+    found: dict[tuple[str, str], LedgerTotals] = {}
+    seen: set[int] = set()
     for line in _lines(root):
-        of = steps.setdefault(line.step, LedgerTotals(line.step))
+        of = found.setdefault((line.step, line.model), LedgerTotals(line.step, line.model))
         if isinstance(line, Failures):
             of.failures[line.kind] += line.count
-        elif line.key not in seen:
-            seen.add(line.key)
+        elif (key := int(line.key[-16:], 16)) not in seen:  # an answer that was joined may stand twice
+            seen.add(key)
             of.calls += 1
             of.prompt_tokens += line.prompt_tokens
             of.completion_tokens += line.completion_tokens
             of.usd += line.usd
             of.seconds += line.seconds
-    return list(steps.values())
+    return list(found.values())
 
 
 def entries(root: str) -> Iterator[Entry]:
@@ -287,15 +291,25 @@ def _lines(root: str) -> Iterator[Entry | Failures]:
     filesystem, folder = _open(root)
     for path in _paths(filesystem, folder):
         with filesystem.open_input_stream(path) as stream:
-            lines = bytes(stream.read()).split(b"\n")
-        for number, line in enumerate(lines[:-1], 1):
-            try:
-                found = json.loads(line)
-                yield Failures(found["step"], found["failed"], found["count"]) if "failed" in found else Entry(**found)
-            except (ValueError, TypeError, KeyError) as error:
-                raise RunFolderError(
-                    f"root: {path} line {number} is damaged ({error}); remove the line to pay for it again"
-                ) from error
+            for number, line in enumerate(_whole_lines(stream), 1):
+                try:
+                    found = json.loads(line)
+                    yield _failures(found) if "failed" in found else Entry(**found)
+                except (ValueError, TypeError, KeyError) as error:
+                    raise RunFolderError(
+                        f"root: {path} line {number} is damaged ({error}); remove the line to pay for it again"
+                    ) from error
+
+
+def _whole_lines(stream: Any) -> Iterator[bytes]:
+    rest = b""
+    while data := stream.read(_CHUNK):
+        *lines, rest = (rest + bytes(data)).split(b"\n")
+        yield from lines
+
+
+def _failures(found: dict[str, Any]) -> Failures:
+    return Failures(found["step"], found["model"], found["failed"], found["count"])
 
 
 def _completion(found: dict[str, Any]) -> Completion:
