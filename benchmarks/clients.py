@@ -14,16 +14,25 @@ import argparse
 import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cp_ray.llm.call import Generate, Sampling
+from cp_ray.llm.structured import ask_json, schema_text
 from cp_ray.records import Message
 
 __all__ = ["Row", "talk"]
 
 SYSTEM = "You are Hanna, a German woman. Speak as Hanna, in two or three plain sentences."
 MAX_TOKENS = 96
+SCHEMA = schema_text(
+    {
+        "type": "object",
+        "properties": {"opinions": {"type": "array", "items": {"type": "string"}}},
+        "required": ["opinions"],
+        "additionalProperties": False,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +41,31 @@ class Row:
 
     id: str
     turns: int
+    form: str = "text"
+    """Or `json`: the answer is asked for by a schema."""
     text: str = ""
     reject: str | None = None
 
 
 def rows(given: argparse.Namespace) -> list[Row]:
     """The records of a run."""
-    return [Row(f"{given.tag}/{k}", given.turns) for k in range(given.calls // given.turns)]
+    return [Row(f"{given.tag}/{k}", given.turns, given.form) for k in range(given.calls // given.turns)]
 
 
 async def talk(row: Row, generate: Generate, config: Any) -> list[Row]:
     """One record: `turns` calls, each with all that was said before."""
     messages = [Message("system", SYSTEM), Message("user", f"Question {row.id}: is work a duty to society, and why?")]
     text = ""
+    if row.form == "json":
+        found = await ask_json(generate, messages, Sampling(0.7, MAX_TOKENS, 0, SCHEMA))
+        return [replace(row, text=str(found.value), reject=found.reject)]
     for turn in range(row.turns):
         answer = await generate(messages, Sampling(0.7, MAX_TOKENS, turn))
         if not answer.text:
-            return [Row(row.id, row.turns, text, answer.finish_reason)]
+            return [replace(row, text=text, reject=answer.finish_reason)]
         text += answer.text
         messages += [Message("assistant", answer.text), Message("user", f"Turn {turn}: tell me more of that.")]
-    return [Row(row.id, row.turns, text)]
+    return [replace(row, text=text)]
 
 
 Ask = Callable[[Sequence[dict[str, str]], int], Awaitable[str]]
@@ -186,6 +200,7 @@ def main() -> None:
     parser.add_argument("--timeout-s", type=float, default=120.0)
     parser.add_argument("--root", help="run folder; default: one that is thrown away")
     parser.add_argument("--tag", default="bench")
+    parser.add_argument("--form", choices=("text", "json"), default="text")
     given = parser.parse_args()
     chosen = globals()[given.client]
     if asyncio.iscoroutinefunction(chosen):

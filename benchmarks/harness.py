@@ -125,7 +125,8 @@ class _Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        began: float | None = None
+        began: dict[int, float] | None = None
+        last: dict[int, float] = {}
         looks = 0
         while not self._stop.wait(0.05 if began is None else 0.25):
             stats = self.server.stats()
@@ -133,8 +134,9 @@ class _Watch:
                 if stats["received"] == 0:
                     continue
                 began = _tree_cpu_s(self.process)
-            if stats["ok"] <= self.calls:
-                self.cpu_s = _tree_cpu_s(self.process) - began
+            # What a process used stays used when it has ended.
+            last.update(_tree_cpu_s(self.process))
+            self.cpu_s = sum(used - began.get(pid, 0.0) for pid, used in last.items())
             looks += 1
             if looks % 8 == 0:
                 everything, workers = _tree_memory(self.process)
@@ -160,13 +162,14 @@ def _session(pid: int) -> int | None:
     return None
 
 
-def _tree_cpu_s(process: psutil.Process) -> float:
-    total = 0.0
+def _tree_cpu_s(process: psutil.Process) -> dict[int, float]:
+    """User and system time by process."""
+    found = {}
     for one in _tree(process):
         with contextlib.suppress(psutil.Error):
             times = one.cpu_times()
-            total += times.user + times.system
-    return total
+            found[one.pid] = times.user + times.system
+    return found
 
 
 def _tree_memory(process: psutil.Process) -> tuple[int, int]:

@@ -5,11 +5,12 @@ it writes a plain line now and then.
 """
 
 import contextlib
+import math
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -22,6 +23,8 @@ _PLAIN_S = 15.0
 """Seconds between lines in a log."""
 
 _RECENT_S = 60.0
+
+ALLOWED = "calls/s allowed"
 
 View = tuple[int, int | None, dict[str, float], dict[str, float]]
 """Done, total, sums by name, latest values by name."""
@@ -36,9 +39,10 @@ class Tally:
         self.sums: dict[str, float] = {}
         self.latest: dict[str, float] = {}
 
-    def add(self, done: int, sums: dict[str, float]) -> None:
+    def add(self, done: int, sums: dict[str, float], latest: dict[str, float]) -> None:
         """Count `done` more units, and whatever else by name."""
         self.done += done
+        self.latest.update(latest)
         for name, amount in sums.items():
             self.sums[name] = self.sums.get(name, 0) + amount
 
@@ -57,6 +61,8 @@ class Progress:
 
     actor: Any
     _done: int = 0
+    allowed_per_s: float = math.inf
+    """Calls a second that the limits allow the whole cluster."""
     _sums: dict[str, float] = field(default_factory=dict)
     _told: float = 0.0
 
@@ -70,7 +76,8 @@ class Progress:
 
     def flush(self) -> None:
         """Tell what has been counted since the last time."""
-        self.actor.add.remote(self._done, self._sums)
+        latest = {ALLOWED: self.allowed_per_s} if math.isfinite(self.allowed_per_s) else {}
+        self.actor.add.remote(self._done, self._sums, latest)
         self._done, self._sums, self._told = 0, {}, time.monotonic()
 
     def step(self, done: int, total: int, **latest: float) -> None:
@@ -99,12 +106,15 @@ def watched(
         ray.kill(actor)
 
 
-def line(label: str, unit: str, view: View, left_s: float | None) -> str:
-    """One line on how far it is, with the time that is left when that can be told."""
+def line(label: str, unit: str, view: View, left_s: float | None, rate: float | None) -> str:
+    """One line on how far it is, with the rate of calls and the time that is left when these can be told."""
     done, total, sums, latest = view
     parts = [f"{label}: {done}/{total if total is not None else '?'} {unit}"]
     parts += [_amount(name, n) for name, n in sums.items() if n]
-    parts += [f"{name} {value:.3f}" for name, value in latest.items()]
+    parts += [f"{name} {value:.3f}" for name, value in latest.items() if name != ALLOWED]
+    if rate is not None:
+        allowed = f" of {latest[ALLOWED]:.1f}" if ALLOWED in latest else ""
+        parts.append(f"{rate:.1f}{allowed} calls/s")
     if left_s is not None:
         parts.append(f"{int(left_s // 60)}:{int(left_s % 60):02d} left")
     return ", ".join(parts)
@@ -114,19 +124,21 @@ def _amount(name: str, n: float) -> str:
     return f"{n:.4f} USD" if name == "usd" else f"{n:,.0f} {name}"
 
 
-class _Pace:
+class Pace:
     """How fast it goes, over the last minute: what was replayed at the start tells nothing about the rest."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self.seen: deque[tuple[float, View]] = deque()
 
-    def left_s(self, view: View) -> float | None:
-        now = time.monotonic()
+    def see(self, view: View) -> None:
+        now = self.clock()
         self.seen.append((now, view))
         while now - self.seen[0][0] > _RECENT_S and len(self.seen) > 2:
             self.seen.popleft()
-        began, (before, *_) = self.seen[0]
-        done, total, *_ = view
+
+    def left_s(self) -> float | None:
+        (began, (before, *_)), (now, (done, total, *_)) = self.seen[0], self.seen[-1]
         if not total or not 0 < done < total or done == before:
             return None
         return (now - began) / (done - before) * (total - done)
@@ -141,13 +153,13 @@ class _Pace:
 def _show(actor: Any, label: str, unit: str, stop: threading.Event, out: TextIO) -> None:
     import ray
 
-    terminal, said, pace = out.isatty(), time.monotonic(), _Pace()
+    terminal, said, pace = out.isatty(), time.monotonic(), Pace()
     while not stop.wait(1.0):
         if not terminal and time.monotonic() - said < _PLAIN_S:
             continue
         view = ray.get(actor.view.remote())
-        left_s, rate = pace.left_s(view), pace.calls_per_s()
-        text = line(label, unit, view, left_s) + (f", {rate:.1f} calls/s" if rate else "")
+        pace.see(view)
+        text = line(label, unit, view, pace.left_s(), pace.calls_per_s())
         out.write(f"\r\x1b[K    {text}" if terminal else f"    {text}\n")
         out.flush()
         said = time.monotonic()

@@ -5,7 +5,7 @@ has paid for is in the ledger: when it dies, its records are done again from the
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pyarrow as pa
@@ -65,9 +65,9 @@ def rollout(
         _Worker,
         fn_constructor_args=(stage, config, door, rows_in, rows_out, progress),
         batch_format="pyarrow",
-        # Ray runs up to four batches of a block at once; a batch that is large beside `in_flight` keeps it full.
-        batch_size=4 * door.in_flight,
-        compute=ray.data.ActorPoolStrategy(size=workers),
+        batch_size=None,  # a whole block: with a number, Ray would join blocks that were made for several workers
+        # One block at a time each, or the first worker that is up would take them all.
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         num_cpus=0.25,
     )
 
@@ -102,7 +102,9 @@ class _Worker:
     ) -> None:
         self.stage, self.config, self.door, self.progress = stage, config, door, progress
         self.rows_in, self.rows_out = rows_in, rows_out
-        self.slots = asyncio.Semaphore(door.in_flight)
+        # A few records more than calls: an answer that is on its way to the disk keeps no call from going.
+        # A few records more than calls: an answer that is on its way to the disk keeps no call from going.
+        self.under_way = door.in_flight + door.in_flight // 8 + 2
         self.generate: OpenDoor | None = None
         _allow_files(door.in_flight)
 
@@ -110,31 +112,31 @@ class _Worker:
         if self.generate is None:  # here, because connections belong to the loop that runs this
             self.generate = self.door.open(self.progress)
         records: list[Any] = from_table(table, self.rows_in)
-        waiting = {asyncio.create_task(self._one(record, self.generate)) for record in records}
+        waiting, made = iter(records), list[Any]()
+        lanes = {
+            asyncio.create_task(self._lane(waiting, made, self.generate))
+            for _ in range(min(self.under_way, len(records)))
+        }
         try:
-            while waiting:
+            while lanes:
                 # A yield costs Ray a block, so what is finished is handed over a few times a second.
-                finished, waiting = await _finished(waiting)
-                yield to_table([row for task in finished for row in task.result()], self.rows_out)
+                finished, lanes = await asyncio.wait(lanes, timeout=_YIELD_S, return_when=asyncio.FIRST_EXCEPTION)
+                for lane in finished:
+                    lane.result()
+                if made:
+                    yield to_table(made, self.rows_out)
+                    made.clear()
         finally:
-            for task in waiting:
-                task.cancel()
+            for lane in lanes:
+                lane.cancel()
             await self.generate.flush()
 
-    async def _one(self, record: Any, generate: Generate) -> list[Any]:
-        async with self.slots:
-            rows: list[Any] = await self.stage(record, generate, self.config)
-        if self.progress is not None:
-            self.progress.add(done=1)
-        return rows
-
-
-async def _finished(tasks: "set[asyncio.Task[Any]]") -> "tuple[set[asyncio.Task[Any]], set[asyncio.Task[Any]]]":
-    """The tasks that end within the next moment, at least one, and the others; at once if one failed."""
-    finished, waiting = await asyncio.wait(tasks, timeout=_YIELD_S, return_when=asyncio.FIRST_EXCEPTION)
-    if not finished:
-        finished, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    return finished, waiting
+    async def _lane(self, waiting: Iterator[Any], made: list[Any], generate: Generate) -> None:
+        """One record after the other."""
+        for record in waiting:
+            made += await self.stage(record, generate, self.config)
+            if self.progress is not None:
+                self.progress.add(done=1)
 
 
 def _allow_files(connections: int) -> None:

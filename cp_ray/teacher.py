@@ -127,7 +127,7 @@ class Teacher:
         spent = sum(totals.usd for totals in summary(self._root)) if terms.budget is not None else 0.0
         # A fallback has limits of its own, which its headers and refusals tell.
         limits = (terms.limits, *(NO_LIMITS for _ in targets[1:]))
-        return control(Rules(limits, terms.budget, spent, terms.max_failures))
+        return control(Rules(limits, terms.budget, spent, terms.max_failures, self._root))
 
 
 def parse_fallbacks(text: str, prices: Mapping[str, Price]) -> tuple[Target, ...]:

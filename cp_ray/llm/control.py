@@ -47,6 +47,8 @@ class Rules:
     """USD of the same run that were spent earlier."""
     max_failures: float = 1.0
     """Share of calls that may fail before the run stops."""
+    run: str = ""
+    """Its name among the metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class Control:
         self._calls_before, self._failures_before = 0, Counter[str]()
         self._stopping: tuple[str, str] | None = None
         self._stopping_since = 0.0
+        self._gauges, self._shown_at = _gauges(), 0.0
 
     def renew(self, state: State) -> Orders:
         """A worker's orders until it asks again."""
@@ -102,6 +105,7 @@ class Control:
         grant = self._purse.grant(worker, state.money)
         if self._stopping is None:
             self._stopping, self._stopping_since = self._reason(), time.monotonic()
+        self._show()
         drained = not any(s.under_way for s in self._states.values())
         late = time.monotonic() - self._stopping_since > _DRAIN_S
         stop = self._stopping if self._stopping and (drained or late) else None
@@ -127,14 +131,37 @@ class Control:
 
         return os.getpid()
 
+    def _show(self) -> None:
+        """Set the metrics, once a second at most."""
+        if time.monotonic() - self._shown_at < 1.0 or not self._gauges:
+            return
+        self._shown_at = time.monotonic()
+        calls, failures = self._counts()
+        rate = self._allowances[0].rates()[0]
+        values = {
+            "calls": calls,
+            "failures": failures.total(),
+            "refusals": sum(s.report.refused for s in self._states.values()),
+            "under_way": sum(s.under_way for s in self._states.values()),
+            "spent_usd": self._purse.spent(),
+            "allowed_per_s": rate if math.isfinite(rate) else -1.0,
+        }
+        for name, value in values.items():
+            self._gauges[name].set(value, tags={"run": self._rules.run})
+
+    def _counts(self) -> tuple[int, Counter[str]]:
+        """Calls that came to an end, and why some of them came to no answer."""
+        calls = self._calls_before + sum(s.calls for s in self._states.values())
+        return calls, self._failures_before + sum((Counter(s.failures) for s in self._states.values()), Counter[str]())
+
     def _reason(self) -> tuple[str, str] | None:
         if self._purse.used_up():
             return "BudgetReached", (
                 f"budget: {self._rules.budget:.2f} USD would be passed by the next call ({self._purse.spent():.4f} "
                 "are spent); the same command with a larger --budget goes on from here"
             )
-        failures = self._failures_before + sum((Counter(s.failures) for s in self._states.values()), Counter())
-        calls, failed = self._calls_before + sum(s.calls for s in self._states.values()), failures.total()
+        calls, failures = self._counts()
+        failed = failures.total()
         if calls >= _FEW and failed > self._rules.max_failures * calls:
             kinds = ", ".join(f"{n} {kind}" for kind, n in failures.most_common(3))
             return "TooManyFailures", (
@@ -142,6 +169,26 @@ class Control:
                 f"{self._rules.max_failures:g}; look at `cp-ray calls`, mend it or raise --max-failures, and run again"
             )
         return None
+
+
+_GAUGES = {
+    "calls": "Calls that came to an end",
+    "failures": "Calls that came to no answer",
+    "refusals": "Answers with status 429, to the workers that are there now",
+    "under_way": "Calls under way",
+    "spent_usd": "USD spent by the run",
+    "allowed_per_s": "Requests a second that the limits allow; -1 for no limit",
+}
+
+
+def _gauges() -> dict[str, Any]:
+    """Ray's metrics, where there is a Ray."""
+    import ray
+    from ray.util.metrics import Gauge
+
+    if not ray.is_initialized():
+        return {}
+    return {name: Gauge(f"cp_ray_{name}", description=told, tag_keys=("run",)) for name, told in _GAUGES.items()}
 
 
 def _reconstructed() -> bool:

@@ -94,6 +94,8 @@ class OpenDoor:
         if self._progress is not None:
             if paid:
                 spent = answer.usage.prompt_tokens + answer.usage.completion_tokens
+                if self._gates:
+                    self._progress.allowed_per_s = self._gates[0].limit[0]
                 self._progress.add(calls=1, tokens=spent, usd=answer.usd)
             else:
                 self._progress.add(replayed=1)

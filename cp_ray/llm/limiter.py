@@ -33,7 +33,7 @@ LEASE_S = 5.0
 FORGOTTEN_S = 2.0
 """After so long without a word from a worker (at the least) its share is given to the others."""
 
-PROBE = 16
+PROBE = 64
 """Calls under way in the whole cluster until the first answer has shown which limits there are."""
 
 _SETTLE_S = 0.4

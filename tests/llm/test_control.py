@@ -1,9 +1,13 @@
 """The cluster's rate, money and failures, on real Ray; the pure parts without it."""
 
 import asyncio
+import contextlib
 import math
 import os
 import signal
+import time
+import urllib.request
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -112,6 +116,27 @@ def test_too_many_failures_stop_the_run(ray_cluster: None) -> None:
 
     with pytest.raises(TooManyFailures, match=r"of \d+ calls failed \(\d+ gave up: status 500\)"):
         asyncio.run(run())
+
+
+def test_what_happens_stands_in_ray_s_metrics(ray_cluster: None) -> None:
+    import ray
+
+    async def run() -> None:
+        gate = Gate(control(Rules(run="metrics-test", max_failures=1.0)), most=8)
+        await spend(gate, 5, seconds=1.2)
+        await gate.close()
+
+    asyncio.run(run())
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    port = next(node["MetricsExportPort"] for node in nodes if node["Alive"])
+    deadline, text = time.monotonic() + 60, ""
+    while "cp_ray_under_way" not in text and time.monotonic() < deadline:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
+            text = reply.read().decode()
+        time.sleep(0.5)
+    lines = [line for line in text.splitlines() if "cp_ray_" in line and 'run="metrics-test"' in line]
+    assert {name for name in ("calls", "failures", "refusals", "under_way", "spent_usd", "allowed_per_s")
+            if any(f"cp_ray_{name}" in line for line in lines)} >= {"calls", "under_way", "spent_usd"}  # fmt: skip
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(0.01, 2), st.booleans()), max_size=80))
