@@ -10,10 +10,13 @@ import pytest
 from cp_ray.errors import BudgetReached, ConfigError, TooManyFailures
 from cp_ray.llm.budget import Price
 from cp_ray.llm.ledger import summary
+from cp_ray.llm.scripted import plausible
+from cp_ray.llm.scripted_batch import scripted_batch_app
 from cp_ray.pipeline import Run, execute, pending, select
 from cp_ray.recipe import load_recipe, parse_recipe
 from cp_ray.records import Candidate, Dialogue, Opinion
 from cp_ray.rollout import cause_of
+from tests.conftest import Server
 
 RECIPE = load_recipe(str(Path(__file__).parent.parent / "jobs" / "culturepark.py"))
 
@@ -112,6 +115,23 @@ def test_a_fallback_answers_where_the_teacher_does_not(ray_cluster: None, script
     )  # fmt: skip
     assert all(d.reject is None for d in made["dialogue"].read(Dialogue))
     assert failing.stats()["calls"] == 0
+
+
+def test_at_half_the_price_one_batch_is_made_for_each_turn(ray_cluster: None, tmp_path: Path) -> None:
+    prices = tmp_path / "prices.json"
+    prices.write_text(json.dumps({"scripted": {"prompt": 10.0, "completion": 20.0}}))
+    with Server(scripted_batch_app(plausible, models=("scripted",), delay_s=0.2)) as server:
+        made = run(
+            tmp_path / "run", server, "dialogue", "--batch", "openai", "--questions", "4", "--rounds", "1",
+            "--prices", str(prices), "--budget", "5usd",
+        )  # fmt: skip
+        stats = server.stats()
+    held = made["dialogue"].read(Dialogue)
+    assert [len(d.turns) for d in held] == [2] * 8
+    assert stats["batches"] == [8, 8]
+    (paid,) = summary(str(tmp_path / "run"))
+    assert paid.calls == 16
+    assert paid.usd == pytest.approx(Price(5.0, 10.0).cost(paid.prompt_tokens, paid.completion_tokens))
 
 
 @pytest.mark.parametrize(

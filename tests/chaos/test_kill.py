@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cp_ray.pipeline import Run
-from cp_ray.records import Dialogue, Example, Opinion, Seed
+from cp_ray.records import Candidate, Dialogue, Example, Opinion, Seed
 
 ROOT = Path(__file__).parent.parent.parent
 UNTIL = "examples"
@@ -38,10 +38,12 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+KINDS = {"seeds": Seed, "candidates": Candidate, "dialogue": Dialogue, "extract": Opinion, "verify": Opinion,
+         "dedup": Opinion, "examples": Example}  # fmt: skip
+
+
 def rows_of(root: Path) -> dict[str, list[Any]]:
-    run, kinds = Run(str(root)), {"seeds": Seed, "dialogue": Dialogue, "extract": Opinion, "verify": Opinion,
-                                  "dedup": Opinion, "examples": Example}  # fmt: skip
-    return {m.name: f.read(kinds[m.name]) for f in run.done() if (m := f.manifest()) is not None}
+    return {m.name: f.read(KINDS[m.name]) for f in Run(str(root)).done() if (m := f.manifest()) is not None}
 
 
 @pytest.mark.timeout(600)
@@ -49,7 +51,7 @@ def test_a_killed_run_goes_on_where_it_was(scripted_server: Any, tmp_path: Path)
     undisturbed = scripted_server()
     subprocess.run(command(undisturbed, tmp_path / "whole"), cwd=ROOT, check=True, capture_output=True)
     wanted = rows_of(tmp_path / "whole")
-    assert list(wanted) == ["seeds", "dialogue", "extract", "verify", "dedup", "examples"]
+    assert list(wanted) == ["seeds", "candidates", "dialogue", "extract", "verify", "dedup", "examples"]
     calls = undisturbed.stats()["calls"]
 
     server, rng = scripted_server(latency_s=0.05), random.Random(0)
