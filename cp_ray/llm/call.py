@@ -11,6 +11,9 @@ from cp_ray.records import Message
 
 __all__ = ["ANSWERED", "Completion", "Generate", "Sampling", "Usage", "failure", "request_key"]
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
+"""Made once: `json.dumps` makes an encoder for each call."""
+
 ANSWERED = ("stop", "length", "refusal")
 """Finish reasons of answers that were paid for and would come out alike if asked again."""
 
@@ -78,4 +81,4 @@ def request_key(model: str, messages: Sequence[Message], sampling: Sampling) -> 
     """A request's address in the ledger: 32 hex digits, the same for the same request everywhere."""
     drawn = [float(sampling.temperature), sampling.max_tokens, sampling.seed, sampling.schema]
     body = [model, [[m.role, m.content] for m in messages], drawn]
-    return hashlib.sha256(json.dumps(body, ensure_ascii=False).encode()).hexdigest()[:32]
+    return hashlib.sha256(_ENCODE(body).encode()).hexdigest()[:32]

@@ -32,6 +32,7 @@ __all__ = ["NO_KEY", "Endpoint", "check_teacher"]
 NO_KEY = "none"
 """Sent where the user has no key; servers of one's own do not ask for one."""
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 _PATIENCE_S = 900.0
 """How long a call is willing to be told 429."""
@@ -190,7 +191,7 @@ def _body(model: str, messages: Sequence[Message], sampling: Sampling) -> bytes:
     if sampling.schema is not None:
         schema = {"name": "answer", "strict": True, "schema": json.loads(sampling.schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return json.dumps(body, ensure_ascii=False).encode()
+    return _ENCODE(body).encode()
 
 
 def _completion(data: bytes, model: str, price: Price | None) -> Completion | None:

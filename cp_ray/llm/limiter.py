@@ -26,6 +26,8 @@ Clock = Callable[[], float]
 
 WINDOW_S = 0.1
 """A worker asks for a new lease no oftener than this."""
+IDLE_WINDOW_S = 0.5
+"""The same where no limit is known."""
 ASKS_PER_S = 400
 """Of all workers together; with more of them each asks less often."""
 LEASE_S = 5.0
@@ -192,7 +194,9 @@ class Allowance:
         )
 
     def _window(self) -> float:
-        return max(WINDOW_S, len(self._workers) / ASKS_PER_S)
+        # Without a limit there is nothing to share; a worker that is refused asks at once.
+        window = IDLE_WINDOW_S if self._answered and self.rates() == (math.inf, math.inf) else WINDOW_S
+        return max(window, len(self._workers) / ASKS_PER_S)
 
     def _forget(self, now: float) -> None:
         patience = max(FORGOTTEN_S, 4 * self._window())
