@@ -35,7 +35,7 @@ LEASE_S = 5.0
 FORGOTTEN_S = 2.0
 """After so long without a word from a worker (at the least) its share is given to the others."""
 
-PROBE = 64
+PROBE = 96
 """Calls under way in the whole cluster until the first answer has shown which limits there are."""
 
 _SETTLE_S = 0.4
@@ -173,7 +173,7 @@ class Allowance:
             share=worker.share,
             requests_per_s=requests * worker.share if requests < math.inf else math.inf,
             tokens_per_s=tokens * worker.share if tokens < math.inf else math.inf,
-            in_flight=None if self._answered else max(1, PROBE // len(self._workers)),
+            in_flight=None if self._answered or self._limited() else max(1, PROBE // len(self._workers)),
             pause_s=max(0.0, self._paused_until - now),
             next_s=self._window(),
             learnt=self.learnt,
@@ -193,9 +193,12 @@ class Allowance:
             min((t for t in tokens if t is not None), default=math.inf),
         )
 
+    def _limited(self) -> bool:
+        return self.rates() != (math.inf, math.inf)
+
     def _window(self) -> float:
         # Without a limit there is nothing to share; a worker that is refused asks at once.
-        window = IDLE_WINDOW_S if self._answered and self.rates() == (math.inf, math.inf) else WINDOW_S
+        window = IDLE_WINDOW_S if self._answered and not self._limited() else WINDOW_S
         return max(window, len(self._workers) / ASKS_PER_S)
 
     def _forget(self, now: float) -> None:
