@@ -1,36 +1,25 @@
 """What all workers of a cluster share about a run's endpoints: their rates, its money, and how many calls fail.
 
-    Control   in a Ray actor, one for a run; forgets nothing that matters when it is restarted
-    Gate      in a worker: every call passes it, and it renews the worker's lease a few times a second
-
-When the actor dies, Ray starts it again; meanwhile the workers go on by the leases they hold, and the new actor grants
-nobody more than that until it has heard of all of them. So its death makes no burst.
+`Control` lives in a Ray actor, one for a run; each worker has a `gate.Gate` to it. When the actor dies, Ray starts it
+again; meanwhile the workers go on by the leases they hold, and the new actor grants nobody more than that until it has
+heard of all of them. So its death makes no burst, and it forgets nothing that matters.
 """
 
-import asyncio
-import contextlib
 import math
-import random
 import time
-import uuid
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from cp_ray.errors import BudgetReached, CpRayError, TooManyFailures
 from cp_ray.llm.budget import NOTHING, Purse, Spending
-from cp_ray.llm.concurrency import Concurrency
-from cp_ray.llm.limiter import WINDOW_S, Allowance, Bucket, Lease, Limits, Report, Shown
+from cp_ray.llm.limiter import Allowance, Lease, Limits, Report
 
-__all__ = ["Control", "Gate", "Orders", "Rules", "State", "control", "error_of"]
+__all__ = ["Control", "Orders", "Rules", "State", "control", "error_of"]
 
 _FEW = 50
 """Calls before the share of failures counts."""
-_GAP_S = 0.02
-"""Between two renewals, however urgent."""
-_IDLE_S = 3.0
-"""Without a call for so long, a worker gives its lease back."""
 _DRAIN_S = 30.0
 """How long a run that is to stop waits for the calls that are under way."""
 
@@ -208,202 +197,3 @@ def error_of(kind: str, message: str) -> CpRayError:
     """The error that a control's verdict stands for."""
     kinds: dict[str, type[CpRayError]] = {"BudgetReached": BudgetReached, "TooManyFailures": TooManyFailures}
     return kinds[kind](message)
-
-
-class Gate:
-    """A worker's end. Made and used in one event loop."""
-
-    def __init__(self, actor: Any, endpoint: int = 0, *, most: int, probe: bool = True) -> None:
-        """Nothing is asked of the cluster yet.
-
-        Args:
-            actor: the run's `Control`.
-            endpoint: its place in the rules.
-            most: calls under way at once, whatever the limits.
-            probe: let few calls go until the first answer has shown which limits there are.
-        """
-        self._actor, self._endpoint, self._most, self._name = actor, endpoint, most, uuid.uuid4().hex
-        self._bucket, self._concurrency = Bucket(phase=random.random()), Concurrency(most)
-        self._queue: deque[_Waiting] = deque()
-        self._pump: asyncio.Task[None] | None = None
-        self._renewals: asyncio.Task[None] | None = None
-        self._hurry, self._room = asyncio.Event(), asyncio.Event()
-        self._orders: Orders | None = None
-        self._stopped: BaseException | None = None
-        self._sent = self._refused = self._refused_now = 0
-        self._answered = 0 if probe else 1
-        self._pause_s, self._shown = 0.0, Shown()
-        self._grant = self._spent = self._reserved = 0.0
-        self._calls, self._failures = 0, Counter[str]()
-        self.under_way = 0
-        self.limit: tuple[float, float] = (math.inf, math.inf)
-        """Requests and tokens a second of the whole cluster, as last told."""
-
-    async def enter(self, tokens: int, most_usd: float = 0.0, *, again: bool = False) -> int:
-        """Wait until a call may go; gives the generation that it goes under. `again`: ahead of the others.
-
-        Raises:
-            CpRayError: the run is to stop.
-        """
-        if self._stopped is not None:
-            raise self._stopped
-        if self._renewals is None:
-            self._renewals = asyncio.create_task(self._renew())
-        if not self._queue and self._wait(tokens, most_usd) == 0.0:
-            return self._go(most_usd)
-        waiting = _Waiting(tokens, most_usd, asyncio.get_running_loop().create_future())
-        (self._queue.appendleft if again else self._queue.append)(waiting)
-        if self._pump is None or self._pump.done():
-            self._pump = asyncio.create_task(self._let_go())
-        return await waiting.turn
-
-    def leave(self, reserved_usd: float, spent_usd: float) -> None:
-        """A call is over, whatever came of it."""
-        self.under_way -= 1
-        # Sums of fractions come out a trifle off; with nothing under way nothing is reserved.
-        self._reserved = max(0.0, self._reserved - reserved_usd) if self.under_way else 0.0
-        self._spent += spent_usd
-        self._room.set()
-
-    def answered(self, seconds: float, shown: Shown | None) -> None:
-        """An answer came, with what its headers show if that is new."""
-        self._answered += 1
-        self._shown = shown or self._shown
-        if self._orders is not None and self._orders.lease.in_flight is not None:
-            self._hurry.set()  # the first answer of all: the others are waiting to know
-        if self._unlimited():
-            self._concurrency.answered(seconds, self.under_way)
-
-    def refused(self, generation: int, wait_s: float | None, shown: Shown | None) -> None:
-        """The provider said 429."""
-        self._refused += 1
-        self._refused_now += self._orders is not None and generation == self._orders.lease.generation
-        self._pause_s, self._shown = max(self._pause_s, wait_s or 0.0), shown or self._shown
-        self._bucket.pause(wait_s or 0.0)
-        self._hurry.set()
-
-    def ended(self, failure: str | None) -> None:
-        """A call came to its end: to an answer (None), or to none for this reason."""
-        self._calls += 1
-        if failure is not None:
-            self._failures[failure] += 1
-
-    async def report(self) -> None:
-        """Tell what was counted since the last renewal."""
-        if self._orders is not None:
-            await self._actor.renew.remote(self._state())
-
-    async def close(self) -> None:
-        """Give the lease back."""
-        tasks = [task for task in (self._pump, self._renewals) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if tasks:
-            with contextlib.suppress(Exception):  # the cluster may be going down as well
-                await self._actor.renew.remote(self._state())
-                await self._actor.leave.remote(self._name)
-
-    def _wait(self, tokens: int, most_usd: float) -> float:
-        """0.0 and the bucket has counted the call, or seconds after which to look again."""
-        orders = self._orders
-        if orders is None or orders.stopping:
-            return WINDOW_S
-        most = self._most if orders.lease.in_flight is None else min(self._most, orders.lease.in_flight)
-        if self.under_way >= (min(most, int(self._concurrency.limit)) if self._unlimited() else most):
-            return math.inf
-        return WINDOW_S if most_usd > self._grant else self._bucket.take(tokens)
-
-    def _unlimited(self) -> bool:
-        return math.isinf(self.limit[0]) and math.isinf(self.limit[1])
-
-    def _go(self, most_usd: float) -> int:
-        self.under_way += 1
-        self._sent += 1
-        self._grant -= most_usd
-        self._reserved += most_usd
-        return self._orders.lease.generation if self._orders else 0
-
-    async def _let_go(self) -> None:
-        """Let those who wait go in their order, until nobody waits."""
-        loop = asyncio.get_running_loop()
-        while self._queue:
-            first = self._queue[0]
-            wait = 0.0 if first.turn.done() else self._wait(first.tokens, first.most_usd)
-            if wait > 0.0:
-                self._room.clear()
-                alarm = None if math.isinf(wait) else loop.call_later(wait, self._room.set)
-                await self._room.wait()
-                if alarm is not None:
-                    alarm.cancel()
-                continue
-            self._queue.popleft()
-            if not first.turn.done():  # else who asked has gone
-                first.turn.set_result(self._go(first.most_usd))
-
-    async def _renew(self) -> None:
-        """Renew the lease for as long as there are calls."""
-        busy = time.monotonic()
-        try:
-            while time.monotonic() - busy < _IDLE_S:
-                busy = time.monotonic() if self._queue or self.under_way else busy
-                self._hurry.clear()
-                state = self._state()
-                self._refused_now, self._pause_s = 0, 0.0
-                # Handed back for the moment, or it could be spent twice.
-                self._grant = self._grant if math.isinf(self._grant) else 0.0
-                orders: Orders = await self._actor.renew.remote(state)
-                self._follow(orders)
-                await asyncio.sleep(_GAP_S)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._hurry.wait(), orders.lease.next_s - _GAP_S)
-            self._orders, self._renewals = None, None
-            await self._actor.leave.remote(self._name)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            self._stop(error)
-            raise
-
-    def _state(self) -> State:
-        lease = self._orders.lease if self._orders else None
-        report = Report(
-            worker=self._name,
-            share=lease.share if lease else 0.0,
-            generation=lease.generation if lease else 0,
-            waiting=len(self._queue),
-            sent=self._sent,
-            refused=self._refused,
-            refused_now=self._refused_now,
-            answered=self._answered,
-            shown=self._shown,
-            pause_s=self._pause_s,
-            learnt=lease.learnt if lease else None,
-        )
-        costs = [w.most_usd for w in self._queue if w.most_usd and not w.turn.done()]
-        money = Spending(self._spent, self._reserved, min(costs, default=0.0), sum(costs))
-        seen = self._orders.spent if self._orders else 0.0
-        return State(self._endpoint, report, self.under_way, self._calls, dict(self._failures), money, seen)
-
-    def _follow(self, orders: Orders) -> None:
-        self._orders = orders
-        self._bucket.renew(orders.lease)
-        self.limit, self._grant = orders.lease.limit, orders.grant
-        self._room.set()
-        if orders.stop is not None:
-            self._stop(error_of(*orders.stop))
-
-    def _stop(self, error: BaseException) -> None:
-        """Nobody waits for what will not come."""
-        self._stopped = error
-        while self._queue:
-            turn = self._queue.popleft().turn
-            if not turn.done():
-                turn.set_exception(error)
-
-
-@dataclass(slots=True)
-class _Waiting:
-    tokens: int
-    most_usd: float
-    turn: asyncio.Future[int]

@@ -12,8 +12,8 @@ from cp_ray.records import Message
 
 if TYPE_CHECKING:
     from cp_ray.llm.batch import BatchEndpoint
-    from cp_ray.llm.control import Gate
     from cp_ray.llm.endpoint import Endpoint
+    from cp_ray.llm.gate import Gate
     from cp_ray.llm.ledger import Ledger
     from cp_ray.progress import Progress
 
@@ -63,7 +63,7 @@ class OpenDoor:
     """A `Generate` that pays for nothing twice."""
 
     def __init__(self, door: Door, ledger: "Ledger", progress: "Progress | None") -> None:
-        from cp_ray.llm.control import Gate
+        from cp_ray.llm.gate import Gate
 
         self._model, self._ledger, self._progress = door.targets[0].model, ledger, progress
         self._gates = [
@@ -75,11 +75,12 @@ class OpenDoor:
         self._endpoints = [self._endpoint(door, *pair) for pair in zip(door.targets, gates, strict=True)]
 
     def _endpoint(self, door: Door, target: Target, gate: "Gate | None") -> "Endpoint | Batched":
-        from cp_ray.llm.batch import BatchEndpoint
         from cp_ray.llm.endpoint import Endpoint
 
         key = os.environ.get(target.key_variable)
         if target.batch is not None:
+            from cp_ray.llm.batch import BatchEndpoint
+
             endpoint = BatchEndpoint(target.batch, target.url, target.model, key, door.ledger)
             return Batched(endpoint, gate, target.model, target.price)
         return Endpoint(

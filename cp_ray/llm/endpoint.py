@@ -25,7 +25,7 @@ from cp_ray.llm.headers import retry_after, shown_limits
 from cp_ray.records import Message
 
 if TYPE_CHECKING:
-    from cp_ray.llm.control import Gate
+    from cp_ray.llm.gate import Gate
 
 __all__ = ["NO_KEY", "Endpoint", "check_teacher"]
 

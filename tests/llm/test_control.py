@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from cp_ray.errors import BudgetReached, ConfigError, TooManyFailures
 from cp_ray.llm.budget import Price, Purse, Spending, parse_budget
 from cp_ray.llm.concurrency import Concurrency
-from cp_ray.llm.control import Gate, Rules, control
+from cp_ray.llm.control import Rules, control
+from cp_ray.llm.gate import Gate
 from cp_ray.llm.limiter import Limits
 from cp_ray.records import Message
 
