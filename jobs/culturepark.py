@@ -71,7 +71,7 @@ def culturepark(
         model, cultures, one_of(main_contact, options.known, "main-contact"), setting, style,
         delegate_gender, contact_gender, _yes("calibrated", calibrated), rounds, seed=seed,
     )  # fmt: skip
-    ask = DirectConfig(model, cultures, seed=seed)
+    ask = DirectConfig(model, cultures, seed=seed, structured=options.json)
 
     def opinions(chosen: Step, waves: list[list[Step]]) -> list[Step]:
         """From candidates to opinions that are not redundant, beside those of the waves before."""

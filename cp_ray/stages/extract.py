@@ -5,20 +5,12 @@ from dataclasses import dataclass, replace
 
 from cp_ray.cultures import Culture, of
 from cp_ray.llm.call import Generate, Sampling
-from cp_ray.llm.structured import ask_json, schema_text
+from cp_ray.llm.structured import ask_json
 from cp_ray.records import Dialogue, Message, Opinion, Turn
+from cp_ray.stages.prompts import OPINIONS
 from cp_ray.stages.text import article, read_list, trim_to_sentence
 
 __all__ = ["ExtractConfig", "extract", "extract_prompt", "parse_opinions"]
-
-_SCHEMA = schema_text(
-    {
-        "type": "object",
-        "properties": {"opinions": {"type": "array", "items": {"type": "string"}}},
-        "required": ["opinions"],
-        "additionalProperties": False,
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -86,7 +78,7 @@ async def _listed(
     messages: list[Message], sampling: Sampling, generate: Generate, config: ExtractConfig
 ) -> list[tuple[str, str | None]]:
     """Opinions and why each is set aside, asked for as JSON."""
-    answer = await ask_json(generate, messages, replace(sampling, schema=_SCHEMA))
+    answer = await ask_json(generate, messages, replace(sampling, schema=OPINIONS))
     if answer.reject is not None:
         return [("", answer.reject)]
     entries = [entry.strip() for entry in answer.value["opinions"]]

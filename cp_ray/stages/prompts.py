@@ -5,10 +5,22 @@ The kinds of guidance are CulturePark's (arXiv 2405.15145).
 
 from dataclasses import dataclass
 
-__all__ = ["CLAIM", "PROMPTS", "DialoguePrompts", "Guidance"]
+from cp_ray.llm.structured import schema_text
+
+__all__ = ["CLAIM", "OPINIONS", "PROMPTS", "DialoguePrompts", "Guidance"]
 
 CLAIM = 'Asked "{question}", {people} most often answer "{stance}".'
 """What the survey says, in one sentence."""
+
+OPINIONS = schema_text(
+    {
+        "type": "object",
+        "properties": {"opinions": {"type": "array", "items": {"type": "string"}}},
+        "required": ["opinions"],
+        "additionalProperties": False,
+    }
+)
+"""JSON Schema of a list of opinions."""
 
 
 @dataclass(frozen=True, slots=True)

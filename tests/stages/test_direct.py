@@ -55,6 +55,15 @@ def test_whatever_is_said_is_opinions_or_a_reject(text: str) -> None:
     assert all(row.text or row.reject for row in rows)
 
 
+def test_a_list_asked_for_as_json() -> None:
+    config = DirectConfig("t", (GERMAN,), structured=True)
+    said = '{"opinions": ["Germans think that work keeps a town alive.", "Short."]}'
+    rows = asyncio.run(direct(Candidate("c/0", SEED), Scripted(["no JSON", said]), config))
+    assert [row.reject for row in rows] == [None, "too short"]
+    (row,) = asyncio.run(direct(Candidate("c/0", SEED), Scripted(['{"opinions": []}']), config))
+    assert row.reject == "no opinion given"
+
+
 def test_no_opinions_are_not_asked_for() -> None:
     with pytest.raises(ConfigError, match="opinions: must be at least 1"):
         DirectConfig("t", (GERMAN,), opinions=0)
