@@ -12,7 +12,7 @@ __all__ = ["Concurrency"]
 
 _TOLERANCE = 1.6
 """Latency may differ so much by chance before it counts."""
-_SMOOTHING = 0.2
+_SMOOTHING = 0.5
 _FORGET = 1.002
 """A round: the latency without a queue is not the same for ever."""
 _LOOK_EVERY = 100

@@ -202,7 +202,8 @@ def _completion(data: bytes, model: str, price: Price | None) -> Completion | No
         message = choice["message"]
         usage = Usage(int(used.get("prompt_tokens", 0)), int(used.get("completion_tokens", 0)))
         return Completion(
-            text=message.get("content") or "",
+            # Half a surrogate, which JSON can carry, is no text that could be stored or sent.
+            text=(message.get("content") or "").encode(errors="replace").decode(),
             finish_reason="refusal" if message.get("refusal") else choice.get("finish_reason") or "stop",
             usage=usage,
             usd=price.cost(usage.prompt_tokens, usage.completion_tokens) if price else 0.0,

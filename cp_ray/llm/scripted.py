@@ -59,7 +59,7 @@ def plausible(messages: Sequence[Message], sampling: Sampling) -> str:
         return ("entail", "entail", "contradict", "irrelevant")[draw % 4]
     why = _REASONS[draw % len(_REASONS)]
     if "numbered list" in said:
-        people = said.partition('beginning with "')[2].partition(" think that")[0] or "People"
+        people = said.partition('egin each with "')[2].partition(" think that")[0] or "People"
         other = _REASONS[(draw // 7) % len(_REASONS)]
         return f"1. {people} think that it matters because {why}.\n2. {people} think that {other} counts as well."
     return f"I hold this view because {why}. That is how I have come to know it ({draw % 1000})."

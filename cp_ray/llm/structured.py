@@ -57,6 +57,7 @@ def _parsed(text: str, schema: str | None) -> tuple[Any, str | None]:
     """The value, and what is wrong with it."""
     try:
         value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate could not be stored
     except (ValueError, RecursionError) as error:
         return None, f"it cannot be parsed ({error})"
     if schema is None:

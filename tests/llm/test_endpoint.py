@@ -178,6 +178,11 @@ def test_a_hanging_server_is_given_up() -> None:
     assert served(b"", b"", timeout_s=0.2) == [failure("gave up: time-out")]
 
 
+def test_half_a_surrogate_is_replaced() -> None:
+    (answer,) = served(b"200 OK", b'{"choices":[{"message":{"content":"a\\ud800b"},"finish_reason":"stop"}]}')
+    assert answer.text == "a?b"
+
+
 def test_limits_in_headers_are_told_once() -> None:
     gate = Noting()
     ok = b'{"choices":[{"message":{"content":"x"},"finish_reason":"stop"}]}'

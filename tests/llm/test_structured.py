@@ -45,6 +45,13 @@ def test_what_does_not_is_mended_once(wrong: str) -> None:
     assert len(model.calls) == 2
 
 
+def test_half_a_surrogate_is_no_text() -> None:
+    schema = schema_text({"type": "array", "items": {"type": "string"}})
+    model = Scripted(['["\\ud800"]'] * 2)
+    found = asyncio.run(ask_json(model, CHAT, Sampling(schema=schema)))
+    assert found == Structured(reject=NOT_JSON)
+
+
 def test_other_ends_keep_their_reason() -> None:
     assert ask(failure("content_filter"))[0] == Structured(reject="content_filter")
     assert ask("x", failure("gave up: time-out"))[0] == Structured(reject="gave up: time-out")
