@@ -38,14 +38,15 @@ FORGOTTEN_S = 2.0
 PROBE = 96
 """Calls under way in the whole cluster until the first answer has shown which limits there are."""
 
-_SETTLE_S = 0.4
-"""A refusal that comes sooner after a decrease is of the same event."""
+_SETTLE_S = 0.8
+"""A refusal that comes sooner after a decrease is of the same event, and too soon to measure by."""
 _NEAR_S = 3.0
 """Two refusals no farther apart than this had the provider's bucket empty all the time between them."""
-_HOLD_S, _LONGEST_HOLD_S = 5.0, 60.0
+_HOLD_S, _LONGEST_HOLD_S = 3.0, 60.0
 """How long a learnt rate is kept before a higher one is tried; doubled each time that was in vain."""
 _BELOW, _GROWTH, _SEARCH_GROWTH = 0.985, 0.004, 0.3
-"""Of the learnt rate that is used; growth a second when trying a higher one, and while the rate is not known yet."""
+"""Of the learnt rate that is used; growth a second when trying a higher one, by as much more for each second that this
+goes well; growth while the rate is not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +257,8 @@ class Allowance:
     def _grow(self, now: float) -> None:
         elapsed, self._grown = now - self._grown, now
         if self.learnt is not None and now >= self._held_until and now - self._decreased > _SETTLE_S:
-            self.learnt *= 1 + (_GROWTH if self._known else _SEARCH_GROWTH) * min(elapsed, 1.0)
+            growth = _GROWTH * (1 + now - self._held_until) if self._known else _SEARCH_GROWTH
+            self.learnt *= 1 + min(growth, _SEARCH_GROWTH) * min(elapsed, 1.0)
             ceiling = min((r for r in (self.limits.rpm and self.limits.rpm / 60, self.shown.requests_per_s) if r),
                           default=math.inf)  # fmt: skip
             if self.learnt >= ceiling:

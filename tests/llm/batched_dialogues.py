@@ -57,7 +57,7 @@ def die_at(moment: str) -> None:
     elif moment == "while polling":
         setattr(BatchEndpoint, "_until_ended", die)  # noqa: B010
     elif moment == "before its answers are used":
-        setattr(Ledger, "_write", die)  # noqa: B010
+        setattr(Ledger, "_append", die)  # noqa: B010
     else:
         raise ValueError(moment)
 

@@ -78,7 +78,8 @@ def test_a_batch_for_each_turn(provider: ProviderName, start: Start, tmp_path: P
     assert stats["batches"] == [30, 30, 30]
     assert set(stats["requests"].values()) == {1}
     assert [len(a) for a in answers] == [3] * 30
-    assert talk(provider, server.url, str(tmp_path)) == answers, "from the ledger"
+    replayed = talk(provider, server.url, str(tmp_path))
+    assert [[a.text for a in held] for held in replayed] == [[a.text for a in held] for held in answers]
     assert server.stats()["batches"] == [30, 30, 30]
 
 
