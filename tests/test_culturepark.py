@@ -47,7 +47,7 @@ def accepted(made: dict[str, Any], name: str) -> Counter[str]:
 
 def test_exactly_so_many_opinions_of_each_culture(ray_cluster: None, scripted_server: Any, tmp_path: Path) -> None:
     server = scripted_server()
-    wanted = ("--accepted", "12", "--candidates", "30", "--rounds", "1")
+    wanted = ("--accepted", "12", "--candidates", "30", "--rounds", "1", "--questions", "4")
     made = run(tmp_path, server, "quota", *wanted)
     assert accepted(made, "quota") == {"arabic": 12, "german": 12}
     assert len(made["candidates.1"].read(Candidate)) > 0
@@ -73,10 +73,10 @@ def test_within_a_culture_in_free_chat_and_samples_of_a_seed(
 
 
 def test_without_communication(ray_cluster: None, scripted_server: Any, tmp_path: Path) -> None:
-    made = run(tmp_path, scripted_server(), "dedup", "--communication", "no", "--questions", "3")
+    made = run(tmp_path, scripted_server(), "verify", "--communication", "no", "--questions", "3")
     assert "dialogue" not in made
     assert len(made["direct"].read(Opinion)) == 2 * 3 * 2
-    assert accepted(made, "dedup").total() > 0
+    assert accepted(made, "verify").total() > 0
 
 
 def test_a_budget_stops_the_run_and_a_larger_one_goes_on(

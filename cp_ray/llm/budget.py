@@ -44,7 +44,7 @@ class Spending:
     reserved: float = 0.0
     """For calls under way."""
     next: float = 0.0
-    """What the cheapest of the waiting calls can cost; 0 if none waits."""
+    """What the first of the waiting calls can cost; 0 if none waits."""
     wanted: float = 0.0
     """What all waiting calls can cost together."""
 

@@ -198,7 +198,7 @@ class Gate:
             learnt=lease.learnt if lease else None,
         )
         costs = [w.most_usd for w in self._queue if w.most_usd and not w.turn.done()]
-        money = Spending(self._spent, self._reserved, min(costs, default=0.0), sum(costs))
+        money = Spending(self._spent, self._reserved, costs[0] if costs else 0.0, sum(costs))
         seen = self._orders.spent if self._orders else 0.0
         return State(self._endpoint, report, self.under_way, self._calls, dict(self._failures), money, seen)
 

@@ -106,6 +106,16 @@ def test_a_budget_is_used_up_and_never_passed(ray_cluster: None, workers: int) -
     assert 0.70 <= spent <= 0.75 + 1e-9
 
 
+def test_a_dear_call_in_front_of_cheap_ones_stops_the_run_and_does_not_block_it(ray_cluster: None) -> None:
+    async def run() -> list[Any]:
+        gate = Gate(control(Rules(budget=1.0, spent_before=0.90)), most=16)
+        ends = await asyncio.gather(*(spend(gate, 1, usd=usd) for usd in (0.5, 0.05, 0.05)), return_exceptions=True)
+        await gate.close()
+        return list(ends)
+
+    assert {type(end) for end in asyncio.run(asyncio.wait_for(run(), 60))} == {BudgetReached}
+
+
 def test_too_many_failures_stop_the_run(ray_cluster: None) -> None:
     async def run() -> None:
         gate = Gate(control(Rules(max_failures=0.2)), most=8)
