@@ -1,5 +1,6 @@
 """What a provider's headers say of its limits: OpenAI's `x-ratelimit-*`, and `Retry-After` in its three spellings."""
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,6 +11,8 @@ from cp_ray.llm.limiter import Shown
 __all__ = ["retry_after", "seconds", "shown_limits"]
 
 _LONGEST_S = 600.0
+# A slower rate than one a day is no limit that anyone means.
+_SLOWEST = 1 / 86400
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -43,35 +46,33 @@ def seconds(text: str) -> float | None:
     parts = _PART.findall(text.strip())
     if parts and "".join(n + u for n, u in parts) == text.strip():
         return sum(float(n) * _UNITS[u] for n, u in parts)
-    try:
-        return float(text)
-    except ValueError:
-        return None
+    return _number(text)
 
 
 def _rate(headers: Mapping[str, str], kind: str) -> float | None:
     limit = _number(headers.get(f"x-ratelimit-limit-{kind}"))
-    if not limit or limit <= 0:
+    if limit is None or limit / 60 < _SLOWEST:
         return None
     left = _number(headers.get(f"x-ratelimit-remaining-{kind}"))
     reset = seconds(headers.get(f"x-ratelimit-reset-{kind}", ""))
     # Short times are rounded too coarsely to tell anything.
     if left is not None and reset is not None and reset >= 1.0 and left < limit:
-        return min(limit / 60, (limit - left) / reset)
+        return max(_SLOWEST, min(limit / 60, (limit - left) / reset))
     return limit / 60
 
 
 def _number(text: str | None) -> float | None:
     try:
-        return float(text) if text is not None else None
+        number = float(text) if text is not None else math.nan
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def _until(date: str) -> float:
     try:
         then = parsedate_to_datetime(date)
-    except ValueError:
+    except (ValueError, TypeError, IndexError, OverflowError):  # the library's own, on what is no date
         return -1.0
     then = then if then.tzinfo else then.replace(tzinfo=UTC)
     return max(0.0, (then - datetime.now(UTC)).total_seconds())

@@ -41,7 +41,12 @@ NAMES = ("retry-after", "retry-after-ms", "x-ratelimit-limit-requests", "x-ratel
          "x-ratelimit-reset-requests", "x-ratelimit-limit-tokens")  # fmt: skip
 
 
-@given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=12) | st.floats().map(str)))
+NUMBERS = st.one_of(st.floats().map(str), st.integers(0, 10000).map(str), st.sampled_from(["inf", "nan", "5e-324"]))
+CLOCK = st.from_regex(r"[A-Z][a-z]{2}, \d{1,9} [A-Z][a-z]{2} \d{1,9} \d+:\d+:\d+ GMT")
+DATES = st.datetimes().map(format_datetime) | CLOCK
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=12) | NUMBERS | DATES))
 def test_nothing_that_a_server_sends_breaks_it(headers: dict[str, str]) -> None:
     wait = retry_after(headers)
     assert wait is None or 0 <= wait <= 600
