@@ -44,9 +44,11 @@ _NEAR_S = 3.0
 """Two refusals no farther apart than this had the provider's bucket empty all the time between them."""
 _HOLD_S, _LONGEST_HOLD_S = 3.0, 60.0
 """How long a learnt rate is kept before a higher one is tried; doubled each time that was in vain."""
-_BELOW, _GROWTH, _SEARCH_GROWTH = 0.985, 0.004, 0.3
+_BELOW, _GROWTH = 0.985, 0.004
 """Of the learnt rate that is used; growth a second when trying a higher one, by as much more for each second that this
-goes well; growth while the rate is not known yet."""
+goes well."""
+_SEARCH_GROWTH, _SEARCH_BACK = 0.3, 0.7
+"""Growth a second while the rate is not known yet; what is left of it after the refusal that this ends in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,8 @@ class Allowance:
     generation: int = 0
     _workers: dict[str, _Worker] = field(default_factory=dict)
     _began: float = 0.0
+    _first_sent: float = math.inf
+    """Workers may be long in coming up."""
     _answered: bool = False
     _paused_until: float = -math.inf
     _decreased: float = -math.inf
@@ -221,6 +225,7 @@ class Allowance:
             self.generation = report.generation
         self._let_through += (report.sent - worker.sent) - (report.refused - worker.refused)
         worker.sent, worker.refused = report.sent, report.refused
+        self._first_sent = min(self._first_sent, now if report.sent else math.inf)
         self._answered = self._answered or report.answered > 0 or report.refused > 0
         if report.shown != Shown() and report.shown != self.shown:
             self._show(report.shown)
@@ -241,13 +246,17 @@ class Allowance:
         if since <= _NEAR_S:
             # The bucket was empty then and is now: what came through is the rate.
             self.learnt, self._known = _BELOW * through, True
+        elif self.learnt is not None and not self._known:
+            # While searching, a full bucket hid for a while that the rate was passed already. It is empty now: the
+            # next refusal is near and measures.
+            self.learnt = _SEARCH_BACK * requests
         elif requests < math.inf:
             # What came through is no more than the rate, and what we tried is more than it.
             self.learnt = max(0.95 * requests, min(_BELOW * through, requests) if since < math.inf else 0.0)
             self._known = True
         else:
             # The first refusal, and no limit known: what came through until now came in about the bucket's depth.
-            self.learnt = max(1.0, 0.8 * self._let_through / max(1.0, now - self._began))
+            self.learnt = max(1.0, 0.8 * self._let_through / max(1.0, now - self._first_sent))
         self.learnt = max(self.learnt, 0.1)
         self.generation += 1
         self._decreased, self._let_through = now, 0
