@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from cp_ray.llm.budget import Price
 from cp_ray.llm.call import Completion, Sampling, Usage
-from cp_ray.llm.scripted import plausible
+from cp_ray.llm.plausible import plausible
 from cp_ray.pipeline import Folder, Run, Step, open_folder, write_rows
 from cp_ray.records import Message, from_table, to_table
 
@@ -58,7 +58,7 @@ class _Dry:
 
     def estimates(self, steps: Sequence[Step]) -> list[Estimate]:
         # Of the waves of a quota the first is made as large as should do.
-        steps = [step for step in steps if step.name.partition(".")[2] in ("", "1")]
+        steps = [step for step in steps if not step.name.partition(".")[2].isdigit() or step.name.endswith(".1")]
         last = max((k for k, step in enumerate(steps) if step.stage is not None), default=-1)
         found = []
         for step in steps[: last + 1]:
@@ -77,8 +77,11 @@ class _Dry:
 
     def _made(self, step: Step, inputs: Mapping[str, Folder], folder: Folder) -> Any:
         """The rows of a step that calls nobody; what would be set aside as redundant is counted as kept."""
-        if step.name.split(".")[0] == "dedup":
+        name = step.name.split(".")[0]
+        if name == "dedup":
             return pa.concat_tables([inputs[i.name].table() for i in step.inputs if i.name.startswith("verify")])
+        if name == "check":
+            return inputs[step.inputs[0].name].table()
         return step.run(folder, inputs)
 
     def _generate(self, step: Step, inputs: Mapping[str, Folder], folder: Folder) -> Estimate:

@@ -21,7 +21,7 @@ from cp_ray.llm.prices import price_of, read_prices
 from cp_ray.pipeline import Step
 from cp_ray.teacher import Terms, parse_batch, parse_fallbacks
 
-__all__ = ["Options", "Parser", "Recipe", "load_recipe", "parse_recipe"]
+__all__ = ["Options", "Parser", "Recipe", "check_choice", "load_recipe", "parse_recipe"]
 
 Recipe = Callable[..., list[Step]]
 """`(options: Options, *, <own options with defaults>) -> list[Step]`"""
@@ -80,8 +80,7 @@ class Options:
             )
         if self.seed < 0:
             raise ConfigError(f"seed: must not be negative, got {self.seed}")
-        if self.structured not in ("yes", "no", "auto"):
-            raise ConfigError(f"structured: must be yes, no or auto, got {self.structured!r}")
+        check_choice("structured", self.structured, "yes", "no", "auto")
         if self.batch is not None and self.teacher_url is None:
             raise ConfigError("batch: the embedded teacher has no batch interface; give --teacher-url as well")
         _ = self.terms
@@ -131,6 +130,18 @@ class Options:
             ConfigError: there is no such culture, or the cultures file is wrong.
         """
         return parse_cultures(self.cultures, self.known)
+
+
+def check_choice(name: str, value: str, *choices: str) -> None:
+    """Make sure that a recipe's option has one of its values.
+
+    Raises:
+        ConfigError: it has not; the message names the nearest.
+    """
+    if value not in choices:
+        near = difflib.get_close_matches(value, choices, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{name}: must be {', '.join(choices[:-1])} or {choices[-1]}, got {value!r}{hint}")
 
 
 class Parser(argparse.ArgumentParser):

@@ -25,12 +25,16 @@ __all__ = [
     "Dialogue",
     "Example",
     "Message",
+    "Nearness",
     "Opinion",
+    "Paraphrase",
     "Prediction",
+    "Question",
     "Score",
     "Seed",
     "Split",
     "TrainPoint",
+    "Translation",
     "Turn",
     "from_table",
     "schema",
@@ -135,6 +139,64 @@ class Opinion:
     """To the claim, as the teacher judged it last."""
     rewritten: bool = False
     """It contradicted the claim and was rewritten to agree with it."""
+    reject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A survey question by itself, which is the same for all cultures."""
+
+    id: str
+    topic: str
+    question: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Paraphrase:
+    """Another wording of a survey question."""
+
+    id: str
+    question_id: str
+    question: str
+    """As the survey has it."""
+    options: tuple[str, ...]
+    text: str
+    way: str
+    """How it was made: `template` (another structure), `synonym` (other words), `translation` (there and back), or
+    `survey`: it is the survey's own."""
+    parents: tuple[str, ...] = ()
+    """Ids of the wordings it was made from; none for one that was made from the question itself."""
+    similarity: float | None = None
+    """Cosine of the two wordings' sentence vectors; None until it is measured."""
+    reject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """All wordings of a question, and its options, in another language."""
+
+    id: str
+    """`language/question_id`."""
+    language: str
+    question_id: str
+    wordings: tuple[str, ...]
+    """Ids of the paraphrases, in the order of `texts`."""
+    texts: tuple[str, ...]
+    options: tuple[str, ...]
+    reject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Nearness:
+    """A text that training rows are made of, and the held-out question that is nearest to it."""
+
+    id: str
+    """Of the row that it comes from, or the question's."""
+    text: str
+    question_id: str = ""
+    similarity: float = 0.0
+    """Cosine of the sentence vectors."""
     reject: str | None = None
 
 

@@ -6,7 +6,7 @@ Here, and only here, stages meet the run folder, Ray and the teacher.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
@@ -18,7 +18,19 @@ from cp_ray.llm.ledger import join_parts
 from cp_ray.pipeline import Folder, Step
 from cp_ray.progress import watched
 from cp_ray.recipe import Options
-from cp_ray.records import Candidate, Dialogue, Example, Opinion, Prediction, Score, Seed, to_table
+from cp_ray.records import (
+    Candidate,
+    Dialogue,
+    Example,
+    Nearness,
+    Opinion,
+    Paraphrase,
+    Prediction,
+    Score,
+    Seed,
+    Translation,
+    to_table,
+)
 from cp_ray.rollout import Stage, rollout
 from cp_ray.stages.dedup import DedupConfig
 from cp_ray.stages.dedup import dedup as keep_medoids
@@ -47,6 +59,7 @@ __all__ = [
 ]  # fmt: skip
 
 Inputs = Mapping[str, Folder]
+Row = TypeVar("Row")
 
 
 def teacher(options: Options) -> Teacher:
@@ -99,22 +112,22 @@ def wave(seeds: Step, waves: Sequence[Sequence[Step]], config: QuotaConfig) -> S
 
 def dialogue(candidates: Step, by: Teacher, config: DialogueConfig) -> Step:
     """Talks between a main contact and a delegate who holds the survey's view."""
-    return _generating("dialogue", candidates, hold_dialogue, config, by, Dialogue)
+    return generating(f"dialogue{_part(candidates)}", candidates, hold_dialogue, config, by, Dialogue)
 
 
 def direct(candidates: Step, by: Teacher, config: DirectConfig) -> Step:
     """Opinions asked for without a dialogue."""
-    return _generating("direct", candidates, ask_directly, config, by, Opinion)
+    return generating(f"direct{_part(candidates)}", candidates, ask_directly, config, by, Opinion)
 
 
 def extract(dialogue: Step, by: Teacher, config: ExtractConfig) -> Step:
     """The opinions in the utterances of those who hold the survey's view."""
-    return _generating("extract", dialogue, extract_opinions, config, by, Opinion)
+    return generating(f"extract{_part(dialogue)}", dialogue, extract_opinions, config, by, Opinion)
 
 
 def verify(opinions: Step, by: Teacher, config: VerifyConfig) -> Step:
     """The opinions that agree with the survey, some of them rewritten."""
-    return _generating("verify", opinions, verify_opinion, config, by, Opinion)
+    return generating(f"verify{_part(opinions)}", opinions, verify_opinion, config, by, Opinion)
 
 
 def dedup(verified: Sequence[Step], config: DedupConfig, before: Step | None = None) -> Step:
@@ -124,11 +137,11 @@ def dedup(verified: Sequence[Step], config: DedupConfig, before: Step | None = N
     """
 
     def run(folder: Folder, inputs: Inputs) -> "Dataset | pa.Table":
-        tables = [_counting(inputs[step.name].table()) for step in verified]
+        tables = [counting(inputs[step.name].table()) for step in verified]
         if before is not None and not tables[-1].num_rows:
             return inputs[before.name].table()
         found = pa.concat_tables(tables)
-        return keep_medoids(_dataset(found), config) if found.num_rows else found
+        return keep_medoids(dataset_of(found), config) if found.num_rows else found
 
     inputs = (*verified, *([before] if before else []))
     return Step(f"dedup{_part(verified[-1])}", config, run, inputs, Opinion)
@@ -143,14 +156,30 @@ def quota(deduped: Step, config: QuotaConfig) -> Step:
     return Step("quota", config, run, (deduped,), Opinion)
 
 
-def examples(seeds: Step, opinions: Step, config: ExamplesConfig) -> Step:
-    """Chats to train on, from the training questions alone."""
+def examples(
+    seeds: Step,
+    config: ExamplesConfig,
+    *,
+    leakage: Step,
+    opinions: Step | None = None,
+    wordings: Step | None = None,
+    translations: Step | None = None,
+) -> Step:
+    """Chats to train on, from the training questions alone, without what is near to a held-out one."""
 
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
-        rows = make_examples(inputs["seeds"].read(Seed), inputs[opinions.name].read(Opinion), config)
-        return to_table(rows, Example)
+        def rows(step: Step | None, row: type[Row]) -> list[Row]:
+            return inputs[step.name].read(row) if step is not None else []
 
-    return Step("examples", config, run, (seeds, opinions), Example)
+        made = make_examples(
+            rows(seeds, Seed), rows(opinions, Opinion), config,
+            wordings=rows(wordings, Paraphrase), translations=rows(translations, Translation),
+            leaks=[near.id for near in rows(leakage, Nearness) if near.reject is not None],
+        )  # fmt: skip
+        return to_table(made, Example)
+
+    given = [step for step in (seeds, opinions, wordings, translations, leakage) if step is not None]
+    return Step("examples", config, run, tuple(given), Example)
 
 
 def train(examples: Step, config: TrainConfig, placement: Placement) -> Step:
@@ -213,21 +242,20 @@ def report(steps: Sequence[Step], options: Options) -> Step:
     return Step("report", config, run, tuple(steps), publish=("report.html",))
 
 
-def _generating(name: str, rows: Step, stage: Stage[Any, Any, Any], config: Any, by: Teacher, row_out: type) -> Step:
+def generating(name: str, rows: Step, stage: Stage[Any, Any, Any], config: Any, by: Teacher, row_out: type) -> Step:
     """A step that rolls a stage out over the rows of another that count."""
-    name = f"{name}{_part(rows)}"
     row_in = rows.rows
     if row_in is None:
         raise TypeError(f"{rows.name} makes files, not rows")
 
     def run(folder: Folder, inputs: Inputs) -> "Dataset | pa.Table":
-        given = _counting(inputs[rows.name].table())
+        given = counting(inputs[rows.name].table())
         if not given.num_rows:
             return to_table([], row_out)
         door = by.door(name)
         with watched(name, total=given.num_rows, unit="rows") as progress:
             made: Dataset = rollout(
-                _dataset(given, blocks=by.terms.workers), stage, config, door,
+                dataset_of(given, blocks=by.terms.workers), stage, config, door,
                 rows_in=row_in, rows_out=row_out, workers=by.terms.workers, progress=progress,
             ).materialize()  # fmt: skip
         join_parts(door.ledger)
@@ -242,7 +270,7 @@ def _part(step: Step) -> str:
     return "".join(step.name.partition(".")[1:])
 
 
-def _dataset(rows: pa.Table, blocks: int = 1) -> "Dataset":
+def dataset_of(rows: pa.Table, blocks: int = 1) -> "Dataset":
     """A dataset of so many blocks, so that there is one for each worker."""
     import ray.data
 
@@ -250,7 +278,7 @@ def _dataset(rows: pa.Table, blocks: int = 1) -> "Dataset":
     return ray.data.from_arrow([rows.slice(k, size) for k in range(0, rows.num_rows, size)])
 
 
-def _counting(rows: pa.Table) -> pa.Table:
+def counting(rows: pa.Table) -> pa.Table:
     """The rows that were not set aside."""
     import pyarrow.compute as pc
 

@@ -6,19 +6,19 @@ cp-ray run jobs/culturepark.py --root runs/in --setting in --style free --accept
 ray job submit --working-dir . -- python jobs/culturepark.py --root s3://bucket/park --cultures all
 """
 
-from cp_ray import steps
+from cp_ray import steps, wordings
 from cp_ray.cli import run_recipe
 from cp_ray.cultures import one_of
-from cp_ray.errors import ConfigError
 from cp_ray.evals.ask import AskConfig
 from cp_ray.evals.survey import ScoreConfig
 from cp_ray.pipeline import Step
-from cp_ray.recipe import Options
+from cp_ray.recipe import Options, check_choice
 from cp_ray.stages.dedup import DedupConfig
 from cp_ray.stages.dialogue import DialogueConfig
 from cp_ray.stages.direct import DirectConfig
 from cp_ray.stages.examples import ExamplesConfig
 from cp_ray.stages.extract import ExtractConfig
+from cp_ray.stages.leakage import LeakageConfig
 from cp_ray.stages.quota import QuotaConfig
 from cp_ray.stages.seeds import CandidatesConfig
 from cp_ray.stages.verify import VerifyConfig
@@ -101,7 +101,10 @@ def culturepark(
         made += [step for wave in waves for step in wave]
         made.append(steps.quota(made[-1], quota))
 
-    examples = steps.examples(seeds, made[-1], ExamplesConfig(cultures, answers=answers, seed=seed))
+    leakage = wordings.leakage(seeds, [made[-1]], LeakageConfig())
+    examples = steps.examples(
+        seeds, ExamplesConfig(cultures, answers=answers, seed=seed), leakage=leakage, opinions=made[-1]
+    )
     trained = [
         steps.train(
             examples,
@@ -112,13 +115,19 @@ def culturepark(
     ]
     predict = steps.predict(seeds, trained, options.base_model, workers=workers)
     evaluate = steps.evaluate(seeds, predict, ScoreConfig(seed=seed))
-    made += [examples, *trained, predict, evaluate, steps.answers(seeds, trained, AskConfig(options.base_model))]
+    made += [
+        leakage,
+        examples,
+        *trained,
+        predict,
+        evaluate,
+        steps.answers(seeds, trained, AskConfig(options.base_model)),
+    ]
     return [*made, steps.report(made, options)]
 
 
 def _yes(name: str, text: str) -> bool:
-    if text not in ("yes", "no"):
-        raise ConfigError(f"{name}: must be yes or no, got {text!r}")
+    check_choice(name, text, "yes", "no")
     return text == "yes"
 
 

@@ -6,7 +6,7 @@ cp-ray run jobs/demo.py --teacher-url https://api.openai.com/v1 --teacher-model 
 ray job submit --working-dir . -- python jobs/demo.py --root /shared/runs/demo
 """
 
-from cp_ray import steps
+from cp_ray import steps, wordings
 from cp_ray.cli import run_recipe
 from cp_ray.evals.ask import AskConfig
 from cp_ray.evals.survey import ScoreConfig
@@ -16,6 +16,7 @@ from cp_ray.stages.dedup import DedupConfig
 from cp_ray.stages.dialogue import DialogueConfig
 from cp_ray.stages.examples import ExamplesConfig
 from cp_ray.stages.extract import ExtractConfig
+from cp_ray.stages.leakage import LeakageConfig
 from cp_ray.stages.seeds import CandidatesConfig
 from cp_ray.stages.verify import VerifyConfig
 from cp_ray.training.config import Placement, TrainConfig
@@ -57,7 +58,10 @@ def demo(
     )
     verify = steps.verify(extract, teacher, VerifyConfig(model, seed=seed, structured=options.json))
     dedup = steps.dedup([verify], DedupConfig(per_seed=4, seed=seed))
-    examples = steps.examples(seeds, dedup, ExamplesConfig(cultures, answers=answers, seed=seed))
+    leakage = wordings.leakage(seeds, [dedup], LeakageConfig())
+    examples = steps.examples(
+        seeds, ExamplesConfig(cultures, answers=answers, seed=seed), leakage=leakage, opinions=dedup
+    )
     trained = [
         steps.train(
             examples,
@@ -69,7 +73,7 @@ def demo(
     predict = steps.predict(seeds, trained, options.base_model, workers=workers)
     evaluate = steps.evaluate(seeds, predict, ScoreConfig(seed=seed))
     served = steps.answers(seeds, trained, AskConfig(options.base_model))
-    made = [seeds, candidates, dialogue, extract, verify, dedup, examples, *trained, predict, evaluate, served]
+    made = [seeds, candidates, dialogue, extract, verify, dedup, leakage, examples, *trained, predict, evaluate, served]
     return [*made, steps.report(made, options)]
 
 

@@ -85,7 +85,8 @@ class Server:
 @pytest.fixture
 def scripted_server() -> Iterator[Any]:
     """Start scripted teachers: call it with `scripted_app`'s arguments, get a `Server`."""
-    from cp_ray.llm.scripted import plausible, scripted_app
+    from cp_ray.llm.plausible import plausible
+    from cp_ray.llm.scripted import scripted_app
 
     with contextlib.ExitStack() as stack:
 

@@ -10,7 +10,7 @@ import pytest
 from cp_ray.errors import BudgetReached, ConfigError, TooManyFailures
 from cp_ray.llm.budget import Price
 from cp_ray.llm.ledger import summary
-from cp_ray.llm.scripted import plausible
+from cp_ray.llm.plausible import plausible
 from cp_ray.llm.scripted_batch import scripted_batch_app
 from cp_ray.pipeline import Run, execute, pending, select
 from cp_ray.recipe import load_recipe, parse_recipe

@@ -15,13 +15,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cp_ray.llm.call import Completion, Sampling, Usage, request_key
+from cp_ray.llm.call import Completion, Sampling, Usage
+from cp_ray.llm.plausible import plausible
 from cp_ray.records import Message
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-__all__ = ["Answer", "Scripted", "plausible", "scripted_app"]
+__all__ = ["Answer", "Scripted", "scripted_app"]
 
 Answer = Callable[[Sequence[Message], Sampling], "str | Completion | BaseException"]
 
@@ -47,46 +48,6 @@ class Scripted:
         if isinstance(answer, Completion):
             return answer
         return Completion(answer, "stop", Usage(sum(_tokens(m.content) for m in messages), _tokens(answer)))
-
-
-def plausible(messages: Sequence[Message], sampling: Sampling) -> str:
-    """An answer of the form that was asked for (JSON, a list, a judgement, or talk), made from the request's hash."""
-    said = messages[-1].content
-    if sampling.schema is not None:
-        return json.dumps(_of_schema(json.loads(sampling.schema), said, request_key("scripted", messages, sampling)))
-    draw = int(request_key("scripted", messages, sampling), 16)
-    if said.startswith("Survey:") and said.endswith("irrelevant to it?"):
-        return ("entail", "entail", "contradict", "irrelevant")[draw % 4]
-    why = _REASONS[draw % len(_REASONS)]
-    if "numbered list" in said:
-        people = said.partition('egin each with "')[2].partition(" think that")[0] or "People"
-        other = _REASONS[(draw // 7) % len(_REASONS)]
-        return f"1. {people} think that it matters because {why}.\n2. {people} think that {other} counts as well."
-    return f"I hold this view because {why}. That is how I have come to know it ({draw % 1000})."
-
-
-def _of_schema(schema: dict[str, Any], said: str, key: str) -> Any:
-    """JSON of the form asked for, made from the request's hash."""
-    draw = int(key, 16)
-    if "enum" in schema:  # the first is the likeliest
-        return [*schema["enum"], schema["enum"][0]][draw % (len(schema["enum"]) + 1)]
-    if schema["type"] == "object":
-        return {name: _of_schema(part, said, key) for name, part in schema["properties"].items()}
-    if schema["type"] == "array":
-        return [_of_schema(schema["items"], said, key[k:] + key[:k]) for k in range(1, 3)]
-    people = said.partition('begins with "')[2].partition(" think that")[0] or "People"
-    return f"{people} think that {_REASONS[draw % len(_REASONS)]}, and they say so ({draw % 1000})."
-
-
-_REASONS = (
-    "family stands behind everything else",
-    "trust grows slowly and breaks fast",
-    "work gives a day its shape",
-    "the old have seen more than we have",
-    "a neighbour is nearer than any law",
-    "freedom is worth some disorder",
-    "children will live with what we decide",
-)
 
 
 def scripted_app(

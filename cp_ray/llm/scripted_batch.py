@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cp_ray.llm.call import Completion, Sampling
-from cp_ray.llm.scripted import Answer, Scripted, plausible
+from cp_ray.llm.plausible import plausible
+from cp_ray.llm.scripted import Answer, Scripted
 from cp_ray.records import Message
 
 if TYPE_CHECKING:

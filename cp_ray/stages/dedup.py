@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from cp_ray.embedding import embed, vectors_of
 from cp_ray.errors import ConfigError
 from cp_ray.records import Opinion, schema
 
@@ -37,15 +38,7 @@ class DedupConfig:
 
 def dedup(opinions: "Dataset", config: DedupConfig) -> "Dataset":
     """All opinions; those in excess of `per_seed` clusters a seed are rejected as redundant."""
-    import ray.data
-
-    embedded = opinions.map_batches(
-        _Embed,
-        fn_constructor_args=(config.embedder,),
-        batch_format="pyarrow",
-        batch_size=256,
-        compute=ray.data.ActorPoolStrategy(size=1),
-    )
+    embedded = embed(opinions, "text", embedder=config.embedder)
 
     def keep_medoids(group: Any) -> Any:
         return _keep_medoids(group, config)
@@ -75,33 +68,13 @@ def medoids(vectors: "NDArray[np.float32]", k: int, seed: int) -> list[int]:
     return sorted(chosen)
 
 
-class _Embed:
-    """Adds the column `vector`; rejected opinions get an empty one."""
-
-    def __init__(self, embedder: str) -> None:
-        from sentence_transformers import SentenceTransformer
-
-        from cp_ray.llm.embedded import minilm
-
-        self.model = SentenceTransformer(str(minilm()) if embedder == "minilm" else embedder, device=None)
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        counts = [reject is None for reject in table["reject"].to_pylist()]
-        texts = [text for text, keep in zip(table["text"].to_pylist(), counts, strict=True) if keep]
-        found = (
-            iter(self.model.encode(texts, normalize_embeddings=True, show_progress_bar=False)) if texts else iter(())
-        )
-        vectors = [next(found).tolist() if keep else [] for keep in counts]
-        return table.append_column("vector", pa.array(vectors, pa.list_(pa.float32())))
-
-
 def _keep_medoids(group: pa.Table, config: DedupConfig) -> pa.Table:
     """One seed's opinions, in the order of their ids so that the outcome does not hang on how they arrived."""
     group = group.sort_by("id")
     rejects: list[Any] = group["reject"].to_pylist()
     counting = [i for i, reject in enumerate(rejects) if reject is None]
     if counting:
-        vectors = np.array([group["vector"][i].as_py() for i in counting], dtype=np.float32)
+        vectors = vectors_of(group)[counting]
         kept = {counting[i] for i in medoids(vectors, config.per_seed, config.seed)}
         rejects = [REDUNDANT if i in counting and i not in kept else r for i, r in enumerate(rejects)]
     group = group.set_column(group.schema.get_field_index("reject"), "reject", pa.array(rejects, pa.string()))

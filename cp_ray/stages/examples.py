@@ -1,13 +1,17 @@
-"""examples: survey answers drawn in proportion to the real distribution, and opinions, as chats to train on."""
+"""examples: survey answers drawn in proportion to the real distribution, and opinions, as chats to train on.
+
+A question's answers are spread evenly over its wordings, so that more wordings make a training set more varied and not
+larger.
+"""
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cp_ray.cultures import Culture, of
 from cp_ray.errors import ConfigError
-from cp_ray.records import Example, Message, Opinion, Seed
+from cp_ray.records import Example, Message, Opinion, Paraphrase, Seed, Translation
 from cp_ray.survey.asking import ask, persona
 
 __all__ = ["ExamplesConfig", "check_split", "make_examples"]
@@ -29,20 +33,43 @@ class ExamplesConfig:
             raise ConfigError(f"answers: must be at least 2, one for each order of the options, got {self.answers}")
 
 
-def make_examples(seeds: Sequence[Seed], opinions: Sequence[Opinion], config: ExamplesConfig) -> list[Example]:
+def make_examples(
+    seeds: Sequence[Seed],
+    opinions: Sequence[Opinion],
+    config: ExamplesConfig,
+    *,
+    wordings: Sequence[Paraphrase] = (),
+    translations: Sequence[Translation] = (),
+    leaks: Iterable[str] = (),
+) -> list[Example]:
     """Training chats from the training seeds and the opinions that count.
 
+    Args:
+        seeds: of all cultures.
+        opinions: rejected ones are left out.
+        config: how much of what.
+        wordings: other wordings of the questions; rejected ones are left out.
+        translations: with any, a culture whose language is not English is asked in its language alone.
+        leaks: ids of opinions, wordings and questions that are too near to a held-out question: left out.
+
     Raises:
+        ConfigError: a question has more wordings than answers.
         ValueError: a held-out question would get into a training row.
     """
-    training = [seed for seed in seeds if seed.split == "train"]
-    by_id = {seed.id: seed for seed in training}
-    examples = [example for seed in training for example in _answers(seed, config)]
+    left_out = frozenset(leaks)
+    training = [seed for seed in seeds if seed.split == "train" and seed.question_id not in left_out]
+    by_id = {seed.id: seed for seed in seeds if seed.split == "train"}
+    asked = _Asked(
+        _by_question(w for w in wordings if w.reject is None and w.id not in left_out and w.way != "survey"),
+        {row.id: row for row in translations if row.reject is None} if translations else None,
+    )
+    examples = [example for seed in training for example in _answers(seed, config, asked)]
     for opinion in opinions:
-        if opinion.reject is None:
+        if opinion.reject is None and opinion.id not in left_out:
             if opinion.seed_id not in by_id:
                 raise ValueError(f"{opinion.id} comes from {opinion.seed_id}, which is not a training seed")
-            examples.append(_opinion(opinion, by_id[opinion.seed_id], config))
+            if by_id[opinion.seed_id].question_id not in left_out:
+                examples.append(_opinion(opinion, by_id[opinion.seed_id], config))
     check_split(examples, seeds)
     return examples
 
@@ -61,26 +88,73 @@ def check_split(examples: Sequence[Example], seeds: Sequence[Seed]) -> None:
                 raise ValueError(f"the training row {example.id} holds the held-out question {id}")
 
 
-def _answers(seed: Seed, config: ExamplesConfig) -> list[Example]:
+@dataclass(frozen=True)
+class _Wording:
+    id: str
+    question: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """In which words a culture is asked."""
+
+    wordings: Mapping[str, Sequence[Paraphrase]]
+    """Besides the survey's own, by question."""
+    translations: Mapping[str, Translation] | None
+    """By language and question; None: everybody is asked in English."""
+
+    def of(self, seed: Seed, culture: Culture) -> list[_Wording]:
+        """All wordings of a seed; none where a translation is missing."""
+        more = self.wordings.get(seed.question_id, ())
+        found = [_Wording("", seed.question, seed.options), *(_Wording(w.id, w.text, seed.options) for w in more)]
+        if self.translations is None or culture.language == "English":
+            return found
+        translation = self.translations.get(f"{culture.language}/{seed.question_id}")
+        if translation is None:
+            return []
+        own = dict(zip(translation.wordings, translation.texts, strict=True))
+        survey = f"{seed.question_id}/survey"
+        return [_Wording(w.id, own[w.id or survey], translation.options) for w in found if (w.id or survey) in own]
+
+
+def _by_question(wordings: Iterable[Paraphrase]) -> dict[str, list[Paraphrase]]:
+    found: dict[str, list[Paraphrase]] = {}
+    for wording in sorted(wordings, key=lambda w: w.id):
+        found.setdefault(wording.question_id, []).append(wording)
+    return found
+
+
+def _answers(seed: Seed, config: ExamplesConfig, asked: _Asked) -> list[Example]:
     # Seeded by the seed's id, so that a culture's rows are the same whichever others are in the run.
     rng = random.Random(hashlib.sha256(f"{config.seed}/{seed.id}".encode()).digest())
     culture = of(config.cultures, seed.culture)
-    drawn = rng.choices(seed.options, seed.distribution, k=config.answers)
-    return [
-        Example(
-            id=f"{seed.id}/answer/{k:04d}",
-            culture=seed.culture,
-            kind="answer",
-            question_id=seed.question_id,
-            messages=(
-                *ask(culture, seed.question, seed.options, reverse=k % 2 == 1),
-                Message("assistant", answer),
-            ),
-            parents=(seed.id,),
-            split="train",
+    wordings = asked.of(seed, culture)
+    if len(wordings) > config.answers:
+        raise ConfigError(
+            f"answers: must be at least as many as a question's wordings, which are {len(wordings)} for "
+            f"{seed.question_id}, got {config.answers}"
         )
-        for k, answer in enumerate(drawn)
+    drawn = rng.choices(range(len(seed.options)), seed.distribution, k=config.answers if wordings else 0)
+    return [
+        _answer(seed, culture, wordings[k % len(wordings)], k, option, reverse=k // len(wordings) % 2 == 1)
+        for k, option in enumerate(drawn)
     ]
+
+
+def _answer(seed: Seed, culture: Culture, wording: _Wording, k: int, option: int, *, reverse: bool) -> Example:
+    return Example(
+        id=f"{seed.id}/answer/{k:04d}",
+        culture=seed.culture,
+        kind="answer",
+        question_id=seed.question_id,
+        messages=(
+            *ask(culture, wording.question, wording.options, reverse=reverse),
+            Message("assistant", wording.options[option]),
+        ),
+        parents=(seed.id, wording.id) if wording.id else (seed.id,),
+        split="train",
+    )
 
 
 def _opinion(opinion: Opinion, seed: Seed, config: ExamplesConfig) -> Example:

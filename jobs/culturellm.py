@@ -1,0 +1,118 @@
+"""CultureLLM (arXiv 2402.10946): survey questions in many wordings, answered as people did; one model per culture.
+
+cp-ray run jobs/culturellm.py --root runs/llm --cultures all --teacher-url https://api.openai.com/v1
+    --teacher-model gpt-4o-mini --budget 5usd
+cp-ray run jobs/culturellm.py --root runs/own --language own --samples 2 --until examples
+cp-ray sweep jobs/culturellm.py --over samples=0,1,2,10,20 --root runs/llm
+ray job submit --working-dir . -- python jobs/culturellm.py --root s3://bucket/llm --cultures all
+"""
+
+from cp_ray import steps, wordings
+from cp_ray.cli import run_recipe
+from cp_ray.evals.ask import AskConfig
+from cp_ray.evals.survey import ScoreConfig
+from cp_ray.paraphrase.meaning import MeaningConfig
+from cp_ray.pipeline import Step
+from cp_ray.recipe import Options, check_choice
+from cp_ray.stages.augment import BackTranslationsConfig, SynonymsConfig, TemplatesConfig
+from cp_ray.stages.check import CheckConfig
+from cp_ray.stages.entail import EntailConfig
+from cp_ray.stages.examples import ExamplesConfig
+from cp_ray.stages.leakage import LeakageConfig
+from cp_ray.stages.pick import PickConfig
+from cp_ray.stages.translate import TranslateConfig
+from cp_ray.training.config import Placement, TrainConfig
+
+
+def culturellm(
+    options: Options,
+    *,
+    questions: int | None = None,
+    heldout: int | None = None,
+    method: str = "both",
+    templates: int = 5,
+    samples: int = 10,
+    tau: float = 0.8,
+    entail: str = "auto",
+    language: str = "english",
+    answers: int = 44,
+    passes: int = 3,
+    workers: int = 2,
+) -> list[Step]:
+    """Survey questions in many wordings, answered as people did, and a model per culture.
+
+    Args:
+        options: what every recipe takes
+        questions: training questions, spread over the topics; default: all
+        heldout: questions kept for the test, over all topics; default: a fifth
+        method: both (templates, then synonyms in them), templates, synonyms, translations (there and back) or none
+        templates: sentences of another structure that are kept of each question
+        samples: wordings of each question besides the survey's; 10 for 50 questions are the paper's 500
+        tau: least similarity of a wording and its question, and more than any text has to a held-out question
+        entail: yes, no, auto: the teacher too judges whether a wording asks the same; auto: unless it is embedded
+        language: english, or own: each culture is asked in its own language
+        answers: survey answers drawn for each training seed, spread over its wordings
+        passes: over the training rows
+        workers: CPU workers of training and evaluation
+    """
+    check_choice("method", method, "both", "templates", "synonyms", "translations", "none")
+    check_choice("language", language, "english", "own")
+    check_choice("entail", entail, "yes", "no", "auto")
+    model, seed, json, teacher = options.teacher_model, options.seed, options.json, steps.teacher(options)
+    meaning = CheckConfig(MeaningConfig(tau))
+
+    def judged(drafts: Step) -> list[Step]:
+        """The drafts, and those among them that ask the same."""
+        checked = wordings.check(drafts, meaning)
+        if entail == "no" or (entail == "auto" and options.teacher_url is None):
+            return [drafts, checked]
+        return [drafts, checked, wordings.entail(checked, teacher, EntailConfig(model, seed=seed, structured=json))]
+
+    seeds = steps.seeds(options, questions=questions, heldout=heldout)
+    own = wordings.own_wordings(seeds)
+    made, sentences = [seeds, own], own
+    wanted = PickConfig(samples)
+    if method in ("both", "templates") and samples:
+        drafts = 2 * max(templates, samples if method == "templates" else 0)
+        made += judged(wordings.restructure(own, teacher, TemplatesConfig(model, drafts, seed=seed, structured=json)))
+        if method == "both":
+            sentences = wordings.pick(made[-1], PickConfig(templates))
+            made.append(sentences)
+    if method in ("both", "synonyms") and samples:
+        draws = -(-4 * samples // (templates if method == "both" else 1))
+        exchange = SynonymsConfig(model, draws, seed=seed, structured=json)
+        made += judged(wordings.exchange_words(sentences, teacher, exchange))
+    if method == "translations" and samples:
+        made += judged(wordings.back_translated(own, teacher, BackTranslationsConfig(model, seed=seed)))
+    last = [made[-1]] if len(made) > 2 else []
+    chosen = wordings.wordings(own, last, wanted)
+    made.append(chosen)
+
+    translations = None
+    if language == "own":
+        english, translations = wordings.translate(
+            chosen, options.chosen, teacher, TranslateConfig(model, seed=seed, structured=json)
+        )
+        made += [english, translations]
+    leakage = wordings.leakage(seeds, [chosen], LeakageConfig(tau))
+    examples = steps.examples(
+        seeds, ExamplesConfig(options.chosen, answers=answers, seed=seed),
+        leakage=leakage, wordings=chosen, translations=translations,
+    )  # fmt: skip
+    trained = [
+        steps.train(
+            examples,
+            TrainConfig(options.base_model, culture, seeds.config.source, passes=passes, seed=seed),
+            Placement(workers),
+        )
+        for culture in options.chosen
+    ]
+    predict = steps.predict(seeds, trained, options.base_model, workers=workers)
+    evaluate = steps.evaluate(seeds, predict, ScoreConfig(seed=seed))
+    made += [leakage, examples, *trained, predict, evaluate]
+    made.append(steps.answers(seeds, trained, AskConfig(options.base_model)))
+    return [*made, steps.report(made, options)]
+
+
+if __name__ == "__main__":
+    run_recipe(culturellm)
