@@ -20,8 +20,8 @@ def read(name: str) -> list[dict[str, str]]:
 @pytest.mark.parametrize("name", ["seen", "unseen"])
 def test_fields_labels_and_kinds(name: str) -> None:
     rows = read(name)
-    assert len(rows) == 100
-    assert Counter(row["label"] for row in rows) == {"same": 50, "changed": 50}
+    assert len(rows) == 200
+    assert Counter(row["label"] for row in rows) == {"same": 100, "changed": 100}
     assert {row["kind"] for row in rows} == KINDS["same"] | KINDS["changed"]
     for row in rows:
         assert list(row) == ["id", "seed", "text", "label", "kind"], row["id"]
@@ -37,5 +37,5 @@ def test_no_seed_in_both_files() -> None:
 
 def test_no_two_equal_pairs() -> None:
     rows = read("seen") + read("unseen")
-    assert len({row["id"] for row in rows}) == 200
-    assert len({(row["seed"].lower(), row["text"].lower()) for row in rows}) == 200
+    assert len({row["id"] for row in rows}) == 400
+    assert len({(row["seed"].lower(), row["text"].lower()) for row in rows}) == 400
