@@ -10,26 +10,48 @@ NEGATIONS = frozenset(
 )
 """Lemmas that turn a statement round; `rarely` and `few` do as `not often` and `not many`."""
 
-DUTY = frozenset(
-    "should must ought shall duty obligation obliged obligate responsibility responsible supposed owe need require "
-    "necessary deserve right entitle allow permit let fit".split()
+DUTY = frozenset(("should", "must", "ought", "shall"))
+"""What ought to be, and not what is."""
+
+DUTY_TOO = DUTY | frozenset(
+    "duty obligation obliged obligate responsibility responsible supposed owe need require necessary deserve right ok "
+    "entitle entitled fair justified best let essential up acceptable okay wrong".split()
 )
-"""What ought to be or may be, and not what is."""
+"""Words that may say the same as those; so may `have to`."""
+
+WISH = frozenset(("would", "could", "might"))
+"""What would be, and not what is or was."""
+
+UNITS = {
+    word: unit
+    for unit, words in {
+        "hour": "hour hourly", "day": "day daily", "week": "week weekly", "month": "month monthly",
+        "year": "year yearly annual annually", "decade": "decade", "century": "century", "generation": "generation",
+    }.items()
+    for word in words.split()
+}  # fmt: skip
+"""Spans of time, by lemma."""
 
 EMPTY = frozenset(
-    "be have do so too very just also even still rather quite really then there here ever far often how when where "
-    "why much well please thing way lot case kind sort fact extent general generally overall".split()
+    "be have do so too very just also even still rather quite really then there here ever far often how when "
+    "where why own such much well please thing way lot case kind sort fact extent general overall together ago "
+    "today nowadays now make go get take need keep put come give receive mean seem spend happen say think opinion "
+    "view ask tell agree".split()
 )
 """Words that may go or come without a change."""
 
 QUANTITIES: dict[str, str] = {
     word: kind
     for kind, words in {
-        "all": "all every each everyone everybody everything whole entire always entirely completely fully both",
-        "most": "most mostly majority usually normally largely mainly",
-        "some": "some several sometimes occasionally certain someone somebody partly partially",
+        "all": "all every each everyone everybody everything whole entire always entirely completely fully any "
+        "whenever",
+        "both": "both",
+        "either": "either",
+        "most": "most mostly majority usually normally largely mainly generally",
+        "some": "some several certain someone somebody partly partially",
+        "sometimes": "sometimes occasionally",
         "none": "none nobody never nothing",
-        "only": "only solely exclusively sole just",
+        "only": "only solely exclusively sole",
         "half": "half",
         "many": "many numerous often frequently lot",
         "few": "few rarely seldom hardly scarcely",
@@ -42,8 +64,7 @@ NUMBERS: dict[str, str] = {
     word: str(number)
     for number, words in {
         0: "zero",
-        1: "one once first single",
-        2: "two twice second double couple pair both",
+        2: "two twice second",
         3: "three third thrice triple",
         4: "four fourth quarter",
         5: "five fifth",
@@ -51,17 +72,17 @@ NUMBERS: dict[str, str] = {
         7: "seven seventh",
         8: "eight eighth",
         9: "nine ninth",
-        10: "ten tenth decade",
+        10: "ten tenth",
         12: "twelve dozen",
         20: "twenty",
         50: "fifty",
-        100: "hundred century",
+        100: "hundred",
         1000: "thousand",
         1000000: "million",
     }.items()
     for word in words.split()
 }
-"""Numbers in words."""
+"""Numbers in words; not one, which is more often an article."""
 
 # On both sides of a bar stands what is the other side's opposite.
 _OPPOSITES = """
@@ -100,7 +121,7 @@ correct right true accurate | wrong false incorrect untrue inaccurate mistaken
 decrease reduce lower fall drop decline shrink lessen diminish cut | increase raise rise grow expand boost
 defend protect | attack endanger threaten
 dependent | independent
-different | same alike similar identical equal
+different differently | same alike similar identical equal equally
 difficult hard tough challenging | easy simple effortless
 early | late
 earn gain win get receive obtain acquire | lose forfeit
@@ -108,7 +129,7 @@ easier | harder
 employ hire | dismiss fire
 employed | unemployed jobless
 encourage promote foster further motivate | discourage hinder hamper impede obstruct deter
-enough sufficient adequate plenty abundant | insufficient inadequate scarce lacking scant
+enough sufficient adequate abundant | insufficient inadequate scarce lacking scant
 equal | unequal
 equality | inequality
 everyone everybody all | nobody none
@@ -122,7 +143,7 @@ few fewer | many more numerous
 find | lose
 first | last
 follow obey | break disobey violate
-for | against
+for favour favor support back | against oppose opposing opposition
 forget | remember
 forward | backward
 free | forced captive
@@ -160,11 +181,12 @@ lead | follow
 long | short
 loud | quiet
 major | minor
-majority | minority most
+majority | minority
+most | less least
 married | single unmarried divorced
 maximum | minimum
 moral ethical | immoral unethical
-much | little
+much plenty lot loads | little bit few
 national native citizen local | foreigner immigrant foreign migrant
 natural | artificial
 necessary essential needed required | unnecessary needless optional superfluous

@@ -2,118 +2,202 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-from cp_ray.paraphrase.lexicon import DUTY, NEGATIONS, NUMBERS, QUANTITIES, are_opposite
+from cp_ray.paraphrase.lexicon import (
+    DUTY,
+    DUTY_TOO,
+    NEGATIONS,
+    NUMBERS,
+    QUANTITIES,
+    UNITS,
+    WISH,
+    are_opposite,
+)
 from cp_ray.paraphrase.words import Word
 
-__all__ = ["Differences", "differences"]
+__all__ = ["difference", "reversals"]
 
-_COMPARING = frozenset(("than", "over", "before", "above", "below", "under"))
-
-
-@dataclass(frozen=True, slots=True)
-class Differences:
-    """Of a text from its seed."""
-
-    reversals: int
-    """Negations on one side only, words whose opposite stands on the other side, comparisons turned round. Two of them
-    cancel out: `not often` is `rarely`, and `A is better than B` is `B is worse than A`."""
-    numbers: bool
-    """A number stands on one side only."""
-    quantities: tuple[str, ...]
-    """Kinds of quantity, such as `all`, on one side only."""
-    duty: bool
-    """One side says what should be, the other what is."""
-    exchanged: tuple[str, str] | None
-    """Two words that took each other's place."""
+_COMPARING = frozenset(("than", "before", "after", "over", "above", "below"))
+_ASIDES = frozenset(("say", "agree", "describe", "call", "think", "consider", "rate"))
+"""`Would you say that ...` asks for nothing that would be."""
 
 
-def differences(seed: Sequence[Word], text: Sequence[Word]) -> Differences:
-    """Compare two wordings, each as `read_words` gives it."""
-    exchanged = _exchanged(seed, text)
-    reversals = abs(_negations(seed) - _negations(text)) + _opposites(seed, text) + (exchanged is not None)
+def difference(seed: Sequence[Word], text: Sequence[Word]) -> str | None:
+    """What a text says otherwise than its seed, each as `read_words` gives it; None if nothing is found."""
+    if reversals(seed, text) % 2:
+        return "turned round"
+    if _numbers(seed) != _numbers(text) or _units(seed) != _units(text):
+        return "another number"
     kinds = _kinds(seed) ^ _kinds(text)
-    return Differences(
-        reversals, _numbers(seed) != _numbers(text), tuple(sorted(kinds)), _duty(seed) != _duty(text), exchanged
-    )
+    if any(pair <= kinds for pair in _CONFLICTS) or kinds & _ALONE:
+        return "another quantity"
+    if _one_sided(seed, text) or _one_sided(text, seed):
+        return "what should be for what is"
+    if _wishes(seed) != _wishes(text):
+        return "what would be for what is"
+    return None
+
+
+_CONFLICTS = (
+    {"all", "some"}, {"all", "most"}, {"all", "few"}, {"none", "some"}, {"none", "few"}, {"none", "most"},
+    {"most", "some"}, {"most", "few"}, {"both", "either"},
+)  # fmt: skip
+_ALONE = frozenset(("only", "half", "sometimes"))
+"""Kinds that change a sentence wherever they come or go."""
+
+
+def reversals(seed: Sequence[Word], text: Sequence[Word]) -> int:
+    """Negations on one side only, words whose opposite stands on the other side, and roles that are exchanged.
+
+    Two of them cancel out: `not often` is `rarely`, and `A is better than B` is `B is worse than A`.
+    """
+    exchanged = _exchanged(seed, text) or _recast(seed, text) or _swapped(seed, text)
+    return abs(_negations(seed) - _negations(text)) + _opposites(seed, text) + exchanged
 
 
 def _negations(words: Sequence[Word]) -> int:
     found = 0
     for k, word in enumerate(words):
-        if word.lemma not in NEGATIONS:
-            continue
         before, after = words[k - 1].lemma if k else "", words[k + 1].lemma if k + 1 < len(words) else ""
-        if word.lemma in ("few", "little") and (before == "a" or word.text.lower() not in ("few", "little")):
-            continue  # `a few`, `fewer`
-        if word.lemma == "not" and after in ("only", "just"):
-            continue
-        if word.lemma == "no" and after in ("matter", "doubt"):
-            continue
-        if word.lemma == "nor" and any(w.lemma == "neither" for w in words):
-            continue
-        found += 1
+        said = word.lemma in NEGATIONS and not _is_idle(word, before, after, words)
+        found += said or (word.lemma, after) in (("far", "from"), ("anything", "but"))
     return found
 
 
+def _is_idle(word: Word, before: str, after: str, words: Sequence[Word]) -> bool:
+    """Is it a negation in its looks only: `not only`, `no matter`, the second half of `neither nor`?"""
+    if word.lemma in ("few", "little"):
+        return True  # counted as opposites of `many` and `much`
+    return (
+        (word.lemma == "not" and after in ("only", "just"))
+        or (word.lemma == "no" and after in ("matter", "doubt"))
+        or (word.lemma == "nor" and any(w.lemma == "neither" for w in words))
+    )
+
+
 def _opposites(seed: Sequence[Word], text: Sequence[Word]) -> int:
-    """Words of the text whose opposite stands in the seed in their place."""
-    one, other = Counter(w.lemma for w in seed), Counter(w.lemma for w in text)
-    gone, new = one - other, other - one
+    """Words of the text whose opposite stands in the seed, and each on its side only."""
+    gone, new = _only_in(seed, text), _only_in(text, seed)
     found = 0
-    for lemma in new:
-        if lemma in NEGATIONS:
-            continue
+    for word in new:
         for lost in gone:
-            if lost not in NEGATIONS and gone[lost] > 0 and are_opposite(lost, lemma):
-                found, gone[lost] = found + 1, gone[lost] - 1
+            if any(are_opposite(a, b) for a in _forms(lost) for b in _forms(word)):
+                gone.remove(lost)
+                found += 1
                 break
     return found
 
 
+def _only_in(one: Sequence[Word], other: Sequence[Word]) -> list[Word]:
+    left = Counter(w.lemma for w in other)
+    found = []
+    for word in one:
+        if left[word.lemma] > 0:
+            left[word.lemma] -= 1
+        elif word.lemma not in NEGATIONS or word.lemma in ("few", "little"):
+            found.append(word)
+    return found
+
+
+def _forms(word: Word) -> set[str]:
+    return {word.lemma, word.text.lower()}
+
+
 def _numbers(words: Sequence[Word]) -> set[str]:
-    return {NUMBERS.get(w.lemma, w.text.strip("%")) for w in words if w.text[0].isdigit() or w.tag in ("CRD", "ORD")}
+    return {NUMBERS.get(w.lemma, w.text.strip("%")) for w in words if w.text[0].isdigit() or w.lemma in NUMBERS}
+
+
+def _units(words: Sequence[Word]) -> set[str]:
+    """Spans of time; `these days` is none."""
+    return {
+        UNITS[w.lemma]
+        for k, w in enumerate(words)
+        if w.lemma in UNITS and not (k and words[k - 1].text.lower() in ("these", "those"))
+    }
 
 
 def _kinds(words: Sequence[Word]) -> set[str]:
-    """Kinds of quantity; `the most important` and `more` are degrees and none."""
+    """Kinds of quantity; `the most important`, `more` and `all in all` are none."""
     found = set()
     for k, word in enumerate(words):
         after = words[k + 1] if k + 1 < len(words) else None
-        if word.lemma == "most" and after is not None and after.tag.startswith(("AJ", "AV")):
-            continue
-        if word.lemma in QUANTITIES and word.lemma != "lot":
+        degree = word.lemma == "most" and after is not None and after.tag.startswith(("AJ", "AV"))
+        aside = word.lemma == "all" and (
+            (after is not None and after.lemma == "in") or (k and words[k - 1].lemma == "in")
+        )
+        if word.lemma in QUANTITIES and not degree and not aside:
             found.add(QUANTITIES[word.lemma])
     return found
 
 
-def _duty(words: Sequence[Word]) -> bool:
-    return any(w.lemma in DUTY and not (w.lemma == "right" and w.tag.startswith(("AJ", "AV"))) for w in words)
+def _one_sided(one: Sequence[Word], other: Sequence[Word]) -> bool:
+    """Does the one say what should be, and the other nothing of the kind that is not in the one as well?"""
+    had = {w.lemma for w in one}
+    return any(w.lemma in DUTY for w in one) and not any(
+        w.lemma in DUTY
+        or (w.lemma in DUTY_TOO and w.lemma not in had)
+        or (w.lemma == "have" and k + 1 < len(other) and other[k + 1].lemma == "to")
+        for k, w in enumerate(other)
+    )
 
 
-def _exchanged(seed: Sequence[Word], text: Sequence[Word]) -> tuple[str, str] | None:
-    """Two words of which each stands where the other stood: on the two sides of the same verb or comparison."""
+def _wishes(words: Sequence[Word]) -> bool:
+    return any(
+        word.lemma in WISH
+        and not (k + 2 < len(words) and words[k + 1].lemma == "you" and words[k + 2].lemma in _ASIDES)
+        for k, word in enumerate(words)
+    )
+
+
+def _exchanged(seed: Sequence[Word], text: Sequence[Word]) -> bool:
+    """Do two words stand each where the other stood: on the two sides of the same verb or comparison?"""
     places = dict(_frames(seed))
     for hinge, (left, right) in _frames(text):
-        if hinge in places:
-            lefts, rights = places[hinge]
-            for a in left & rights:
-                for b in right & lefts:
-                    if a != b:
-                        return a, b
-    return None
+        lefts, rights = places.get(hinge, (frozenset(), frozenset()))
+        if any(a != b for a in (left & rights) - (left & lefts) for b in (right & lefts) - (right & rights)):
+            return True
+    return False
 
 
 def _frames(words: Sequence[Word]) -> Iterator[tuple[str, tuple[frozenset[str], frozenset[str]]]]:
-    """Each verb and comparison of a sentence with the nouns just left and right of it."""
+    """Each verb and comparison of a sentence with what stands left and right of it, up to a comma."""
     for k, word in enumerate(words):
-        passive = word.tag in ("VVN", "VVD") and any(w.lemma == "by" for w in words[k : k + 4])
-        if word.lemma in _COMPARING or word.tag.startswith("VV"):
-            left = frozenset(w.lemma for w in words[max(0, k - 8) : k] if _is_party(w))
-            right = frozenset(w.lemma for w in words[k + 1 : k + 7] if _is_party(w))
-            yield ("than" if word.lemma in _COMPARING else word.lemma), (right, left) if passive else (left, right)
+        comparing = word.lemma in _COMPARING or (word.lemma == "to" and any(w.lemma == "prefer" for w in words[:k]))
+        auxiliary = word.tag.startswith("VH") and any(w.tag in ("VVN", "VVD", "VBN") for w in words[k + 1 : k + 3])
+        if auxiliary or not (comparing or word.tag.startswith(("VV", "VH"))):
+            continue
+        left, right = _side(reversed(words[:k]), comparing), _side(words[k + 1 :], comparing)
+        if word.tag in ("VVN", "VVD") and any(w.lemma == "be" for w in words[max(0, k - 3) : k]):
+            by = any(w.lemma == "by" for w in words[k + 1 : k + 9])
+            left, right = (right if by else frozenset()), left
+        yield ("than" if word.lemma in ("than", "over") else word.lemma), (left, right)
 
 
-def _is_party(word: Word) -> bool:
-    return word.tag.startswith(("NN", "NP"))
+def _side(words: Sequence[Word] | Iterator[Word], comparing: bool) -> frozenset[str]:
+    found = []
+    for k, word in enumerate(words):
+        if word.text in ",;:" or k == (12 if comparing else 7):
+            break
+        if word.tag.startswith(("NN", "NP", "AJ", "VV", "PNP") if comparing else ("NN", "NP", "AJ", "PNP")):
+            found.append(word.lemma)
+    return frozenset(found)
+
+
+def _recast(seed: Sequence[Word], text: Sequence[Word]) -> bool:
+    """Does one word stand where another of the same sentence stood, all else the same?
+
+    `When a and b conflict, a is right` and `When a and b conflict, b is right`.
+    """
+    one, other = Counter(w.lemma for w in seed if w.is_content), Counter(w.lemma for w in text if w.is_content)
+    return one != other and set(one) == set(other) and one.total() == other.total()
+
+
+def _swapped(seed: Sequence[Word], text: Sequence[Word]) -> bool:
+    """Are two words of a sentence exchanged, all else in its order? Those that `and` or `or` joins may be."""
+    one, other = [w for w in seed if w.is_content], [w for w in text if w.is_content]
+    places = [k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a.lemma != b.lemma]
+    if len(one) != len(other) or len(places) != 2:
+        return False
+    i, j = places
+    joined = any(w.lemma in ("and", "or") for w in seed if one[i].start < w.start < one[j].start) and j == i + 1
+    return one[i].lemma == other[j].lemma and one[j].lemma == other[i].lemma and not joined

@@ -1,0 +1,183 @@
+"""Does the filter tell wordings that ask the same from those that do not? On pairs not seen while it was made.
+
+    python -m benchmarks.paraphrase_filter
+    python -m benchmarks.paraphrase_filter --teacher-url https://api.openai.com/v1 --teacher-model gpt-4o-mini
+    python -m benchmarks.paraphrase_filter --fit        the weights, from the seen pairs
+
+Beside it stands the original's rule: mean-pooled states of an encoder, cosine above 0.8; here of all-MiniLM-L6-v2 and
+of SmolLM2's last layer. `at 0.7` is the precision where the score's threshold gives a recall of 0.7. With a teacher,
+the last lines are what its answers, in both directions, say by themselves and after the filter.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.results import append
+from cp_ray.embedding import Embedder
+from cp_ray.llm.call import Completion, Sampling, Usage
+from cp_ray.paraphrase.alignment import align, read
+from cp_ray.paraphrase.meaning import Judgement, Meaning, MeaningConfig, features
+from cp_ray.paraphrase.rules import difference
+from cp_ray.paraphrase.surprise import Surprise
+from cp_ray.records import Message, Paraphrase
+from cp_ray.stages.entail import EntailConfig, entail
+
+FOLDER = Path(__file__).parent / "paraphrases"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A labelled pair."""
+
+    seed: str
+    text: str
+    same: bool
+    kind: str
+
+
+def main() -> None:
+    """Judge the pairs, print, append."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--fit", action="store_true", help="print the weights, fitted on the seen pairs")
+    parser.add_argument("--pairs", default="unseen", choices=("seen", "unseen"))
+    parser.add_argument("--teacher-url", help="an OpenAI-compatible server, its key in OPENAI_API_KEY")
+    parser.add_argument("--teacher-model", default="smollm2")
+    given = parser.parse_args()
+    if given.fit:
+        _fit(_read("seen"))
+        return
+    pairs = _read(given.pairs)
+    print(f"{'rule':<46}{'precision':>10}{'recall':>8}{'passed':>8}  at 0.7")
+    lines = _offline(pairs)
+    if given.teacher_url:
+        lines += _by_teacher(pairs, given.teacher_url, given.teacher_model)
+    append("paraphrase_filter", {"pairs": given.pairs, "rows": lines})
+
+
+def _read(name: str) -> list[Pair]:
+    rows = [json.loads(line) for line in (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [Pair(row["seed"], row["text"], row["label"] == "same", row["kind"]) for row in rows]
+
+
+def _offline(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    texts = [(pair.seed, pair.text) for pair in pairs]
+    judged = Meaning(MeaningConfig(tau=0.0)).judge(texts)
+    near = np.array([j.similarity for j in judged])
+    pooled = _pooled_cosines(texts)
+    sure = np.array([j.sureness if j.reject in (None, _UNSURE) else 0.0 for j in judged])
+    passed = np.array([j.reject is None for j in judged])
+    return [
+        _line("the original's: cosine > 0.8, mean-pooled SmolLM2", pairs, pooled > 0.8, pooled),
+        _line("the original's: cosine > 0.8, MiniLM", pairs, near > 0.8, near),
+        _line("the rules alone", pairs, np.array([j.reject in (None, _UNSURE) for j in judged])),
+        _line("the filter", pairs, passed, sure),
+        _line("the filter, similarity at least 0.7", pairs, passed & (near >= 0.7)),
+        _line("the filter, similarity at least 0.8", pairs, passed & (near >= 0.8)),
+        *_kinds(pairs, judged),
+    ]
+
+
+_UNSURE = "likely to say something else"
+
+
+def _line(
+    rule: str, pairs: Sequence[Pair], passed: NDArray[np.bool_], score: NDArray[np.float64] | None = None
+) -> dict[str, Any]:
+    same = np.array([pair.same for pair in pairs])
+    found = int((passed & same).sum())
+    precision, recall = found / max(1, int(passed.sum())), found / int(same.sum())
+    at = "" if score is None else f"{_precision_at(0.7, score, same):8.3f}"
+    print(f"{rule:<46}{precision:10.3f}{recall:8.3f}{int(passed.sum()):8d}{at}", flush=True)
+    return {"rule": rule, "precision": round(precision, 3), "recall": round(recall, 3)}
+
+
+def _precision_at(recall: float, score: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
+    """Precision where the score's threshold lets at least this share of the right ones pass."""
+    threshold = np.sort(score[same])[::-1][int(np.ceil(recall * same.sum())) - 1]
+    passed = score >= threshold
+    return float((passed & same).sum() / passed.sum())
+
+
+def _kinds(pairs: Sequence[Pair], judged: Sequence[Judgement]) -> list[dict[str, Any]]:
+    """How many of each kind pass the filter."""
+    kinds = {
+        kind: [j.reject is None for p, j in zip(pairs, judged, strict=True) if p.kind == kind]
+        for kind in sorted({p.kind for p in pairs})
+    }
+    print("passed: " + ", ".join(f"{kind} {sum(own)} of {len(own)}" for kind, own in kinds.items()))
+    return [{"passed_by_kind": {kind: [sum(own), len(own)] for kind, own in kinds.items()}}]
+
+
+def _pooled_cosines(texts: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+    """The original's measure: the mean of the last layer's states."""
+    import torch
+
+    from cp_ray.llm.embedded import load_base
+
+    model, tokenizer = load_base("smollm2")
+
+    def pooled(text: str) -> Any:
+        with torch.inference_mode():
+            states = model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states[-1][0]
+        return torch.nn.functional.normalize(states.float().mean(0), dim=0)
+
+    return np.array([float(pooled(seed) @ pooled(text)) for seed, text in texts])
+
+
+def _fit(pairs: Sequence[Pair]) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    known = read(sorted({t for p in pairs for t in (p.seed, p.text)}), Embedder().model)
+    left = [p for p in pairs if difference(known[p.seed].words, known[p.text].words) is None]
+    surprises = Surprise().of([(p.seed, p.text) for p in left])
+    x = np.array([features(align(known[p.seed], known[p.text]), s) for p, s in zip(left, surprises, strict=True)])
+    scaler = StandardScaler().fit(x)
+    model = LogisticRegression(C=1.0, class_weight="balanced").fit(scaler.transform(x), [p.same for p in left])
+    weights = model.coef_[0] / scaler.scale_
+    print("WEIGHTS =", tuple(float(round(w, 4)) for w in weights))
+    print("INTERCEPT =", round(float(model.intercept_[0] - (weights * scaler.mean_).sum()), 4))
+
+
+def _by_teacher(pairs: Sequence[Pair], url: str, model: str) -> list[dict[str, Any]]:
+    """What a teacher says of the same pairs, through the stage that a run asks it by."""
+    wordings = [Paraphrase(str(k), "", p.seed, ("Agree", "Disagree"), p.text, "template") for k, p in enumerate(pairs)]
+    said = asyncio.run(_asked(wordings, url, model))
+    yes = np.array([row.reject is None for row in said])
+    judged = Meaning(MeaningConfig(tau=0.0)).judge([(pair.seed, pair.text) for pair in pairs])
+    both = yes & np.array([j.reject is None for j in judged])
+    unclear = sum(row.reject is not None and not row.reject.startswith("the teacher finds") for row in said)
+    print(f"{model}: {unclear} of {len(said)} answers were neither yes nor no")
+    return [_line(f"{model}, asked in both directions", pairs, yes), _line(f"the filter, then {model}", pairs, both)]
+
+
+async def _asked(wordings: Sequence[Paraphrase], url: str, model: str) -> list[Paraphrase]:
+    import openai
+
+    client = openai.AsyncOpenAI(base_url=url, api_key=os.environ.get("OPENAI_API_KEY", "-"), max_retries=8)
+    room = asyncio.Semaphore(16)
+
+    async def generate(messages: Sequence[Message], sampling: Sampling) -> Completion:
+        asked: Any = [{"role": m.role, "content": m.content} for m in messages]
+        async with room:
+            answer = await client.chat.completions.create(
+                model=model, messages=asked, temperature=sampling.temperature, max_tokens=sampling.max_tokens
+            )
+        return Completion(answer.choices[0].message.content or "", answer.choices[0].finish_reason, Usage(0, 0))
+
+    config = EntailConfig(model)
+    rows = await asyncio.gather(*(entail(wording, generate, config) for wording in wordings))
+    return [row for made in rows for row in made]
+
+
+if __name__ == "__main__":
+    main()
