@@ -18,7 +18,7 @@ from cp_ray.llm.ledger import join_parts
 from cp_ray.pipeline import Folder, Step
 from cp_ray.progress import watched
 from cp_ray.recipe import Options
-from cp_ray.records import Candidate, Dialogue, Example, Opinion, Prediction, Score, Seed, to_table
+from cp_ray.records import Candidate, Dialogue, Example, Opinion, Prediction, Score, Seed, from_table, to_table
 from cp_ray.rollout import Stage, rollout
 from cp_ray.stages.dedup import DedupConfig
 from cp_ray.stages.dedup import dedup as keep_medoids
@@ -34,6 +34,8 @@ from cp_ray.stages.seeds import CandidatesConfig, SeedsConfig, make_seeds
 from cp_ray.stages.seeds import candidates as make_candidates
 from cp_ray.stages.verify import VerifyConfig
 from cp_ray.stages.verify import verify as verify_opinion
+from cp_ray.stages.voice import GrammarConfig, VoiceConfig, voice_by_grammar
+from cp_ray.stages.voice import voice as voice_opinion
 from cp_ray.survey.read import read_survey
 from cp_ray.teacher import Teacher
 from cp_ray.training.config import Placement, TrainConfig
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "answers", "candidates", "dedup", "dialogue", "direct", "evaluate", "examples", "extract", "predict",
-    "quota", "report", "seeds", "teacher", "train", "verify", "wave",
+    "quota", "report", "seeds", "teacher", "train", "verify", "voice", "wave",
 ]  # fmt: skip
 
 Inputs = Mapping[str, Folder]
@@ -115,6 +117,25 @@ def extract(dialogue: Step, by: Teacher, config: ExtractConfig) -> Step:
 def verify(opinions: Step, by: Teacher, config: VerifyConfig) -> Step:
     """The opinions that agree with the survey, some of them rewritten."""
     return _generating("verify", opinions, verify_opinion, config, by, Opinion)
+
+
+def voice(opinions: Step, by: Teacher, config: VoiceConfig | GrammarConfig) -> Step:
+    """The opinions in the first person, by the teacher or by grammar."""
+    if isinstance(config, VoiceConfig):
+        return _generating("voice", opinions, voice_opinion, config, by, Opinion)
+    rules = config
+
+    def batch(table: pa.Table) -> pa.Table:
+        return to_table(voice_by_grammar(from_table(table, Opinion), rules), Opinion)
+
+    def run(folder: Folder, inputs: Inputs) -> "Dataset | pa.Table":
+        given = _counting(inputs[opinions.name].table())
+        if not given.num_rows:
+            return given
+        made: Dataset = _dataset(given, blocks=by.terms.workers).map_batches(batch, batch_format="pyarrow")
+        return made
+
+    return Step(f"voice{_part(opinions)}", config, run, (opinions,), Opinion)
 
 
 def dedup(verified: Sequence[Step], config: DedupConfig, before: Step | None = None) -> Step:

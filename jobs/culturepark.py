@@ -22,6 +22,7 @@ from cp_ray.stages.extract import ExtractConfig
 from cp_ray.stages.quota import QuotaConfig
 from cp_ray.stages.seeds import CandidatesConfig
 from cp_ray.stages.verify import VerifyConfig
+from cp_ray.stages.voice import GrammarConfig, VoiceConfig
 from cp_ray.training.config import Placement, TrainConfig
 
 
@@ -38,6 +39,7 @@ def culturepark(
     contact_gender: str = "woman",
     calibrated: str = "yes",
     rounds: int = 7,
+    voice: str = "grammar",
     kept: int = 10,
     accepted: int | None = None,
     candidates: int = 1000,
@@ -59,6 +61,7 @@ def culturepark(
         contact_gender: man or woman
         calibrated: yes, or no: the delegate is not told the survey's answer
         rounds: of each dialogue, two utterances each
+        voice: who puts opinions into the first person: grammar, the teacher, or none
         kept: opinions kept of each seed after redundant ones are set aside
         accepted: exactly so many opinions of each culture; default: as many as come of per_seed
         candidates: dialogues of each culture that may be held to come by them
@@ -80,14 +83,17 @@ def culturepark(
             extract = steps.extract(
                 dialogue, teacher, ExtractConfig(model, cultures, max_tokens=256, seed=seed, structured=options.json)
             )
-            voiced = [dialogue, extract]
+            said = [dialogue, extract]
         else:
-            voiced = [steps.direct(chosen, teacher, ask)]
+            said = [steps.direct(chosen, teacher, ask)]
         verify = steps.verify(
-            voiced[-1], teacher, VerifyConfig(model, rewrite_tokens=96, seed=seed, structured=options.json)
+            said[-1], teacher, VerifyConfig(model, rewrite_tokens=96, seed=seed, structured=options.json)
         )
-        verified, before = [*(wave[-2] for wave in waves), verify], waves[-1][-1] if waves else None
-        return [chosen, *voiced, verify, steps.dedup(verified, DedupConfig(per_seed=kept, seed=seed), before)]
+        judged = [verify]
+        if (told := _told(voice, options)) is not None:  # before the quota, which counts what is left
+            judged.append(steps.voice(verify, teacher, told))
+        every, before = [*(wave[-2] for wave in waves), judged[-1]], waves[-1][-1] if waves else None
+        return [chosen, *said, *judged, steps.dedup(every, DedupConfig(per_seed=kept, seed=seed), before)]
 
     seeds = steps.seeds(options, questions=questions)
     made = [seeds]
@@ -114,6 +120,14 @@ def culturepark(
     evaluate = steps.evaluate(seeds, predict, ScoreConfig(seed=seed))
     made += [examples, *trained, predict, evaluate, steps.answers(seeds, trained, AskConfig(options.base_model))]
     return [*made, steps.report(made, options)]
+
+
+def _told(voice: str, options: Options) -> VoiceConfig | GrammarConfig | None:
+    if voice not in ("grammar", "teacher", "none"):
+        raise ConfigError(f"voice: must be grammar, teacher or none, got {voice!r}")
+    if voice == "teacher":
+        return VoiceConfig(options.teacher_model, options.chosen, seed=options.seed, structured=options.json)
+    return GrammarConfig(options.chosen) if voice == "grammar" else None
 
 
 def _yes(name: str, text: str) -> bool:
