@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "Analysis",
     "Candidate",
     "Dialogue",
     "Example",
@@ -116,6 +117,28 @@ class Dialogue:
     question: str
     turns: tuple[Turn, ...]
     teacher: str
+    reject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What one utterance of a dialogue is about, and what it does to the talk, as the teacher judged it."""
+
+    id: str
+    """`dialogue_id/place`."""
+    dialogue_id: str
+    seed_id: str
+    culture: str
+    speaker: str
+    text: str
+    topic: str | None = None
+    """`belief`, `norm`, `custom` or `none`."""
+    kind: str | None = None
+    """Of the topic: `religious`, `legal`, …"""
+    extends: bool | None = None
+    """It carries the talk further; None for the first utterance."""
+    understands: bool | None = None
+    """It shows understanding of the other's culture."""
     reject: str | None = None
 
 

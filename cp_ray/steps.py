@@ -18,8 +18,22 @@ from cp_ray.llm.ledger import join_parts
 from cp_ray.pipeline import Folder, Step
 from cp_ray.progress import watched
 from cp_ray.recipe import Options
-from cp_ray.records import Candidate, Dialogue, Example, Opinion, Prediction, Score, Seed, from_table, to_table
+from cp_ray.records import (
+    Analysis,
+    Candidate,
+    Dialogue,
+    Example,
+    Opinion,
+    Prediction,
+    Score,
+    Seed,
+    from_table,
+    to_table,
+)
 from cp_ray.rollout import Stage, rollout
+from cp_ray.stages.analyse import AnalyseConfig, SampleConfig
+from cp_ray.stages.analyse import analyse as analyse_dialogue
+from cp_ray.stages.analyse import sample as sample_dialogues
 from cp_ray.stages.dedup import DedupConfig
 from cp_ray.stages.dedup import dedup as keep_medoids
 from cp_ray.stages.dialogue import DialogueConfig
@@ -44,8 +58,8 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 __all__ = [
-    "answers", "candidates", "dedup", "dialogue", "direct", "evaluate", "examples", "extract", "predict",
-    "quota", "report", "seeds", "teacher", "train", "verify", "voice", "wave",
+    "analyse", "answers", "candidates", "dedup", "dialogue", "direct", "evaluate", "examples", "extract", "predict",
+    "quota", "report", "sample", "seeds", "teacher", "train", "verify", "voice", "wave",
 ]  # fmt: skip
 
 Inputs = Mapping[str, Folder]
@@ -102,6 +116,22 @@ def wave(seeds: Step, waves: Sequence[Sequence[Step]], config: QuotaConfig) -> S
 def dialogue(candidates: Step, by: Teacher, config: DialogueConfig) -> Step:
     """Talks between a main contact and a delegate who holds the survey's view."""
     return _generating("dialogue", candidates, hold_dialogue, config, by, Dialogue)
+
+
+def sample(dialogues: Sequence[Step], config: SampleConfig) -> Step:
+    """Some whole dialogues of each culture."""
+    dialogues = tuple(dialogues)
+
+    def run(folder: Folder, inputs: Inputs) -> pa.Table:
+        every = [row for step in dialogues for row in inputs[step.name].read(Dialogue)]
+        return to_table(sample_dialogues(every, config), Dialogue)
+
+    return Step("sample", config, run, dialogues, Dialogue)
+
+
+def analyse(sampled: Step, by: Teacher, config: AnalyseConfig) -> Step:
+    """What the utterances are about, and whether they carry the talk further and understand the other."""
+    return _generating("analyse", sampled, analyse_dialogue, config, by, Analysis)
 
 
 def direct(candidates: Step, by: Teacher, config: DirectConfig) -> Step:

@@ -14,6 +14,8 @@ from cp_ray.evals.ask import AskConfig
 from cp_ray.evals.survey import ScoreConfig
 from cp_ray.pipeline import Step
 from cp_ray.recipe import Options
+from cp_ray.records import Dialogue
+from cp_ray.stages.analyse import AnalyseConfig, SampleConfig
 from cp_ray.stages.dedup import DedupConfig
 from cp_ray.stages.dialogue import DialogueConfig
 from cp_ray.stages.direct import DirectConfig
@@ -43,6 +45,7 @@ def culturepark(
     kept: int = 10,
     accepted: int | None = None,
     candidates: int = 1000,
+    analysed: int = 0,
     answers: int = 32,
     passes: int = 3,
     workers: int = 2,
@@ -65,6 +68,7 @@ def culturepark(
         kept: opinions kept of each seed after redundant ones are set aside
         accepted: exactly so many opinions of each culture; default: as many as come of per_seed
         candidates: dialogues of each culture that may be held to come by them
+        analysed: dialogues of each culture that are analysed: topics, extend rate, understanding
         answers: survey answers drawn for each training seed
         passes: over the training rows
         workers: CPU workers of training and evaluation
@@ -107,7 +111,15 @@ def culturepark(
         made += [step for wave in waves for step in wave]
         made.append(steps.quota(made[-1], quota))
 
-    examples = steps.examples(seeds, made[-1], ExamplesConfig(cultures, answers=answers, seed=seed))
+    chosen = made[-1]
+    if analysed:
+        held = [step for step in made if step.rows is Dialogue]
+        if not held:
+            raise ConfigError(f"analysed: there are no dialogues with --communication no, got {analysed}; leave it out")
+        sampled = steps.sample(held, SampleConfig(analysed, seed))
+        made += [sampled, steps.analyse(sampled, teacher, AnalyseConfig(model, seed=seed, structured=options.json))]
+
+    examples = steps.examples(seeds, chosen, ExamplesConfig(cultures, answers=answers, seed=seed))
     trained = [
         steps.train(
             examples,

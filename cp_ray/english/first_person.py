@@ -231,7 +231,7 @@ class _Reader:
             self._replace(k, k + 2, "am not")
         elif word.lower in FIRST and word.tag in FINITE:
             self._replace(k, k + 1, FIRST[word.lower].replace("'", word.text[0] if word.text[0] in "'’" else "'"))
-        elif word.tag == "VVZ" and word.lemma.isalpha():
+        elif word.tag == "VVZ" and can_be_verb(word.lemma):
             self._replace(k, k + 1, word.lemma)
 
     def _no_plural_after(self, k: int, last: int) -> None:
@@ -263,5 +263,5 @@ class _Reader:
 def _is_verb(word: Word) -> bool:
     """HanTa takes "value" in "Germans value order" for a noun."""
     return not word.quoted and (
-        word.tag in FINITE or word.tag == "VVI" or (word.tag in ("NN1", "AJ0") and can_be_verb(word))
+        word.tag in FINITE or word.tag == "VVI" or (word.tag in ("NN1", "AJ0") and can_be_verb(word.lower))
     )

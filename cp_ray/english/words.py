@@ -12,6 +12,8 @@ FINITE = frozenset(["VVB", "VVZ", "VVD", "VBB", "VBZ", "VBD", "VHB", "VHZ", "VHD
 
 # As the corpus has it: "do" + "n't", "they" + "'re".
 _WORD = re.compile(r"\w+?(?=n[’']t\b)|n[’']t\b|[’'](?:s|re|ve|ll|d|m)\b|\w+(?:-\w+)*|[^\w\s]", re.IGNORECASE)
+_GUESSED = -25.0
+"""HanTa gives words that it has not learnt a log-likelihood below that."""
 _PAIRS = {"“": "”", "«": "»", "„": "“", "‘": "’"}
 
 
@@ -68,9 +70,9 @@ def _tagged(text: str, quoted: list[tuple[int, int]]) -> list[Word]:
     return found
 
 
-def can_be_verb(word: Word) -> bool:
-    """Does HanTa know the word as a verb's plain form, whatever it takes it for here?"""
-    return any(tag == "VVB" for tag, _ in _tagger().tag_word(word.lower))
+def can_be_verb(word: str) -> bool:
+    """Does HanTa know the word, in small letters, as a verb's plain form, whatever it takes it for in a sentence?"""
+    return any(tag == "VVB" and score > _GUESSED for tag, score in _tagger().tag_word(word))
 
 
 @functools.cache
