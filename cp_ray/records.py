@@ -28,6 +28,7 @@ __all__ = [
     "Message",
     "Opinion",
     "Prediction",
+    "Quality",
     "Score",
     "Seed",
     "Split",
@@ -158,6 +159,27 @@ class Opinion:
     """To the claim, as the teacher judged it last."""
     rewritten: bool = False
     """It contradicted the claim and was rewritten to agree with it."""
+    reject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How good a text is to train on, by figures."""
+
+    id: str
+    """Of the row whose text it is."""
+    culture: str
+    seed_id: str
+    kind: str
+    """`opinion` or `paraphrase`."""
+    text: str
+    words: int
+    similarity: float
+    """Cosine to the seed's question."""
+    margin: float | None
+    """By how much its relation to the survey was the likeliest; None where that is not known."""
+    perplexity: float | None
+    """Of a language model, per token; None where there is no text."""
     reject: str | None = None
 
 

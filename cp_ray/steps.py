@@ -17,6 +17,7 @@ from cp_ray.evals import survey as surveys
 from cp_ray.llm.ledger import join_parts
 from cp_ray.pipeline import Folder, Step
 from cp_ray.progress import watched
+from cp_ray.quality import Measured, QualityConfig, measure, texts_of
 from cp_ray.recipe import Options
 from cp_ray.records import (
     Analysis,
@@ -25,6 +26,7 @@ from cp_ray.records import (
     Example,
     Opinion,
     Prediction,
+    Quality,
     Score,
     Seed,
     from_table,
@@ -59,7 +61,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "analyse", "answers", "candidates", "dedup", "dialogue", "direct", "evaluate", "examples", "extract", "predict",
-    "quota", "report", "sample", "seeds", "teacher", "train", "verify", "voice", "wave",
+    "quality", "quota", "report", "sample", "seeds", "teacher", "train", "verify", "voice", "wave",
 ]  # fmt: skip
 
 Inputs = Mapping[str, Folder]
@@ -194,14 +196,27 @@ def quota(deduped: Step, config: QuotaConfig) -> Step:
     return Step("quota", config, run, (deduped,), Opinion)
 
 
-def examples(seeds: Step, opinions: Step, config: ExamplesConfig) -> Step:
-    """Chats to train on, from the training questions alone."""
+def quality(opinions: Step, config: QualityConfig, *, workers: int) -> Step:
+    """Length, similarity to the question and perplexity of the opinions that count."""
+
+    def run(folder: Folder, inputs: Inputs) -> "Dataset | pa.Table":
+        texts = to_table(texts_of(inputs[opinions.name].read(Opinion)), Measured)
+        if not texts.num_rows:
+            return to_table([], Quality)
+        return measure(_dataset(texts, blocks=workers), config, workers=workers)
+
+    return Step("quality", config, run, (opinions,), Quality)
+
+
+def examples(seeds: Step, opinions: Step, config: ExamplesConfig, quality: Step | None = None) -> Step:
+    """Chats to train on, from the training questions alone; without the opinions that `quality` set aside."""
 
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
-        rows = make_examples(inputs["seeds"].read(Seed), inputs[opinions.name].read(Opinion), config)
-        return to_table(rows, Example)
+        poor = {q.id for q in inputs[quality.name].read(Quality) if q.reject is not None} if quality else set()
+        some = [o for o in inputs[opinions.name].read(Opinion) if o.id not in poor]
+        return to_table(make_examples(inputs["seeds"].read(Seed), some, config), Example)
 
-    return Step("examples", config, run, (seeds, opinions), Example)
+    return Step("examples", config, run, (seeds, opinions, *([quality] if quality else [])), Example)
 
 
 def train(examples: Step, config: TrainConfig, placement: Placement) -> Step:

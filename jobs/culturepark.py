@@ -13,6 +13,7 @@ from cp_ray.errors import ConfigError
 from cp_ray.evals.ask import AskConfig
 from cp_ray.evals.survey import ScoreConfig
 from cp_ray.pipeline import Step
+from cp_ray.quality import QualityConfig
 from cp_ray.recipe import Options
 from cp_ray.records import Dialogue
 from cp_ray.stages.analyse import AnalyseConfig, SampleConfig
@@ -46,6 +47,11 @@ def culturepark(
     accepted: int | None = None,
     candidates: int = 1000,
     analysed: int = 0,
+    quality: str = "no",
+    max_perplexity: float | None = None,
+    min_similarity: float | None = None,
+    min_words: int | None = None,
+    max_words: int | None = None,
     answers: int = 32,
     passes: int = 3,
     workers: int = 2,
@@ -69,6 +75,11 @@ def culturepark(
         accepted: exactly so many opinions of each culture; default: as many as come of per_seed
         candidates: dialogues of each culture that may be held to come by them
         analysed: dialogues of each culture that are analysed: topics, extend rate, understanding
+        quality: yes: opinions are measured (length, similarity to the question, perplexity); implied by a threshold
+        max_perplexity: opinions above it are not trained on
+        min_similarity: nor those whose cosine to the question is below it
+        min_words: nor shorter ones
+        max_words: nor longer ones
         answers: survey answers drawn for each training seed
         passes: over the training rows
         workers: CPU workers of training and evaluation
@@ -119,7 +130,16 @@ def culturepark(
         sampled = steps.sample(held, SampleConfig(analysed, seed))
         made += [sampled, steps.analyse(sampled, teacher, AnalyseConfig(model, seed=seed, structured=options.json))]
 
-    examples = steps.examples(seeds, chosen, ExamplesConfig(cultures, answers=answers, seed=seed))
+    thresholds = (max_perplexity, min_similarity, min_words, max_words)
+    measured = None
+    if _yes("quality", quality) or any(threshold is not None for threshold in thresholds):
+        measured = steps.quality(
+            chosen,
+            QualityConfig("smollm2", "minilm", *thresholds),
+            workers=workers,
+        )
+        made.append(measured)
+    examples = steps.examples(seeds, chosen, ExamplesConfig(cultures, answers=answers, seed=seed), measured)
     trained = [
         steps.train(
             examples,
