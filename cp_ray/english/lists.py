@@ -37,6 +37,6 @@ ONE = _set(
 """Whom "they" may mean although they are not in the plural."""
 ONE_EACH = _set(
     "life home heart mind wife husband mother father country nation government culture religion body soul name "
-    "family childhood future identity career spouse homeland upbringing"
+    "family childhood future identity career spouse homeland upbringing city"
 )
 """What each has one of: "their lives" are many people's."""
