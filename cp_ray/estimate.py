@@ -76,12 +76,9 @@ class _Dry:
         return found
 
     def _made(self, step: Step, inputs: Mapping[str, Folder], folder: Folder) -> Any:
-        """The rows of a step that calls nobody; what would be set aside as redundant is counted as kept."""
-        name = step.name.split(".")[0]
-        if name == "dedup":
-            return pa.concat_tables([inputs[i.name].table() for i in step.inputs if i.name.startswith("verify")])
-        if name == "check":
-            return inputs[step.inputs[0].name].table()
+        """The rows of a step that calls nobody; what would be set aside on Ray is counted as kept."""
+        if step.name.split(".")[0] in ("voice", "dedup", "check"):
+            return pa.concat_tables([inputs[i.name].table() for i in step.inputs if not i.name.startswith("dedup")])
         return step.run(folder, inputs)
 
     def _generate(self, step: Step, inputs: Mapping[str, Folder], folder: Folder) -> Estimate:

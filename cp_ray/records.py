@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "Analysis",
     "Candidate",
     "Dialogue",
     "Example",
@@ -29,6 +30,7 @@ __all__ = [
     "Opinion",
     "Paraphrase",
     "Prediction",
+    "Quality",
     "Question",
     "Score",
     "Seed",
@@ -124,6 +126,28 @@ class Dialogue:
 
 
 @dataclass(frozen=True, slots=True)
+class Analysis:
+    """What one utterance of a dialogue is about, and what it does to the talk, as the teacher judged it."""
+
+    id: str
+    """`dialogue_id/place`."""
+    dialogue_id: str
+    seed_id: str
+    culture: str
+    speaker: str
+    text: str
+    topic: str | None = None
+    """`belief`, `norm`, `custom` or `none`."""
+    kind: str | None = None
+    """Of the topic: `religious`, `legal`, …"""
+    extends: bool | None = None
+    """It carries the talk further; None for the first utterance."""
+    understands: bool | None = None
+    """It shows understanding of the other's culture."""
+    reject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Opinion:
     """One opinion that a speaker bound to the seed's stance voiced, or that was asked for without a dialogue."""
 
@@ -197,6 +221,27 @@ class Nearness:
     question_id: str = ""
     similarity: float = 0.0
     """Cosine of the sentence vectors."""
+    reject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How good a text is to train on, by figures."""
+
+    id: str
+    """Of the row whose text it is."""
+    culture: str
+    seed_id: str
+    kind: str
+    """`opinion` or `paraphrase`."""
+    text: str
+    words: int
+    similarity: float
+    """Cosine to the seed's question."""
+    margin: float | None
+    """By how much its relation to the survey was the likeliest; None where that is not known."""
+    perplexity: float | None
+    """Of a language model, per token; None where there is no text."""
     reject: str | None = None
 
 

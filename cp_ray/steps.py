@@ -17,8 +17,10 @@ from cp_ray.evals import survey as surveys
 from cp_ray.llm.ledger import join_parts
 from cp_ray.pipeline import Folder, Step
 from cp_ray.progress import watched
+from cp_ray.quality import Measured, QualityConfig, measure, texts_of
 from cp_ray.recipe import Options
 from cp_ray.records import (
+    Analysis,
     Candidate,
     Dialogue,
     Example,
@@ -26,12 +28,17 @@ from cp_ray.records import (
     Opinion,
     Paraphrase,
     Prediction,
+    Quality,
     Score,
     Seed,
     Translation,
+    from_table,
     to_table,
 )
 from cp_ray.rollout import Stage, rollout
+from cp_ray.stages.analyse import AnalyseConfig, SampleConfig
+from cp_ray.stages.analyse import analyse as analyse_dialogue
+from cp_ray.stages.analyse import sample as sample_dialogues
 from cp_ray.stages.dedup import DedupConfig
 from cp_ray.stages.dedup import dedup as keep_medoids
 from cp_ray.stages.dialogue import DialogueConfig
@@ -46,6 +53,8 @@ from cp_ray.stages.seeds import CandidatesConfig, SeedsConfig, make_seeds
 from cp_ray.stages.seeds import candidates as make_candidates
 from cp_ray.stages.verify import VerifyConfig
 from cp_ray.stages.verify import verify as verify_opinion
+from cp_ray.stages.voice import GrammarConfig, VoiceConfig, voice_by_grammar
+from cp_ray.stages.voice import voice as voice_opinion
 from cp_ray.survey.read import read_survey
 from cp_ray.teacher import Teacher
 from cp_ray.training.config import Placement, TrainConfig
@@ -54,8 +63,8 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 __all__ = [
-    "answers", "candidates", "dedup", "dialogue", "direct", "evaluate", "examples", "extract", "predict",
-    "quota", "report", "seeds", "teacher", "train", "verify", "wave",
+    "analyse", "answers", "candidates", "dedup", "dialogue", "direct", "evaluate", "examples", "extract", "predict",
+    "quality", "quota", "report", "sample", "seeds", "teacher", "train", "verify", "voice", "wave",
 ]  # fmt: skip
 
 Inputs = Mapping[str, Folder]
@@ -115,6 +124,22 @@ def dialogue(candidates: Step, by: Teacher, config: DialogueConfig) -> Step:
     return generating(f"dialogue{_part(candidates)}", candidates, hold_dialogue, config, by, Dialogue)
 
 
+def sample(dialogues: Sequence[Step], config: SampleConfig) -> Step:
+    """Some whole dialogues of each culture."""
+    dialogues = tuple(dialogues)
+
+    def run(folder: Folder, inputs: Inputs) -> pa.Table:
+        every = [row for step in dialogues for row in inputs[step.name].read(Dialogue)]
+        return to_table(sample_dialogues(every, config), Dialogue)
+
+    return Step("sample", config, run, dialogues, Dialogue)
+
+
+def analyse(sampled: Step, by: Teacher, config: AnalyseConfig) -> Step:
+    """What the utterances are about, and whether they carry the talk further and understand the other."""
+    return generating("analyse", sampled, analyse_dialogue, config, by, Analysis)
+
+
 def direct(candidates: Step, by: Teacher, config: DirectConfig) -> Step:
     """Opinions asked for without a dialogue."""
     return generating(f"direct{_part(candidates)}", candidates, ask_directly, config, by, Opinion)
@@ -128,6 +153,25 @@ def extract(dialogue: Step, by: Teacher, config: ExtractConfig) -> Step:
 def verify(opinions: Step, by: Teacher, config: VerifyConfig) -> Step:
     """The opinions that agree with the survey, some of them rewritten."""
     return generating(f"verify{_part(opinions)}", opinions, verify_opinion, config, by, Opinion)
+
+
+def voice(opinions: Step, by: Teacher, config: VoiceConfig | GrammarConfig) -> Step:
+    """The opinions in the first person, by the teacher or by grammar."""
+    if isinstance(config, VoiceConfig):
+        return generating(f"voice{_part(opinions)}", opinions, voice_opinion, config, by, Opinion)
+    rules = config
+
+    def batch(table: pa.Table) -> pa.Table:
+        return to_table(voice_by_grammar(from_table(table, Opinion), rules), Opinion)
+
+    def run(folder: Folder, inputs: Inputs) -> "Dataset | pa.Table":
+        given = counting(inputs[opinions.name].table())
+        if not given.num_rows:
+            return given
+        made: Dataset = dataset_of(given, blocks=by.terms.workers).map_batches(batch, batch_format="pyarrow")
+        return made
+
+    return Step(f"voice{_part(opinions)}", config, run, (opinions,), Opinion)
 
 
 def dedup(verified: Sequence[Step], config: DedupConfig, before: Step | None = None) -> Step:
@@ -156,6 +200,18 @@ def quota(deduped: Step, config: QuotaConfig) -> Step:
     return Step("quota", config, run, (deduped,), Opinion)
 
 
+def quality(opinions: Step, config: QualityConfig, *, workers: int) -> Step:
+    """Length, similarity to the question and perplexity of the opinions that count."""
+
+    def run(folder: Folder, inputs: Inputs) -> "Dataset | pa.Table":
+        texts = to_table(texts_of(inputs[opinions.name].read(Opinion)), Measured)
+        if not texts.num_rows:
+            return to_table([], Quality)
+        return measure(dataset_of(texts, blocks=workers), config, workers=workers)
+
+    return Step("quality", config, run, (opinions,), Quality)
+
+
 def examples(
     seeds: Step,
     config: ExamplesConfig,
@@ -164,21 +220,23 @@ def examples(
     opinions: Step | None = None,
     wordings: Step | None = None,
     translations: Step | None = None,
+    quality: Step | None = None,
 ) -> Step:
-    """Chats to train on, from the training questions alone, without what is near to a held-out one."""
+    """Chats to train on, without what is near to a held-out question or of poor quality."""
 
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
         def rows(step: Step | None, row: type[Row]) -> list[Row]:
             return inputs[step.name].read(row) if step is not None else []
 
+        left_out: list[Nearness | Quality] = [*rows(leakage, Nearness), *rows(quality, Quality)]
         made = make_examples(
             rows(seeds, Seed), rows(opinions, Opinion), config,
             wordings=rows(wordings, Paraphrase), translations=rows(translations, Translation),
-            leaks=[near.id for near in rows(leakage, Nearness) if near.reject is not None],
+            left_out=[row.id for row in left_out if row.reject is not None],
         )  # fmt: skip
         return to_table(made, Example)
 
-    given = [step for step in (seeds, opinions, wordings, translations, leakage) if step is not None]
+    given = [step for step in (seeds, opinions, wordings, translations, leakage, quality) if step is not None]
     return Step("examples", config, run, tuple(given), Example)
 
 

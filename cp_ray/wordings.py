@@ -129,6 +129,8 @@ def leakage(seeds: Step, trained_on: Sequence[Step], config: LeakageConfig) -> S
         worded = [row for step in trained_on if step.rows is Paraphrase for row in inputs[step.name].read(Paraphrase)]
         texts = to_table(texts_to_check(rows, opinions, worded), Nearness)
         heldout = {seed.question_id: seed.question for seed in rows if seed.split == "heldout"}
+        if not heldout or not texts.num_rows:
+            return texts
         return find_nearest(dataset_of(texts), sorted(heldout.items()), config)
 
     return Step("leakage", config, run, (seeds, *trained_on), Nearness)

@@ -9,10 +9,14 @@ ray job submit --working-dir . -- python jobs/culturepark.py --root s3://bucket/
 from cp_ray import steps, wordings
 from cp_ray.cli import run_recipe
 from cp_ray.cultures import one_of
+from cp_ray.errors import ConfigError
 from cp_ray.evals.ask import AskConfig
 from cp_ray.evals.survey import ScoreConfig
 from cp_ray.pipeline import Step
+from cp_ray.quality import QualityConfig
 from cp_ray.recipe import Options, check_choice
+from cp_ray.records import Dialogue
+from cp_ray.stages.analyse import AnalyseConfig, SampleConfig
 from cp_ray.stages.dedup import DedupConfig
 from cp_ray.stages.dialogue import DialogueConfig
 from cp_ray.stages.direct import DirectConfig
@@ -22,6 +26,7 @@ from cp_ray.stages.leakage import LeakageConfig
 from cp_ray.stages.quota import QuotaConfig
 from cp_ray.stages.seeds import CandidatesConfig
 from cp_ray.stages.verify import VerifyConfig
+from cp_ray.stages.voice import GrammarConfig, VoiceConfig
 from cp_ray.training.config import Placement, TrainConfig
 
 
@@ -38,9 +43,16 @@ def culturepark(
     contact_gender: str = "woman",
     calibrated: str = "yes",
     rounds: int = 7,
+    voice: str = "grammar",
     kept: int = 10,
     accepted: int | None = None,
     candidates: int = 1000,
+    analysed: int = 0,
+    quality: str = "no",
+    max_perplexity: float | None = None,
+    min_similarity: float | None = None,
+    min_words: int | None = None,
+    max_words: int | None = None,
     answers: int = 32,
     passes: int = 3,
     workers: int = 2,
@@ -59,9 +71,16 @@ def culturepark(
         contact_gender: man or woman
         calibrated: yes, or no: the delegate is not told the survey's answer
         rounds: of each dialogue, two utterances each
+        voice: who puts opinions into the first person: grammar, the teacher, or none
         kept: opinions kept of each seed after redundant ones are set aside
         accepted: exactly so many opinions of each culture; default: as many as come of per_seed
         candidates: dialogues of each culture that may be held to come by them
+        analysed: dialogues of each culture that are analysed: topics, extend rate, understanding
+        quality: yes: opinions are measured (length, similarity to the question, perplexity); implied by a threshold
+        max_perplexity: opinions above it are not trained on
+        min_similarity: nor those whose cosine to the question is below it
+        min_words: nor shorter ones
+        max_words: nor longer ones
         answers: survey answers drawn for each training seed
         passes: over the training rows
         workers: CPU workers of training and evaluation
@@ -80,14 +99,17 @@ def culturepark(
             extract = steps.extract(
                 dialogue, teacher, ExtractConfig(model, cultures, max_tokens=256, seed=seed, structured=options.json)
             )
-            voiced = [dialogue, extract]
+            said = [dialogue, extract]
         else:
-            voiced = [steps.direct(chosen, teacher, ask)]
+            said = [steps.direct(chosen, teacher, ask)]
         verify = steps.verify(
-            voiced[-1], teacher, VerifyConfig(model, rewrite_tokens=96, seed=seed, structured=options.json)
+            said[-1], teacher, VerifyConfig(model, rewrite_tokens=96, seed=seed, structured=options.json)
         )
-        verified, before = [*(wave[-2] for wave in waves), verify], waves[-1][-1] if waves else None
-        return [chosen, *voiced, verify, steps.dedup(verified, DedupConfig(per_seed=kept, seed=seed), before)]
+        judged = [verify]
+        if (told := _told(voice, options)) is not None:  # before the quota, which counts what is left
+            judged.append(steps.voice(verify, teacher, told))
+        every, before = [*(wave[-2] for wave in waves), judged[-1]], waves[-1][-1] if waves else None
+        return [chosen, *said, *judged, steps.dedup(every, DedupConfig(per_seed=kept, seed=seed), before)]
 
     seeds = steps.seeds(options, questions=questions)
     made = [seeds]
@@ -101,10 +123,28 @@ def culturepark(
         made += [step for wave in waves for step in wave]
         made.append(steps.quota(made[-1], quota))
 
-    leakage = wordings.leakage(seeds, [made[-1]], LeakageConfig())
+    chosen = made[-1]
+    if analysed:
+        held = [step for step in made if step.rows is Dialogue]
+        if not held:
+            raise ConfigError(f"analysed: there are no dialogues with --communication no, got {analysed}; leave it out")
+        sampled = steps.sample(held, SampleConfig(analysed, seed))
+        made += [sampled, steps.analyse(sampled, teacher, AnalyseConfig(model, seed=seed, structured=options.json))]
+
+    thresholds = (max_perplexity, min_similarity, min_words, max_words)
+    measured = None
+    if _yes("quality", quality) or any(threshold is not None for threshold in thresholds):
+        measured = steps.quality(
+            chosen,
+            QualityConfig("smollm2", "minilm", *thresholds),
+            workers=workers,
+        )
+        made.append(measured)
+    leakage = wordings.leakage(seeds, [chosen], LeakageConfig())
     examples = steps.examples(
-        seeds, ExamplesConfig(cultures, answers=answers, seed=seed), leakage=leakage, opinions=made[-1]
-    )
+        seeds, ExamplesConfig(cultures, answers=answers, seed=seed),
+        leakage=leakage, opinions=chosen, quality=measured,
+    )  # fmt: skip
     trained = [
         steps.train(
             examples,
@@ -124,6 +164,13 @@ def culturepark(
         steps.answers(seeds, trained, AskConfig(options.base_model)),
     ]
     return [*made, steps.report(made, options)]
+
+
+def _told(voice: str, options: Options) -> VoiceConfig | GrammarConfig | None:
+    check_choice("voice", voice, "grammar", "teacher", "none")
+    if voice == "teacher":
+        return VoiceConfig(options.teacher_model, options.chosen, seed=options.seed, structured=options.json)
+    return GrammarConfig(options.chosen) if voice == "grammar" else None
 
 
 def _yes(name: str, text: str) -> bool:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from cp_ray.cultures import Culture, of
 from cp_ray.evals import charts
 from cp_ray.evals.survey import BASE, UNIFORM
-from cp_ray.records import Dialogue, Opinion, Prediction, Score, Seed, TrainPoint
+from cp_ray.evals.talks import TalkRates, talk_rates
+from cp_ray.records import Analysis, Dialogue, Opinion, Prediction, Score, Seed, TrainPoint
 from cp_ray.survey.items import Source
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def render(inputs: "Mapping[str, Folder]", root: str, config: ReportConfig) -> t
         answers=_answers(seeds, _rows(inputs, "predict", Prediction)),
         funnel=_funnel(inputs),
         dialogue=_sample_dialogue(_rows(inputs, "dialogue", Dialogue)),
+        talks=_talks(inputs),
         opinions=_sample_opinions(_opinions(inputs), None, config.opinions),
         rejected=_rejected(inputs, config.opinions),
         curves=_curves(inputs),
@@ -183,6 +185,10 @@ def _funnel(inputs: "Mapping[str, Folder]") -> list[Any]:
 def _sample_dialogue(dialogues: Sequence[Dialogue]) -> Dialogue | None:
     whole = [d for d in dialogues if d.reject is None]
     return max(whole, key=lambda d: len({t.text for t in d.turns}), default=None)
+
+
+def _talks(inputs: "Mapping[str, Folder]") -> list[TalkRates]:
+    return talk_rates(inputs["analyse"].read(Analysis)) if "analyse" in inputs else []
 
 
 def _sample_opinions(opinions: Sequence[Opinion], reject: str | None, n: int) -> list[Opinion]:

@@ -90,12 +90,13 @@ def compute_dtype(device: str) -> "torch.dtype":
     return torch.bfloat16 if fast else torch.float32
 
 
-def load_base(name: str, *, device: str = "cpu") -> tuple[Any, Any]:
+def load_base(name: str, *, device: str = "cpu", chat: bool = True) -> tuple[Any, Any]:
     """A causal language model in evaluation mode on `device`, and its tokenizer, which has a pad token.
 
     Args:
         name: as in `resolve_base`.
         device: `cpu`, `cuda` or `cuda:0`.
+        chat: it is to be talked to, and needs a chat template.
 
     Raises:
         BaseModelError: there is no such model, it is gated, it is not a causal language model, its weights are
@@ -111,7 +112,7 @@ def load_base(name: str, *, device: str = "cpu") -> tuple[Any, Any]:
     except (OSError, ValueError, SafetensorError) as error:
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BaseModelError(f"base model: cannot load {name!r} ({why}); {_HINT}") from error
-    if tokenizer.chat_template is None:
+    if chat and tokenizer.chat_template is None:
         raise BaseModelError(f"base model: {name!r} has no chat template; choose one tuned for chat (instruct)")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

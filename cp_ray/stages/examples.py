@@ -40,7 +40,7 @@ def make_examples(
     *,
     wordings: Sequence[Paraphrase] = (),
     translations: Sequence[Translation] = (),
-    leaks: Iterable[str] = (),
+    left_out: Iterable[str] = (),
 ) -> list[Example]:
     """Training chats from the training seeds and the opinions that count.
 
@@ -50,25 +50,25 @@ def make_examples(
         config: how much of what.
         wordings: other wordings of the questions; rejected ones are left out.
         translations: with any, a culture whose language is not English is asked in its language alone.
-        leaks: ids of opinions, wordings and questions that are too near to a held-out question: left out.
+        left_out: ids of opinions, wordings and questions that are not to be trained on.
 
     Raises:
         ConfigError: a question has more wordings than answers.
         ValueError: a held-out question would get into a training row.
     """
-    left_out = frozenset(leaks)
-    training = [seed for seed in seeds if seed.split == "train" and seed.question_id not in left_out]
+    unwanted = frozenset(left_out)
+    training = [seed for seed in seeds if seed.split == "train" and seed.question_id not in unwanted]
     by_id = {seed.id: seed for seed in seeds if seed.split == "train"}
     asked = _Asked(
-        _by_question(w for w in wordings if w.reject is None and w.id not in left_out and w.way != "survey"),
+        _by_question(w for w in wordings if w.reject is None and w.id not in unwanted and w.way != "survey"),
         {row.id: row for row in translations if row.reject is None} if translations else None,
     )
     examples = [example for seed in training for example in _answers(seed, config, asked)]
     for opinion in opinions:
-        if opinion.reject is None and opinion.id not in left_out:
+        if opinion.reject is None and opinion.id not in unwanted:
             if opinion.seed_id not in by_id:
                 raise ValueError(f"{opinion.id} comes from {opinion.seed_id}, which is not a training seed")
-            if by_id[opinion.seed_id].question_id not in left_out:
+            if by_id[opinion.seed_id].question_id not in unwanted:
                 examples.append(_opinion(opinion, by_id[opinion.seed_id], config))
     check_split(examples, seeds)
     return examples
