@@ -128,10 +128,10 @@ class _Console:
 
 
 def _line(step: Step, manifest: Manifest) -> str:
-    if step.rows is None:
-        return f"{step.name:<16}"
-    rejects = ", ".join(f"{n} {reason}" for reason, n in manifest.rejects.items())
-    return f"{step.name:<16} {manifest.rows:>7} rows{f'; set aside: {rejects}' if rejects else ''}"
+    parts = [f"{manifest.rows:>7} rows"] if step.rows is not None else []
+    if manifest.rejects:
+        parts.append("set aside: " + ", ".join(f"{n} {reason}" for reason, n in manifest.rejects.items()))
+    return f"{step.name:<16} {'; '.join([*parts, *manifest.remarks])}"
 
 
 def _show(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:

@@ -14,6 +14,9 @@ from cp_ray.cultures import Culture
 from cp_ray.evals import ask as asking
 from cp_ray.evals import report as reports
 from cp_ray.evals import survey as surveys
+from cp_ray.exports.config import ExportConfig
+from cp_ray.exports.export import made_by, write_export
+from cp_ray.exports.export import remarks as export_remarks
 from cp_ray.llm.ledger import join_parts
 from cp_ray.pipeline import Folder, Step
 from cp_ray.progress import watched
@@ -42,8 +45,8 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 __all__ = [
-    "answers", "candidates", "dedup", "dialogue", "direct", "evaluate", "examples", "extract", "predict",
-    "quota", "report", "seeds", "teacher", "train", "verify", "wave",
+    "answers", "candidates", "dedup", "dialogue", "direct", "evaluate", "examples", "export", "extract",
+    "predict", "quota", "report", "seeds", "teacher", "train", "verify", "wave",
 ]  # fmt: skip
 
 Inputs = Mapping[str, Folder]
@@ -151,6 +154,21 @@ def examples(seeds: Step, opinions: Step, config: ExamplesConfig) -> Step:
         return to_table(rows, Example)
 
     return Step("examples", config, run, (seeds, opinions), Example)
+
+
+def export(before: Sequence[Step], options: Options) -> Step:
+    """The training rows in the forms that other tools read, in the folder `export`; `seeds`, `examples` are before."""
+    source = next(step.config.source for step in before if step.name == "seeds")
+    config = ExportConfig(options.chosen, source, options.seed)
+
+    def run(folder: Folder, inputs: Inputs) -> None:
+        seeds, rows = inputs["seeds"].read(Seed), inputs["examples"].read(Example)
+        write_export(folder / "export", seeds, rows, made_by(inputs, options.root), config)
+
+    def said(folder: Folder, inputs: Inputs) -> list[str]:
+        return export_remarks(folder / "export", config)
+
+    return Step("export", config, run, tuple(before), publish=("export",), remarks=said)
 
 
 def train(examples: Step, config: TrainConfig, placement: Placement) -> Step:

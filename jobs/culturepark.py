@@ -102,6 +102,7 @@ def culturepark(
         made.append(steps.quota(made[-1], quota))
 
     examples = steps.examples(seeds, made[-1], ExamplesConfig(cultures, answers=answers, seed=seed))
+    made += [examples, steps.export([*made, examples], options)]
     trained = [
         steps.train(
             examples,
@@ -112,7 +113,7 @@ def culturepark(
     ]
     predict = steps.predict(seeds, trained, options.base_model, workers=workers)
     evaluate = steps.evaluate(seeds, predict, ScoreConfig(seed=seed))
-    made += [examples, *trained, predict, evaluate, steps.answers(seeds, trained, AskConfig(options.base_model))]
+    made += [*trained, predict, evaluate, steps.answers(seeds, trained, AskConfig(options.base_model))]
     return [*made, steps.report(made, options)]
 
 
