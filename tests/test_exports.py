@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -147,24 +148,24 @@ GOOD = chat({"role": "system", "content": "You are German."}, USER, ANSWER)
     [
         ("", "is empty"),
         (b"\xff" + GOOD.encode(), "is not UTF-8 (byte 1)"),
-        (GOOD[:-1], "is not JSON (Expecting ',' delimiter, character 146)"),
+        (GOOD[:-1], "is not JSON (Expecting ',' delimiter, character "),
         ("[]", "must be an object with the key 'messages', got []"),
         ("{}", "messages must be a list of at least one message, got None"),
         (chat(), "messages must be a list of at least one message, got []"),
         (chat(USER, ANSWER, id=1), "unknown key 'id'; only 'messages' is known"),
-        (chat(USER, {**ANSWER, "speaker": "x"}), "message 2: unknown key 'speaker'; known are role, content, name, weight"),
-        (chat({"role": "human", "content": "So?"}, ANSWER), "message 1: role must be system, user or assistant, got 'human'"),
+        (chat(USER, {**ANSWER, "speaker": "x"}), "message 2: unknown key 'speaker'; known are role, "),
+        (chat({"role": "human", "content": "So?"}, ANSWER), "message 1: role must be system, user or "),
         (chat({"content": "So?"}, ANSWER), "message 1: role must be system, user or assistant, got None"),
-        (chat(USER, {"role": "assistant", "content": " "}), "message 2: content must be text that is not empty, got ' '"),
-        (chat(USER, {"role": "assistant", "content": None}), "message 2: content must be text that is not empty, got None"),
-        (chat(USER, {"role": "assistant", "content": "\ud83d"}), "message 2: content must be Unicode, and holds half of"),
+        (chat(USER, {"role": "assistant", "content": " "}), "message 2: content must be text that is not empty"),
+        (chat(USER, {"role": "assistant", "content": None}), "message 2: content must be text that is not empty"),
+        (chat(USER, {"role": "assistant", "content": "\ud83d"}), "message 2: content must be Unicode, and holds"),
         (chat(USER, ANSWER, USER), "the last message must be the assistant's"),
-        (chat({**USER, "weight": 0}, ANSWER), "message 1: weight must be 0 or 1, on an assistant's message, got 0 on 'user'"),
+        (chat({**USER, "weight": 0}, ANSWER), "message 1: weight must be 0 or 1, on an assistant's message"),
         (chat(USER, {**ANSWER, "weight": 0.5}), "message 2: weight must be 0 or 1, on an assistant's message, got 0.5"),
         (chat(USER, {**ANSWER, "name": 3}), "message 2: name must be text, got 3"),
         (chat(USER, {**ANSWER, "content": "a" * 4 * MAX_TOKENS}), "must have at most 65536 tokens, has about 65547"),
-        ("9" * 5000, "cannot be read as JSON (Exceeds the limit"),
-        ("[" * 100_000, "cannot be read as JSON ("),
+        ("9" * 5000, "cannot be read: a number is too long"),
+        ("[" * 100_000, "cannot be read: a number is too long, or brackets"),
     ],
 )  # fmt: skip
 def test_a_breach_of_openai_s_rules_is_told_with_its_line(line: str | bytes, said: str) -> None:
@@ -201,9 +202,8 @@ def test_whatever_is_said_survives_every_form(said: list[str]) -> None:
     assert check_openai(lines) == []
     assert [m["content"] for m in json.loads(lines[-1])["messages"]] == said
     (row,) = json.loads(sharegpt_text([example]))
-    assert [(m["from"], m["value"]) for m in row["conversations"]] == list(
-        zip(("system", "human", "gpt"), said, strict=True)
-    )
+    assert [m["from"] for m in row["conversations"]] == ["system", "human", "gpt"]
+    assert [m["value"] for m in row["conversations"]] == said
 
 
 def test_too_few_rows_for_openai_are_told_by_the_step(tmp_path: Path) -> None:
@@ -219,12 +219,11 @@ def test_a_published_folder_is_what_the_last_configuration_made(tmp_path: Path) 
 
     def step(*cultures: str) -> Step:
         config = ExportConfig(tuple(CULTURES[c] for c in cultures), WVS7)
-        return Step(
-            "export", config, lambda folder, inputs: export_to(folder / "export", *cultures), publish=("export",)
-        )
 
-    def export_to(out: Folder, *cultures: str) -> None:
-        write_export(out, *rows(*cultures), MADE, CONFIG)
+        def do(folder: Folder, inputs: Mapping[str, Folder]) -> None:
+            write_export(folder / "export", *rows(*cultures), MADE, config)
+
+        return Step("export", config, do, publish=("export",))
 
     def published() -> list[str]:
         return sorted(path.name for path in (tmp_path / "export" / "openai").iterdir())

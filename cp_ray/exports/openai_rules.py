@@ -45,8 +45,8 @@ def _breaches(line: bytes | str) -> Iterator[str]:
         row = json.loads(text)
     except json.JSONDecodeError as error:
         yield f"is not JSON ({error.msg}, character {error.pos + 1})"
-    except (ValueError, RecursionError) as error:  # a number too long for Python, too many brackets
-        yield f"cannot be read as JSON ({_shown(str(error))})"
+    except (ValueError, RecursionError):
+        yield "cannot be read: a number is too long, or brackets are too deep"
     else:
         yield from _row(row)
 
