@@ -153,9 +153,9 @@ class Folder:
         if self.exists():
             self.filesystem.delete_dir(self.path)
 
-    def table(self) -> pa.Table:
-        """Its rows as one Arrow table, in the order of the file names."""
-        return pq.read_table((self / "rows").path, filesystem=self.filesystem)
+    def table(self, columns: list[str] | None = None) -> pa.Table:
+        """Its rows as one Arrow table, in the order of the file names; all columns, or these."""
+        return pq.read_table((self / "rows").path, filesystem=self.filesystem, columns=columns)
 
     def manifest(self) -> Manifest | None:
         """What a finished step left; None if the step is not done.

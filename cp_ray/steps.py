@@ -134,7 +134,7 @@ def dedup(verified: Sequence[Step], config: DedupConfig, before: Step | None = N
         return keep_medoids(_dataset(found), config) if found.num_rows else found
 
     inputs = (*verified, *([before] if before else []))
-    return Step(f"dedup{_part(verified[-1])}", config, run, inputs, Opinion)
+    return Step(f"dedup{_part(verified[-1])}", config, run, inputs, Opinion, remarks=_emptied)
 
 
 def quota(deduped: Step, config: QuotaConfig) -> Step:
@@ -143,7 +143,7 @@ def quota(deduped: Step, config: QuotaConfig) -> Step:
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
         return to_table(take(inputs[deduped.name].read(Opinion), config), Opinion)
 
-    return Step("quota", config, run, (deduped,), Opinion)
+    return Step("quota", config, run, (deduped,), Opinion, remarks=_emptied)
 
 
 def examples(seeds: Step, opinions: Step, config: ExamplesConfig) -> Step:
@@ -153,7 +153,12 @@ def examples(seeds: Step, opinions: Step, config: ExamplesConfig) -> Step:
         rows = make_examples(inputs["seeds"].read(Seed), inputs[opinions.name].read(Opinion), config)
         return to_table(rows, Example)
 
-    return Step("examples", config, run, (seeds, opinions), Example)
+    def said(folder: Folder, inputs: Inputs) -> list[str]:
+        rows = folder.table(["culture", "kind"]).to_pylist()
+        bare = {row["culture"] for row in rows} - {row["culture"] for row in rows if row["kind"] == "opinion"}
+        return [f"no opinion of {', '.join(sorted(bare))}: answers of the survey alone"] if bare else []
+
+    return Step("examples", config, run, (seeds, opinions), Example, remarks=said)
 
 
 def export(before: Sequence[Step], options: Options) -> Step:
@@ -252,7 +257,7 @@ def _generating(name: str, rows: Step, stage: Stage[Any, Any, Any], config: Any,
         by.check_outcome()
         return made
 
-    return Step(name, config, run, (rows,), row_out, within=by, stage=stage)
+    return Step(name, config, run, (rows,), row_out, within=by, stage=stage, remarks=_emptied)
 
 
 def _part(step: Step) -> str:
@@ -275,6 +280,15 @@ def _counting(rows: pa.Table) -> pa.Table:
     if "reject" not in rows.column_names:
         return rows
     return rows.filter(pc.is_null(rows["reject"]))
+
+
+def _emptied(folder: Folder, inputs: Inputs) -> list[str]:
+    """Which cultures have rows, and none that counts."""
+    rows = folder.table(["culture", "reject"])
+    if not rows.num_rows:
+        return ["no row came in"]
+    lost = set(rows["culture"].to_pylist()) - set(_counting(rows)["culture"].to_pylist())
+    return [f"nothing is left of {', '.join(sorted(lost))}"] if lost else []
 
 
 def _adapters(trained: Sequence[Step], inputs: Inputs) -> dict[Culture, Folder]:
