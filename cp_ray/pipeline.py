@@ -277,19 +277,25 @@ class Run:
 
 
 def copy_folder(source: Folder, target: Folder, label: str) -> None:
-    """Copy a folder in place of `target`, unless it bears the label already; the label is written last.
+    """Copy a folder in place of an earlier copy, or to where nothing is; one that bears the label already stays.
 
     Raises:
-        OSError: the target cannot be written.
+        RunFolderError: something else is there, or it cannot be written.
     """
-    if target.read_text(LABEL) == label:
+    held = target.read_text(LABEL)
+    if held == label:
         return
-    target.clear()
-    target.filesystem.create_dir(target.path, recursive=True)
-    pafs.copy_files(
-        source.path, target.path, source_filesystem=source.filesystem, destination_filesystem=target.filesystem
-    )
-    target.write_text(LABEL, label)
+    try:
+        if held is None and target.filesystem.get_file_info(pafs.FileSelector(target.path, allow_not_found=True)):
+            raise RunFolderError(f"{target.uri} is not empty and no earlier copy; empty it or choose another folder")
+        target.clear()
+        target.write_text(LABEL, "")  # a copy that is cut off is known as one
+        pafs.copy_files(
+            source.path, target.path, source_filesystem=source.filesystem, destination_filesystem=target.filesystem
+        )
+        target.write_text(LABEL, label)
+    except OSError as error:
+        raise RunFolderError(f"{target.uri} cannot be written ({error}); choose another folder") from error
 
 
 def pending(run: Run, steps: Sequence[Step]) -> list[Step]:

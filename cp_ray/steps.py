@@ -143,7 +143,13 @@ def quota(deduped: Step, config: QuotaConfig) -> Step:
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
         return to_table(take(inputs[deduped.name].read(Opinion), config), Opinion)
 
-    return Step("quota", config, run, (deduped,), Opinion, remarks=_emptied)
+    def said(folder: Folder, inputs: Inputs) -> list[str]:
+        rows = folder.table(["culture", "reject"])
+        kept = Counter(_counting(rows)["culture"].to_pylist())
+        every = sorted(set(rows["culture"].to_pylist()))
+        return [f"{kept[c]} of {config.accepted} opinions of {c}" for c in every if kept[c] < config.accepted]
+
+    return Step("quota", config, run, (deduped,), Opinion, remarks=said)
 
 
 def examples(seeds: Step, opinions: Step, config: ExamplesConfig) -> Step:

@@ -83,15 +83,16 @@ def test_without_communication(ray_cluster: None, scripted_server: Any, tmp_path
 
 
 def test_a_culture_of_which_no_opinion_is_left_is_told_and_the_others_go_on(
-    ray_cluster: None, scripted_server: Any, tmp_path: Path
+    ray_cluster: None, scripted_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("cp_ray.steps.keep_medoids", lambda opinions, config: opinions)  # has tests of its own
+
     def judges(messages: Sequence[Message], sampling: Sampling) -> str:
         arab = messages[-1].content.partition("Opinion: ")[2].startswith('"Arabs')
         return "irrelevant" if arab else plausible(messages, sampling)
 
-    made = run(
-        tmp_path, scripted_server(judges), "export", "--questions", "3", "--rounds", "1", "--answers", "4"
-    )  # fmt: skip
+    asked = ("--questions", "3", "--communication", "no", "--answers", "4")
+    made = run(tmp_path, scripted_server(judges), "export", *asked)
     assert accepted(made, "verify").keys() == {"german"}
     rejected = [o for o in made["verify"].read(Opinion) if o.culture == "arabic"]
     assert rejected

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cp_ray.exports.openai_rules import check_openai
 from cp_ray.pipeline import Run
 from cp_ray.records import Example, Prediction, Score, Seed, TrainPoint
 
@@ -55,6 +56,9 @@ def test_every_step_leaves_what_it_says(root: Path) -> None:
         assert points[-1].step == len(points) >= 1
         config = json.loads((Path(folder.path) / "adapter" / "adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    lines = (root / "export" / "openai" / "all.jsonl").read_bytes().splitlines()
+    assert check_openai(lines) == []
+    assert len(lines) == len(examples)
     assert "<title>cp_ray: Arab, German</title>" in (root / "report.html").read_text()
 
 

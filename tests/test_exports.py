@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cp_ray.cultures import CULTURES
+from cp_ray.errors import ConfigError, CpRayError, RunFolderError
+from cp_ray.evals.report import ReportConfig, render
 from cp_ray.exports.chats import openai_lines, sharegpt_text
+from cp_ray.exports.command import export_run
 from cp_ray.exports.config import ExportConfig, Made
 from cp_ray.exports.export import remarks, write_export
 from cp_ray.exports.openai_rules import MAX_TOKENS, check_openai
 from cp_ray.pipeline import LABEL, Folder, Manifest, Run, Step, open_folder
-from cp_ray.records import Example, Message, Opinion, Seed
+from cp_ray.records import Example, Message, Opinion, Seed, to_table
 from cp_ray.stages.examples import ExamplesConfig, make_examples
+from cp_ray.stages.seeds import SeedsConfig
 from cp_ray.survey.read import WVS7
 
 ROOT = Path(__file__).parent.parent
@@ -104,7 +109,7 @@ def test_the_card_tells_where_the_rows_come_from(tmp_path: Path) -> None:
     for said in (
         "wave 7 of the World Values Survey", "doi:10.14281/18241.24", "`smollm2`", "2 too short",
         "| arabic | Arabic | EGY, IRQ, JOR, LBN, LBY, MAR, TUN | 16 | 1 | 17 |", "| greek | Greek | GRC | 0 | 0 | 0 |",
-        "1 questions are kept", "Q0", "34 rows, 34 pairs", "A country is not a culture", "between 901 and 902 people",
+        "in every culture alike: Q0 (1 in all)", "(34 pairs)", "A country is not a culture", "between 901 and 902 people",
         "2 of 34 rows were written by a language model",
     ):  # fmt: skip
         assert said in card
@@ -238,7 +243,102 @@ def test_a_published_folder_is_what_the_last_configuration_made(tmp_path: Path) 
     (tmp_path / "export" / "openai" / "all.jsonl").unlink()
     run.publish(both)
     assert published() == ["arabic.jsonl", "german.jsonl"], "what is there already is not copied again"
-    (tmp_path / "export" / LABEL).unlink()
+    (tmp_path / "export" / LABEL).write_text("")
     run.publish(both)
     assert published() == ["all.jsonl", "arabic.jsonl", "german.jsonl"], "a copy that was cut off is made again"
+    (tmp_path / "export" / LABEL).unlink()
+    with pytest.raises(RunFolderError, match="export is not empty and no earlier copy"):
+        run.publish(both)
+    assert published() == ["all.jsonl", "arabic.jsonl", "german.jsonl"], "a user's folder is left alone"
     assert len(run.done()) == 2
+
+
+def finished(root: Path, *cultures: str) -> Run:
+    """A run that has come to its training rows."""
+    seeds, examples = rows(*cultures)
+    run = Run(str(root))
+    run.begin()
+    config = SeedsConfig(CONFIG.cultures, "0123456789abcdef", WVS7)
+    first = Step("seeds", config, lambda folder, inputs: to_table(seeds, Seed), rows=Seed)
+    made = Step(
+        "examples",
+        ExamplesConfig(CONFIG.cultures),
+        lambda folder, inputs: to_table(examples, Example),
+        (first,),
+        Example,
+    )
+    run.do(first)
+    run.do(made)
+    return run
+
+
+def cp_ray_export(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = "from cp_ray.cli import main; main()"
+    return subprocess.run([sys.executable, "-c", code, "export", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_run_is_exported_from_the_command_line(tmp_path: Path) -> None:
+    finished(tmp_path / "run", "arabic", "german")
+    ended = cp_ray_export(str(tmp_path / "run"), "--to", str(tmp_path / "out"))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == f"no training row of greek\n{tmp_path / 'out'}\n"
+    assert export(tmp_path / "same", "arabic", "german").read_text("openai/all.jsonl") == (
+        tmp_path / "out" / "openai" / "all.jsonl"
+    ).read_text(encoding="utf-8")
+    card = (tmp_path / "out" / "huggingface" / "README.md").read_text(encoding="utf-8")
+    assert "| seeds | 6 |" in card
+
+
+def test_a_finished_export_is_copied_and_an_old_one_is_not(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run", "german")
+    (folder,) = [f for f in run.done() if (m := f.manifest()) and m.name == "examples"]
+    manifest = folder.manifest()
+    assert manifest is not None
+
+    def step(text: str, fingerprint: str) -> None:
+        """A finished export of the examples of this fingerprint."""
+        made = run.root / f"export-{text}"
+        (made / "export").write_text("README.md", text)
+        given = Manifest("export", text, {}, {"examples": fingerprint}, remarks=["so it is"], finished="2026-01-01")
+        made.write_text("manifest.json", json.dumps(asdict(given)))
+
+    step("old", "0000000000")
+    target, _ = export_run(str(tmp_path / "run"), str(tmp_path / "one"))
+    assert target.read_text("README.md") is None, "made, not copied"
+    step("own", manifest.fingerprint)
+    target, said = export_run(str(tmp_path / "run"))
+    assert (target.path, target.read_text("README.md")) == (str(tmp_path / "run" / "export"), "own")
+    assert said == ["so it is"]
+    assert export_run(str(tmp_path / "run"), str(tmp_path / "one"))[0].read_text("README.md") == "own"
+
+
+def test_what_cannot_be_exported_is_told_in_one_line(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run", "german")
+    for to, said in (
+        (str(ROOT), "is not empty and no earlier copy"),
+        (str(tmp_path / "run"), "is not empty and no earlier copy"),
+        (str(ROOT / "README.md"), "README.md cannot be written"),
+        (str(ROOT / "README.md" / "x"), "README.md/x cannot be written"),
+        ("nosuch://x", "to: 'nosuch://x' cannot be opened"),
+    ):
+        with pytest.raises(CpRayError) as raised:
+            export_run(str(tmp_path / "run"), to)
+        assert said in str(raised.value)
+    with pytest.raises(ConfigError, match="has no training rows; run a recipe up to its step examples first"):
+        export_run(str(tmp_path / "nothing"))
+    (seeds,) = [f for f in run.done() if (m := f.manifest()) and m.name == "seeds"]
+    seeds.clear()
+    with pytest.raises(RunFolderError, match="the step 'seeds' is gone"):
+        export_run(str(tmp_path / "run"), str(tmp_path / "out"))
+    for arguments in (["no/such/run"], [str(ROOT / "tests")], []):
+        ended = cp_ray_export(*arguments)
+        assert (ended.returncode, ended.stderr.count("\n"), ended.stdout) == (2, 1, "")
+
+
+def test_the_report_tells_of_the_training_rows(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run", "arabic", "german")
+    inputs = {m.name: f for f in run.done() if (m := f.manifest())}
+    page, _ = render(inputs, str(tmp_path / "run"), ReportConfig(CONFIG.cultures, WVS7))
+    assert '<th scope="row">german</th><td class="n">16</td><td class="n">1</td><td class="n">17</td>' in page
+    assert '<th scope="row">greek</th><td class="n">0</td><td class="n">0</td><td class="n">0</td>' in page
+    assert "every row was held against every held-out question (34 pairs)" in page

@@ -23,7 +23,7 @@ CulturePark (arXiv:2405.15145).
 A row is a chat (`messages`: `role`, `content`), its `culture`, its `kind`, the `question_id` of the survey, and
 `parents`, the rows it was made from. A row of kind `answer` is a survey answer, drawn in proportion to what the
 culture's people really answered; half of them see the options in reverse order. A row of kind `opinion` was written by
-a language model and agrees with the survey. Every system prompt names the culture, so that `{all}` serves for one model
+a language model and was judged to agree with the survey. Every system prompt names the culture, so that `{all}` serves for one model
 of all cultures; its rows are mixed, in an order that is always the same.
 
 ## Rows
@@ -137,9 +137,10 @@ def _origin(made: Made, config: ExportConfig) -> str:
 
 def _steps(made: Made) -> str:
     lines = [
-        (m.name, str(m.rows), "; ".join(f"{n} {reason}" for reason, n in m.rejects.items()), m.fingerprint)
+        (m.name, str(m.rows), "; ".join([*(f"{n} {reason}" for reason, n in m.rejects.items()), *m.remarks]),
+         m.fingerprint)
         for m in made.steps
-    ]
+    ]  # fmt: skip
     return _table(("step", "rows", "set aside", "fingerprint"), lines)
 
 
@@ -147,15 +148,15 @@ def _heldout(seeds: Sequence[Seed], examples: Sequence[Example]) -> str:
     pairs = check_split(examples, seeds)
     ids = dict.fromkeys(s.question_id for s in seeds if s.split == "heldout")
     return (
-        f"{len(ids)} questions are kept for the test, the same in every culture: {', '.join(ids) or 'none'}. The split "
-        "is by question, before any row is made. Every training row was held against every one of them, by its id and "
-        f"by its words ({len(examples):,} rows, {pairs:,} pairs): none holds one."
+        f"Kept for the test, in every culture alike: {', '.join(ids) or 'none'} ({len(ids)} in all). The split is by "
+        "question, before any row is made. Every row was held against every one of them, by its id and by its words "
+        f"({pairs:,} pairs): none holds one."
     )
 
 
 def _licences(examples: Sequence[Example], made: Made, config: ExportConfig) -> str:
     terms = config.survey.terms or "The survey is its owner's; ask there before the rows are passed on."
-    lines = [f"- The survey: {terms}"]
+    lines = [f"- {terms}"]
     if made.teachers and any(e.kind != "answer" for e in examples):
         lines.append(
             f"- What a language model wrote comes under the terms of {', '.join(made.teachers)}: some providers forbid "

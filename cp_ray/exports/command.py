@@ -4,13 +4,11 @@ import posixpath
 import tempfile
 from collections.abc import Sequence
 
-import pyarrow.fs as pafs
-
 from cp_ray.cultures import restored
 from cp_ray.errors import ConfigError, RunFolderError
 from cp_ray.exports.config import ExportConfig
 from cp_ray.exports.export import made_by, remarks, write_export
-from cp_ray.pipeline import LABEL, Folder, Manifest, Run, copy_folder, open_folder
+from cp_ray.pipeline import Folder, Manifest, Run, copy_folder, open_folder
 from cp_ray.recipe import Parser
 from cp_ray.records import Example, Seed
 from cp_ray.survey.items import Source
@@ -34,8 +32,8 @@ def export_run(root: str, to: str | None = None) -> tuple[Folder, Sequence[str]]
     """Export the training rows that a run made last; gives the folder and what is to be said of it.
 
     Raises:
-        ConfigError: the run has no training rows, or the folder is in use by something else.
-        RunFolderError: a step that the rows came from is gone.
+        ConfigError: the run has no training rows.
+        RunFolderError: a step that the rows came from is gone, or the folder holds something else.
     """
     run = Run(root)
     done = [(folder, manifest) for folder in run.done() if (manifest := folder.manifest())]
@@ -43,16 +41,16 @@ def export_run(root: str, to: str | None = None) -> tuple[Folder, Sequence[str]]
     if not rows:
         raise ConfigError(f"run: {root!r} has no training rows; run a recipe up to its step examples first")
     folder, manifest = rows[-1]
-    target = run.root / "export" if to is None else _free(open_folder(to, "to"))
+    target = run.root / "export" if to is None else open_folder(to, "to")
     for source, made in reversed(done):
         if made.name == "export" and made.inputs.get("examples") == manifest.fingerprint:
-            _copy(source / "export", target, posixpath.basename(source.path))
+            copy_folder(source / "export", target, posixpath.basename(source.path))
             return target, made.remarks
     with tempfile.TemporaryDirectory() as temporary:
         made_now = open_folder(temporary)
         said = _make(run, folder, manifest, root, made_now)
         # No label of a step's: the next run of the recipe puts its own in this place.
-        _copy(made_now, target, f"made of {posixpath.basename(folder.path)}")
+        copy_folder(made_now, target, f"made of {posixpath.basename(folder.path)}")
     return target, said
 
 
@@ -80,21 +78,3 @@ def _origins(run: Run, manifest: Manifest) -> dict[str, Folder]:
             raise RunFolderError(f"run: the step {name!r} is gone from {folder.uri}; run the recipe again")
         found |= {**_origins(run, before), name: folder}
     return found
-
-
-def _free(target: Folder) -> Folder:
-    """The folder, if it is empty, not there, or an earlier export."""
-    try:
-        there = target.filesystem.get_file_info(pafs.FileSelector(target.path, allow_not_found=True))
-    except OSError as error:
-        raise ConfigError(f"to: {target.uri} is no folder ({error}); choose another") from error
-    if there and target.read_text(LABEL) is None:
-        raise ConfigError(f"to: {target.uri} is not empty and no earlier export; choose another folder")
-    return target
-
-
-def _copy(source: Folder, target: Folder, label: str) -> None:
-    try:
-        copy_folder(source, target, label)
-    except OSError as error:
-        raise ConfigError(f"to: {target.uri} cannot be written ({error}); choose another folder") from error
