@@ -109,7 +109,8 @@ def test_the_card_tells_where_the_rows_come_from(tmp_path: Path) -> None:
     for said in (
         "wave 7 of the World Values Survey", "doi:10.14281/18241.24", "`smollm2`", "2 too short",
         "| arabic | Arabic | EGY, IRQ, JOR, LBN, LBY, MAR, TUN | 16 | 1 | 17 |", "| greek | Greek | GRC | 0 | 0 | 0 |",
-        "in every culture alike: Q0 (1 in all)", "(34 pairs)", "A country is not a culture", "between 901 and 902 people",
+        "in every culture alike: Q0 (1 in all)", "(34 pairs)", "A country is not a culture",
+        "between 901 and 902 people",
         "2 of 34 rows were written by a language model",
     ):  # fmt: skip
         assert said in card
