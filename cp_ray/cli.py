@@ -4,6 +4,7 @@
     cp-ray show jobs/demo.py                              its steps, what is done, the funnel
     cp-ray calls runs/demo                                what the teacher was asked, what it cost, what failed
     cp-ray peek dialogue -n 2 --root runs/demo            rows of a step as text
+    cp-ray export runs/demo --to FOLDER                   its training rows for other tools
     cp-ray serve runs/demo --port 8000                    serve a run's culture models
 
 Whatever a user can get wrong ends with one line on stderr and status 2.
@@ -32,6 +33,7 @@ usage: cp-ray run RECIPE [options]     do a recipe's steps; what is done is skip
        cp-ray show RECIPE [options]    its steps, what is done, the funnel; --cost: what is to come
        cp-ray calls RUN [--last N]     what the teachers were asked, what it cost, what failed
        cp-ray peek STEP [-n N]         rows of a step as text
+       cp-ray export RUN [--to FOLDER] its training rows: Hugging Face dataset, OpenAI, ShareGPT
        cp-ray serve RUN [--port P]     serve a run's culture models
 Each has --help."""
 
@@ -89,10 +91,14 @@ def _command(arguments: list[str]) -> None:
         _peek(rest)
     elif command == "calls":
         _calls(rest)
+    elif command == "export":
+        from cp_ray.exports.command import export_command
+
+        export_command(rest)
     elif command == "serve":
         _serve(rest)
     else:
-        raise ConfigError(f"command: there is no {command!r}; there are run, show, calls, peek and serve")
+        raise ConfigError(f"command: there is no {command!r}; there are run, show, calls, peek, export and serve")
 
 
 def _run(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
@@ -128,10 +134,10 @@ class _Console:
 
 
 def _line(step: Step, manifest: Manifest) -> str:
-    if step.rows is None:
-        return f"{step.name:<16}"
-    rejects = ", ".join(f"{n} {reason}" for reason, n in manifest.rejects.items())
-    return f"{step.name:<16} {manifest.rows:>7} rows{f'; set aside: {rejects}' if rejects else ''}"
+    parts = [f"{manifest.rows:>7} rows"] if step.rows is not None else []
+    if manifest.rejects:
+        parts.append("set aside: " + ", ".join(f"{n} {reason}" for reason, n in manifest.rejects.items()))
+    return f"{step.name:<16} {'; '.join([*parts, *manifest.remarks])}"
 
 
 def _show(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
@@ -188,7 +194,7 @@ def _peek(arguments: Sequence[str]) -> None:
     if given.n < 1:
         raise ConfigError(f"n: must be at least 1, got {given.n}")
     folder = _latest(Run(given.root), given.step)
-    if given.step == "report":
+    if given.step in ("report", "export"):
         raise ConfigError(f"step: {given.step!r} has no rows; open its files in {folder.uri}")
     table = (folder / "log" if given.step.startswith("train.") else folder).table()
     for number, row in enumerate(table.slice(0, given.n).to_pylist()):

@@ -35,12 +35,15 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 __all__ = [
-    "FORMAT", "Folder", "Manifest", "Run", "Service", "Step", "execute", "fingerprint", "open_folder", "pending",
-    "select", "write_rows",
+    "FORMAT", "LABEL", "Folder", "Manifest", "Run", "Service", "Step", "copy_folder", "execute", "fingerprint",
+    "open_folder", "pending", "select", "write_rows",
 ]  # fmt: skip
 
 FORMAT = 1
 """Of the run folder. A folder of another format is refused, not guessed at."""
+
+LABEL = ".copied-from"
+"""A file in a copied folder that says of which it is."""
 
 _SMALL_BYTES = 64 * 2**20
 """Rows up to so much are sorted and written by the driver."""
@@ -84,7 +87,9 @@ class Step:
     stage: Any = None
     """What a generating step rolls out over the rows of its first input, for an estimate of what it will cost."""
     publish: tuple[str, ...] = ()
-    """Files that are copied to the root of the run folder when the step is done."""
+    """Files and folders that are copied to the root of the run folder when the step is done."""
+    remarks: "Callable[[Folder, Mapping[str, Folder]], Sequence[str]] | None" = None
+    """What is to be said of what was made, a line of text each; called after `run`, with the same."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,8 @@ class Manifest:
     """Rows that count."""
     rejects: Mapping[str, int] = field(default_factory=dict)
     """Rows set aside, by reason."""
+    remarks: Sequence[str] = ()
+    """What else is to be said, a line of text each."""
     seconds: float = 0.0
     finished: str = ""
     """ISO 8601, UTC."""
@@ -137,14 +144,18 @@ class Folder:
             stream.write(text.encode())
         self.filesystem.move(path + ".part", path)
 
+    def exists(self) -> bool:
+        """Is there such a folder?"""
+        return bool(self.filesystem.get_file_info(self.path).type == pafs.FileType.Directory)
+
     def clear(self) -> None:
         """Remove it with all that is in it, if it is there."""
-        if self.filesystem.get_file_info(self.path).type == pafs.FileType.Directory:
+        if self.exists():
             self.filesystem.delete_dir(self.path)
 
-    def table(self) -> pa.Table:
-        """Its rows as one Arrow table, in the order of the file names."""
-        return pq.read_table((self / "rows").path, filesystem=self.filesystem)
+    def table(self, columns: list[str] | None = None) -> pa.Table:
+        """Its rows as one Arrow table, in the order of the file names; all columns, or these."""
+        return pq.read_table((self / "rows").path, filesystem=self.filesystem, columns=columns)
 
     def manifest(self) -> Manifest | None:
         """What a finished step left; None if the step is not done.
@@ -237,7 +248,8 @@ class Run:
         folder, started = self.folder(step), time.monotonic()
         folder.clear()
         folder.filesystem.create_dir(folder.path, recursive=True)
-        made = step.run(folder, {i.name: self.folder(i) for i in step.inputs})
+        inputs = {i.name: self.folder(i) for i in step.inputs}
+        made = step.run(folder, inputs)
         rows, rejects = (0, {}) if step.rows is None else write_rows(made, folder / "rows", step.rows)
         manifest = Manifest(
             name=step.name,
@@ -246,6 +258,7 @@ class Run:
             inputs={i.name: fingerprint(i) for i in step.inputs},
             rows=rows,
             rejects=rejects,
+            remarks=list(step.remarks(folder, inputs)) if step.remarks else [],
             seconds=round(time.monotonic() - started, 2),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
         )
@@ -254,10 +267,35 @@ class Run:
 
     def publish(self, step: Step) -> None:
         """Copy what the step publishes to the root."""
+        folder = self.folder(step)
         for name in step.publish:
-            text = self.folder(step).read_text(name)
-            if text is not None and text != self.root.read_text(name):
+            text = folder.read_text(name)
+            if text is None and (folder / name).exists():
+                copy_folder(folder / name, self.root / name, posixpath.basename(folder.path))
+            elif text is not None and text != self.root.read_text(name):
                 self.root.write_text(name, text)
+
+
+def copy_folder(source: Folder, target: Folder, label: str) -> None:
+    """Copy a folder in place of an earlier copy, or to where nothing is; one that bears the label already stays.
+
+    Raises:
+        RunFolderError: something else is there, or it cannot be written.
+    """
+    held = target.read_text(LABEL)
+    if held == label:
+        return
+    try:
+        if held is None and target.filesystem.get_file_info(pafs.FileSelector(target.path, allow_not_found=True)):
+            raise RunFolderError(f"{target.uri} is not empty and no earlier copy; empty it or choose another folder")
+        target.clear()
+        target.write_text(LABEL, "")  # a copy that is cut off is known as one
+        pafs.copy_files(
+            source.path, target.path, source_filesystem=source.filesystem, destination_filesystem=target.filesystem
+        )
+        target.write_text(LABEL, label)
+    except OSError as error:
+        raise RunFolderError(f"{target.uri} cannot be written ({error}); choose another folder") from error
 
 
 def pending(run: Run, steps: Sequence[Step]) -> list[Step]:
@@ -313,8 +351,8 @@ def select(steps: Sequence[Step], until: str | None) -> list[Step]:
     return list(steps[: last[-1] + 1])
 
 
-def open_folder(uri: str) -> Folder:
-    """A folder from a local path or a URI that pyarrow knows (s3://, gs://, ...).
+def open_folder(uri: str, option: str = "root") -> Folder:
+    """A folder from a local path or a URI that pyarrow knows (s3://, gs://, ...); `option` is who named it.
 
     Raises:
         ConfigError: pyarrow knows no filesystem for it.
@@ -325,7 +363,9 @@ def open_folder(uri: str) -> Folder:
         else:
             filesystem, path = pafs.LocalFileSystem(), str(_absolute(uri))
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ConfigError(f"root: {uri!r} cannot be opened ({error}); give a path or a URI such as s3://…") from error
+        raise ConfigError(
+            f"{option}: {uri!r} cannot be opened ({error}); give a path or a URI such as s3://…"
+        ) from error
     return Folder(filesystem, path)
 
 

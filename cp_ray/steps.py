@@ -14,6 +14,9 @@ from cp_ray.cultures import Culture
 from cp_ray.evals import ask as asking
 from cp_ray.evals import report as reports
 from cp_ray.evals import survey as surveys
+from cp_ray.exports.config import ExportConfig
+from cp_ray.exports.export import made_by, write_export
+from cp_ray.exports.export import remarks as export_remarks
 from cp_ray.llm.ledger import join_parts
 from cp_ray.pipeline import Folder, Step
 from cp_ray.progress import watched
@@ -63,8 +66,8 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 __all__ = [
-    "analyse", "answers", "candidates", "dedup", "dialogue", "direct", "evaluate", "examples", "extract", "predict",
-    "quality", "quota", "report", "sample", "seeds", "teacher", "train", "verify", "voice", "wave",
+    "analyse", "answers", "candidates", "dedup", "dialogue", "direct", "evaluate", "examples", "export", "extract",
+    "predict", "quality", "quota", "report", "sample", "seeds", "teacher", "train", "verify", "voice", "wave",
 ]  # fmt: skip
 
 Inputs = Mapping[str, Folder]
@@ -188,7 +191,7 @@ def dedup(verified: Sequence[Step], config: DedupConfig, before: Step | None = N
         return keep_medoids(dataset_of(found), config) if found.num_rows else found
 
     inputs = (*verified, *([before] if before else []))
-    return Step(f"dedup{_part(verified[-1])}", config, run, inputs, Opinion)
+    return Step(f"dedup{_part(verified[-1])}", config, run, inputs, Opinion, remarks=_emptied)
 
 
 def quota(deduped: Step, config: QuotaConfig) -> Step:
@@ -197,7 +200,13 @@ def quota(deduped: Step, config: QuotaConfig) -> Step:
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
         return to_table(take(inputs[deduped.name].read(Opinion), config), Opinion)
 
-    return Step("quota", config, run, (deduped,), Opinion)
+    def said(folder: Folder, inputs: Inputs) -> list[str]:
+        rows = folder.table(["culture", "reject"])
+        kept = Counter(counting(rows)["culture"].to_pylist())
+        every = sorted(set(rows["culture"].to_pylist()))
+        return [f"{kept[c]} of {config.accepted} opinions of {c}" for c in every if kept[c] < config.accepted]
+
+    return Step("quota", config, run, (deduped,), Opinion, remarks=said)
 
 
 def quality(opinions: Step, config: QualityConfig, *, workers: int) -> Step:
@@ -236,8 +245,30 @@ def examples(
         )  # fmt: skip
         return to_table(made, Example)
 
+    def said(folder: Folder, inputs: Inputs) -> list[str]:
+        rows = folder.table(["culture", "kind"]).to_pylist()
+        if opinions is None:
+            return []
+        bare = {row["culture"] for row in rows} - {row["culture"] for row in rows if row["kind"] == "opinion"}
+        return [f"no opinion of {', '.join(sorted(bare))}: answers of the survey alone"] if bare else []
+
     given = [step for step in (seeds, opinions, wordings, translations, leakage, quality) if step is not None]
-    return Step("examples", config, run, tuple(given), Example)
+    return Step("examples", config, run, tuple(given), Example, remarks=said)
+
+
+def export(before: Sequence[Step], options: Options) -> Step:
+    """The training rows in the forms that other tools read, in the folder `export`; `seeds`, `examples` are before."""
+    source = next(step.config.source for step in before if step.name == "seeds")
+    config = ExportConfig(options.chosen, source, options.seed)
+
+    def run(folder: Folder, inputs: Inputs) -> None:
+        seeds, rows = inputs["seeds"].read(Seed), inputs["examples"].read(Example)
+        write_export(folder / "export", seeds, rows, made_by(inputs, options.root), config)
+
+    def said(folder: Folder, inputs: Inputs) -> list[str]:
+        return export_remarks(folder / "export", config)
+
+    return Step("export", config, run, tuple(before), publish=("export",), remarks=said)
 
 
 def train(examples: Step, config: TrainConfig, placement: Placement) -> Step:
@@ -320,7 +351,7 @@ def generating(name: str, rows: Step, stage: Stage[Any, Any, Any], config: Any, 
         by.check_outcome()
         return made
 
-    return Step(name, config, run, (rows,), row_out, within=by, stage=stage)
+    return Step(name, config, run, (rows,), row_out, within=by, stage=stage, remarks=_emptied)
 
 
 def _part(step: Step) -> str:
@@ -343,6 +374,15 @@ def counting(rows: pa.Table) -> pa.Table:
     if "reject" not in rows.column_names:
         return rows
     return rows.filter(pc.is_null(rows["reject"]))
+
+
+def _emptied(folder: Folder, inputs: Inputs) -> list[str]:
+    """Which cultures have rows, and none that counts."""
+    rows = folder.table(["culture", "reject"])
+    if not rows.num_rows:
+        return ["no row came in"]
+    lost = set(rows["culture"].to_pylist()) - set(counting(rows)["culture"].to_pylist())
+    return [f"nothing is left of {', '.join(sorted(lost))}"] if lost else []
 
 
 def _adapters(trained: Sequence[Step], inputs: Inputs) -> dict[Culture, Folder]:

@@ -109,7 +109,8 @@ def culturellm(
     ]
     predict = steps.predict(seeds, trained, options.base_model, workers=workers)
     evaluate = steps.evaluate(seeds, predict, ScoreConfig(seed=seed))
-    made += [leakage, examples, *trained, predict, evaluate]
+    made += [leakage, examples]
+    made += [steps.export(made, options), *trained, predict, evaluate]
     made.append(steps.answers(seeds, trained, AskConfig(options.base_model)))
     return [*made, steps.report(made, options)]
 

@@ -145,6 +145,8 @@ def culturepark(
         seeds, ExamplesConfig(cultures, answers=answers, seed=seed),
         leakage=leakage, opinions=chosen, quality=measured,
     )  # fmt: skip
+    made += [leakage, examples]
+    made.append(steps.export(made, options))
     trained = [
         steps.train(
             examples,
@@ -155,14 +157,7 @@ def culturepark(
     ]
     predict = steps.predict(seeds, trained, options.base_model, workers=workers)
     evaluate = steps.evaluate(seeds, predict, ScoreConfig(seed=seed))
-    made += [
-        leakage,
-        examples,
-        *trained,
-        predict,
-        evaluate,
-        steps.answers(seeds, trained, AskConfig(options.base_model)),
-    ]
+    made += [*trained, predict, evaluate, steps.answers(seeds, trained, AskConfig(options.base_model))]
     return [*made, steps.report(made, options)]
 
 

@@ -73,7 +73,8 @@ def demo(
     predict = steps.predict(seeds, trained, options.base_model, workers=workers)
     evaluate = steps.evaluate(seeds, predict, ScoreConfig(seed=seed))
     served = steps.answers(seeds, trained, AskConfig(options.base_model))
-    made = [seeds, candidates, dialogue, extract, verify, dedup, leakage, examples, *trained, predict, evaluate, served]
+    rows = [seeds, candidates, dialogue, extract, verify, dedup, leakage, examples]
+    made = [*rows, steps.export(rows, options), *trained, predict, evaluate, served]
     return [*made, steps.report(made, options)]
 
 

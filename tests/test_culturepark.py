@@ -2,19 +2,22 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cp_ray.cli import _line
 from cp_ray.errors import BudgetReached, ConfigError, TooManyFailures
 from cp_ray.llm.budget import Price
+from cp_ray.llm.call import Sampling
 from cp_ray.llm.ledger import summary
 from cp_ray.llm.plausible import plausible
 from cp_ray.llm.scripted_batch import scripted_batch_app
-from cp_ray.pipeline import Run, execute, pending, select
+from cp_ray.pipeline import Run, Step, execute, pending, select
 from cp_ray.recipe import load_recipe, parse_recipe
-from cp_ray.records import Candidate, Dialogue, Opinion
+from cp_ray.records import Candidate, Dialogue, Example, Message, Opinion
 from cp_ray.rollout import cause_of
 from tests.conftest import Server
 
@@ -77,6 +80,34 @@ def test_without_communication(ray_cluster: None, scripted_server: Any, tmp_path
     assert "dialogue" not in made
     assert len(made["direct"].read(Opinion)) == 2 * 3 * 2
     assert accepted(made, "verify").total() > 0
+
+
+def test_a_culture_of_which_no_opinion_is_left_is_told_and_the_others_go_on(
+    ray_cluster: None, scripted_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cp_ray.steps.keep_medoids", lambda opinions, config: opinions)  # has tests of its own
+
+    def judges(messages: Sequence[Message], sampling: Sampling) -> str:
+        arab = messages[-1].content.partition("Opinion: ")[2].startswith('"Arabs')
+        return "irrelevant" if arab else plausible(messages, sampling)
+
+    asked = ("--questions", "3", "--communication", "no", "--answers", "4")
+    made = run(tmp_path, scripted_server(judges), "export", *asked)
+    assert accepted(made, "verify").keys() == {"german"}
+    rejected = [o for o in made["verify"].read(Opinion) if o.culture == "arabic"]
+    assert rejected
+    assert {o.reject for o in rejected} == {"irrelevant to the survey"}
+    line = _line(Step("verify", None, lambda folder, inputs: None, rows=Opinion), made["verify"].manifest())
+    assert "set aside: " in line
+    assert line.endswith("; nothing is left of arabic")
+    assert made["dedup"].manifest().remarks == []
+    assert made["examples"].manifest().remarks == ["no opinion of arabic: answers of the survey alone"]
+    kinds = Counter((e.culture, e.kind) for e in made["examples"].read(Example))
+    assert kinds["arabic", "answer"] == kinds["german", "answer"] == 12
+    assert kinds["arabic", "opinion"] == 0 < kinds["german", "opinion"]
+    card = (tmp_path / "export" / "huggingface" / "README.md").read_text()
+    assert "| arabic | Arabic | EGY, IRQ, JOR, LBN, LBY, MAR, TUN | 12 | 0 | 12 |" in card
+    assert "The teacher: `scripted`." in card
 
 
 def test_a_budget_stops_the_run_and_a_larger_one_goes_on(

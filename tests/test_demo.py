@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cp_ray.exports.openai_rules import check_openai
 from cp_ray.pipeline import Run
 from cp_ray.records import Example, Prediction, Score, Seed, TrainPoint
 
@@ -55,6 +56,9 @@ def test_every_step_leaves_what_it_says(root: Path) -> None:
         assert points[-1].step == len(points) >= 1
         config = json.loads((Path(folder.path) / "adapter" / "adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    lines = (root / "export" / "openai" / "all.jsonl").read_bytes().splitlines()
+    assert check_openai(lines) == []
+    assert len(lines) == len(examples)
     assert "<title>cp_ray: Arab, German</title>" in (root / "report.html").read_text()
 
 
@@ -63,7 +67,7 @@ def test_a_second_time_there_is_nothing_to_do(root: Path) -> None:
     ledger = {p: p.stat().st_mtime_ns for p in (root / "ledger").iterdir()}
     ended = demo(root)
     assert ended.returncode == 0
-    assert ended.stderr.count("done before") == 13
+    assert ended.stderr.count("done before") == 14
     assert "ray" not in ended.stderr.lower().replace("cp_ray", "").replace("cp-ray", ""), "Ray was not even started"
     assert {p: p.stat().st_mtime_ns for p in (root / "ledger").iterdir()} == ledger
 
@@ -78,7 +82,7 @@ def test_show_and_peek_tell_what_is_there(root: Path) -> None:
         ).stdout
 
     shown = cp_ray("show", "jobs/demo.py", "--root", str(root), *SMALL)
-    assert shown.count("done  ") == 13
+    assert shown.count("done  ") == 14
     assert "tokens paid" in shown
     changed = cp_ray("show", "jobs/demo.py", "--root", str(root), *SMALL, "--passes", "2")
     assert [line.split()[1] for line in changed.splitlines() if line.startswith("todo")] == [

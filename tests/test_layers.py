@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["jobs", "cp_ray.cli"],
     ["cp_ray.wordings", "cp_ray.steps", "cp_ray.estimate", "cp_ray.calls"],
-    ["cp_ray.teacher", "cp_ray.evals", "cp_ray.recipe"],
+    ["cp_ray.teacher", "cp_ray.evals", "cp_ray.exports", "cp_ray.recipe"],
     ["cp_ray.pipeline", "cp_ray.rollout", "cp_ray.stages", "cp_ray.training", "cp_ray.serving", "cp_ray.cluster"],
     ["cp_ray.quality"],
     ["cp_ray.branches", "cp_ray.trunk", "cp_ray.lora", "cp_ray.paraphrase", "cp_ray.survey", "cp_ray.progress"],

@@ -10,7 +10,8 @@ from cp_ray.cultures import Culture, of
 from cp_ray.evals import charts
 from cp_ray.evals.survey import BASE, UNIFORM
 from cp_ray.evals.talks import TalkRates, talk_rates
-from cp_ray.records import Analysis, Dialogue, Opinion, Prediction, Score, Seed, TrainPoint
+from cp_ray.records import Analysis, Dialogue, Example, Opinion, Prediction, Score, Seed, TrainPoint
+from cp_ray.stages.examples import check_split
 from cp_ray.survey.items import Source
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class ReportConfig:
     """That the models are held against."""
     opinions: int = 6
     """Accepted ones shown, and as many that were set aside."""
-    page: int = 1
+    page: int = 2
     """Edition of the page."""
 
 
@@ -91,6 +92,7 @@ def render(inputs: "Mapping[str, Folder]", root: str, config: ReportConfig) -> t
         distances=[_distances(scores, v) for v in verdicts],
         answers=_answers(seeds, _rows(inputs, "predict", Prediction)),
         funnel=_funnel(inputs),
+        data=_data(seeds, _rows(inputs, "examples", Example), config.cultures),
         dialogue=_sample_dialogue(_rows(inputs, "dialogue", Dialogue)),
         talks=_talks(inputs),
         opinions=_sample_opinions(_opinions(inputs), None, config.opinions),
@@ -180,6 +182,19 @@ def _answers(seeds: Sequence[Seed], predictions: Sequence[Prediction]) -> list[d
 
 def _funnel(inputs: "Mapping[str, Folder]") -> list[Any]:
     return [m for folder in inputs.values() if (m := folder.manifest())]
+
+
+def _data(seeds: Sequence[Seed], examples: Sequence[Example], cultures: Sequence[Culture]) -> dict[str, Any] | None:
+    """Training rows of every culture by kind, and how many were held against held-out questions."""
+    if not examples:
+        return None
+    counted = Counter((e.culture, e.kind) for e in examples)
+    kinds = sorted({e.kind for e in examples})
+    return {
+        "kinds": kinds,
+        "lines": [(c.id, [counted[c.id, kind] for kind in kinds]) for c in cultures],
+        "pairs": check_split(examples, seeds),
+    }
 
 
 def _sample_dialogue(dialogues: Sequence[Dialogue]) -> Dialogue | None:

@@ -74,8 +74,8 @@ def make_examples(
     return examples
 
 
-def check_split(examples: Sequence[Example], seeds: Sequence[Seed]) -> None:
-    """Make sure that no training row holds a held-out question, by its id or by its words.
+def check_split(examples: Sequence[Example], seeds: Sequence[Seed]) -> int:
+    """Make sure that no training row holds a held-out question, by its id or by its words; how many pairs were checked.
 
     Raises:
         ValueError: one does.
@@ -86,6 +86,7 @@ def check_split(examples: Sequence[Example], seeds: Sequence[Seed]) -> None:
         for id, question in heldout.items():
             if example.question_id == id or question in text:
                 raise ValueError(f"the training row {example.id} holds the held-out question {id}")
+    return len(examples) * len(heldout)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Training rows in the forms that other tools read."""
