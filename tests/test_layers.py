@@ -14,6 +14,7 @@ LAYERS = [
     ["cp_ray.steps", "cp_ray.estimate", "cp_ray.calls"],
     ["cp_ray.teacher", "cp_ray.evals", "cp_ray.recipe"],
     ["cp_ray.pipeline", "cp_ray.rollout", "cp_ray.stages", "cp_ray.training", "cp_ray.serving", "cp_ray.cluster"],
+    ["cp_ray.embedding", "cp_ray.near", "cp_ray.diversity"],
     ["cp_ray.branches", "cp_ray.trunk", "cp_ray.lora", "cp_ray.llm", "cp_ray.survey", "cp_ray.progress"],
     ["cp_ray.records", "cp_ray.cultures", "cp_ray.errors", "cp_ray"],
 ]
