@@ -32,7 +32,8 @@ def nearest_distances(new: "NDArray[np.float32]", original: "NDArray[np.float32]
     queries = np.ascontiguousarray(new, np.float32)
     nearest = faiss.knn(queries, there, 1)[1][:, 0]
     # faiss takes |x|² - 2xy + |y|², which loses what is small; the nearest row is known now, so subtract.
-    return np.linalg.norm(queries - there[nearest], axis=1)
+    found: NDArray[np.float32] = np.linalg.norm(queries - there[nearest], axis=1)
+    return found
 
 
 def diversity_gain(new: "NDArray[np.float32]", original: "NDArray[np.float32]") -> float:

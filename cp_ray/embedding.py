@@ -48,7 +48,9 @@ class Embedder:
     @property
     def size(self) -> int:
         """Dimensions of a vector."""
-        return int(self.model.get_embedding_dimension())
+        size = self.model.get_embedding_dimension()
+        assert size is not None
+        return size
 
     def encode(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """Vectors [n, d] of unit length, in the order of the texts."""
@@ -87,7 +89,7 @@ def embed(
     import ray
     import ray.data
 
-    have = ray.cluster_resources()
+    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     device: dict[str, Any] = {"num_gpus": 1} if have.get("GPU", 0) >= 1 else {}
     most = int(have.get("GPU", 0)) or max(1, int(have.get("CPU", 1)))
     pool = (

@@ -29,6 +29,8 @@ from cp_ray.stages.direct import direct as ask_directly
 from cp_ray.stages.examples import ExamplesConfig, make_examples
 from cp_ray.stages.extract import ExtractConfig
 from cp_ray.stages.extract import extract as extract_opinions
+from cp_ray.stages.near import NearConfig
+from cp_ray.stages.near import near as reject_near
 from cp_ray.stages.quota import QuotaConfig, next_wave, take
 from cp_ray.stages.seeds import CandidatesConfig, SeedsConfig, make_seeds
 from cp_ray.stages.seeds import candidates as make_candidates
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 __all__ = [
-    "answers", "candidates", "dedup", "dialogue", "direct", "evaluate", "examples", "extract", "predict",
+    "answers", "candidates", "dedup", "dialogue", "direct", "evaluate", "examples", "extract", "near", "predict",
     "quota", "report", "seeds", "teacher", "train", "verify", "wave",
 ]  # fmt: skip
 
@@ -81,7 +83,7 @@ def candidates(seeds: Step, config: CandidatesConfig) -> Step:
 
 
 def wave(seeds: Step, waves: Sequence[Sequence[Step]], config: QuotaConfig) -> Step:
-    """What to talk about next, after some waves: each begins with its `candidates` and ends with its `dedup`."""
+    """What to talk about next, after some waves: each begins with its `candidates`, ends with what opinions are left."""
     waves = tuple(waves)  # the caller's list grows
     before = tuple(step for one in waves for step in (one[0], one[-1]))
 
@@ -132,6 +134,15 @@ def dedup(verified: Sequence[Step], config: DedupConfig, before: Step | None = N
 
     inputs = (*verified, *([before] if before else []))
     return Step(f"dedup{_part(verified[-1])}", config, run, inputs, Opinion)
+
+
+def near(deduped: Step, config: NearConfig) -> Step:
+    """The opinions that are not nearly the same as another, of whatever seed."""
+
+    def run(folder: Folder, inputs: Inputs) -> pa.Table:
+        return reject_near(inputs[deduped.name].table(), config)
+
+    return Step(f"near{_part(deduped)}", config, run, (deduped,), Opinion)
 
 
 def quota(deduped: Step, config: QuotaConfig) -> Step:

@@ -19,6 +19,7 @@ from cp_ray.stages.dialogue import DialogueConfig
 from cp_ray.stages.direct import DirectConfig
 from cp_ray.stages.examples import ExamplesConfig
 from cp_ray.stages.extract import ExtractConfig
+from cp_ray.stages.near import NearConfig
 from cp_ray.stages.quota import QuotaConfig
 from cp_ray.stages.seeds import CandidatesConfig
 from cp_ray.stages.verify import VerifyConfig
@@ -39,6 +40,7 @@ def culturepark(
     calibrated: str = "yes",
     rounds: int = 7,
     kept: int = 10,
+    near: float = 0.95,
     accepted: int | None = None,
     candidates: int = 1000,
     answers: int = 32,
@@ -60,6 +62,7 @@ def culturepark(
         calibrated: yes, or no: the delegate is not told the survey's answer
         rounds: of each dialogue, two utterances each
         kept: opinions kept of each seed after redundant ones are set aside
+        near: cosine from which an opinion is a near-duplicate of another of its culture; 0 keeps near-duplicates
         accepted: exactly so many opinions of each culture; default: as many as come of per_seed
         candidates: dialogues of each culture that may be held to come by them
         answers: survey answers drawn for each training seed
@@ -86,8 +89,11 @@ def culturepark(
         verify = steps.verify(
             voiced[-1], teacher, VerifyConfig(model, rewrite_tokens=96, seed=seed, structured=options.json)
         )
-        verified, before = [*(wave[-2] for wave in waves), verify], waves[-1][-1] if waves else None
-        return [chosen, *voiced, verify, steps.dedup(verified, DedupConfig(per_seed=kept, seed=seed), before)]
+        verified = [*(_of(wave, "verify") for wave in waves), verify]
+        before = _of(waves[-1], "dedup") if waves else None
+        dedup = steps.dedup(verified, DedupConfig(per_seed=kept, seed=seed), before)
+        last = [steps.near(dedup, NearConfig(near))] if near else []
+        return [chosen, *voiced, verify, dedup, *last]
 
     seeds = steps.seeds(options, questions=questions)
     made = [seeds]
@@ -114,6 +120,10 @@ def culturepark(
     evaluate = steps.evaluate(seeds, predict, ScoreConfig(seed=seed))
     made += [examples, *trained, predict, evaluate, steps.answers(seeds, trained, AskConfig(options.base_model))]
     return [*made, steps.report(made, options)]
+
+
+def _of(wave: list[Step], kind: str) -> Step:
+    return next(step for step in wave if step.name.split(".")[0] == kind)
 
 
 def _yes(name: str, text: str) -> bool:

@@ -22,7 +22,8 @@ def embedder() -> Embedder:
 
 def test_vectors_are_of_unit_length_and_in_the_order_of_the_texts(embedder: Embedder) -> None:
     vectors = embedder.encode(TEXTS)
-    assert (vectors.shape, vectors.dtype) == ((4, 384), np.float32)
+    assert vectors.shape == (4, 384)
+    assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     likeness = vectors @ vectors.T
     assert likeness[0, 3] > 0.9 > 0.5 > likeness[0, 1]
@@ -52,6 +53,6 @@ def test_a_dataset_gets_the_same_vectors(ray_cluster: None, embedder: Embedder, 
 
 
 def test_an_embedder_that_is_not_there_is_told_in_one_line() -> None:
-    with pytest.raises(BaseModelError, match="embedder: cannot load './no/such'") as raised:
+    with pytest.raises(BaseModelError, match=r"embedder: cannot load './no/such'") as raised:
         Embedder("./no/such")
     assert "\n" not in str(raised.value)
