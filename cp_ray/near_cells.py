@@ -51,16 +51,23 @@ def _projected(vectors: "NDArray[np.float32]", order: "NDArray[np.int64]") -> "N
     """The rows in `order`, in their principal components: [n, at most 64]."""
     import numpy as np
 
-    some = vectors[order[:_BLOCK]]
+    some = _unit(vectors[order[:_BLOCK]])
     axes = np.linalg.eigh(some.T @ some)[1][:, -_DIMENSIONS:] if len(some) else np.zeros((vectors.shape[1], 1))
     short = np.empty((len(order), axes.shape[1]), np.float32)
     for start in range(0, len(order), _BLOCK):
-        some = vectors[order[start : start + _BLOCK]]
-        lengths = np.linalg.norm(some, axis=1)
-        if not (abs(lengths - 1) < 1e-3).all():
-            raise ValueError(f"vectors: must be of unit length, got one of {lengths[(abs(lengths - 1)).argmax()]:.4g}")
+        some = _unit(vectors[order[start : start + _BLOCK]])
         short[start : start + _BLOCK] = some @ axes.astype(np.float32)
     return short
+
+
+def _unit(rows: "NDArray[np.float32]") -> "NDArray[np.float32]":
+    import numpy as np
+
+    lengths = np.linalg.norm(rows, axis=1)
+    wrong = lengths[~(abs(lengths - 1) < 1e-3)]
+    if len(wrong):
+        raise ValueError(f"vectors: must be of unit length, got one of {wrong[0]:.4g}")
+    return rows
 
 
 def _centres(sample: "NDArray[np.float32]", cells: int) -> "tuple[NDArray[np.float32], NDArray[np.float32]]":
@@ -71,6 +78,7 @@ def _centres(sample: "NDArray[np.float32]", cells: int) -> "tuple[NDArray[np.flo
     def kmeans(rows: "NDArray[np.float32]", k: int) -> "tuple[NDArray[np.float32], NDArray[np.int64]]":
         found = faiss.Kmeans(rows.shape[1], k, niter=8, seed=1, min_points_per_centroid=1, max_points_per_centroid=512)
         found.train(rows)
+        assert found.centroids is not None
         return found.centroids, found.index.search(rows, 1)[1][:, 0]
 
     top, group = kmeans(sample, max(1, round(cells**0.5)))

@@ -83,7 +83,7 @@ def candidates(seeds: Step, config: CandidatesConfig) -> Step:
 
 
 def wave(seeds: Step, waves: Sequence[Sequence[Step]], config: QuotaConfig) -> Step:
-    """What to talk about next, after some waves: each begins with its `candidates`, ends with what opinions are left."""
+    """What to talk about next, after some waves: each begins with its `candidates` and ends with the opinions left."""
     waves = tuple(waves)  # the caller's list grows
     before = tuple(step for one in waves for step in (one[0], one[-1]))
 

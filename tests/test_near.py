@@ -67,13 +67,13 @@ def test_it_is_the_greedy_choice_by_hashed_id(seed: int, n: int, bits: int, tau:
         near._FIRST = before
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_with_cells_all_that_was_planted_is_found_and_nothing_else(small_cells: None, seed: int) -> None:
-    vectors, group = planted(np.random.default_rng(seed), 6000, 600)
+    vectors, group = planted(np.random.default_rng(seed), 4000, 400)
     behind = near_duplicates(vectors, names(len(vectors)), 0.95)
     removed = np.flatnonzero(behind >= 0)
     assert len(nearest_cells(vectors, np.arange(len(vectors)))[0]) > 1
-    assert 594 <= len(removed) <= 600
+    assert 396 <= len(removed) <= 400
     assert (group[removed] == group[behind[removed]]).all()
     assert (behind[behind[removed]] == -1).all(), "who stands in front is kept"
 
