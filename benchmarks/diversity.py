@@ -31,7 +31,8 @@ def main() -> None:
     print(f"{'ours':<28}{min(seconds):9.4f} s   under 10")
     print(f"{'pair by pair (of a tenth)':<28}{pairwise:9.4f} s")
     append("diversity", {
-        "original": ORIGINAL, "new": NEW, "size": SIZE, "ours_s": round(min(seconds), 4), "by_pair_s": round(pairwise, 2)
+        "original": ORIGINAL, "new": NEW, "size": SIZE,
+        "ours_s": round(min(seconds), 4), "by_pair_s": round(pairwise, 2),
     })  # fmt: skip
 
 

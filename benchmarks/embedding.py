@@ -14,10 +14,11 @@ from collections.abc import Callable
 
 from benchmarks.results import append
 
-WORDS = (
-    "people here think that work family religion and trust matter more than money or power because duty to society "
-    "comes before leisure while friends neighbours children and the old should be helped whenever they need it"
-).split()
+WORDS = [
+    "people", "here", "think", "that", "work", "family", "religion", "and", "trust", "matter", "more", "than",
+    "money", "or", "power", "because", "duty", "to", "society", "comes", "before", "leisure", "while", "friends",
+    "neighbours", "children", "and", "the", "old", "should", "be", "helped", "whenever", "they", "need", "it",
+]  # fmt: skip
 
 
 def opinions(n: int) -> list[str]:

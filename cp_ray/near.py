@@ -31,10 +31,10 @@ __all__ = ["near_duplicates"]
 
 _FIRST = 4096
 """Rows of the first block."""
-_DIRECT = 2**26
+_DIRECT = 2**24
 """Up to so many pairs are compared without cells."""
-_TASK = 2**28
-"""Pairs that a Ray task compares, about: seconds of work."""
+_TASK = 2**25
+"""Pairs that a thread or Ray task compares, about: half a second of work."""
 _SLACK = 1e-6
 """What float32 makes of the cosine of equal vectors."""
 
@@ -112,8 +112,7 @@ class _Search:
 
     def _compared(self, jobs: Iterable["Job"]) -> Iterator["Rows"]:
         if self.shared is None:
-            for job in jobs:
-                yield from _compare(self.vectors, [job], self.least)
+            yield from _compare_in_threads(self.vectors, jobs, self.least)
             return
         import ray
 
@@ -153,8 +152,19 @@ def _compare(vectors: "Vectors", jobs: Iterable["Job"], least: float, side: int 
                 yield np.stack([first[a + i], others[k]], axis=1)
 
 
+def _compare_in_threads(vectors: "Vectors", jobs: Iterable["Job"], least: float) -> Iterator["Rows"]:
+    """A thread for each core and none within a product: there the two would wait for one another at every job."""
+    import os
+    from concurrent.futures import ThreadPoolExecutor
+
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(lambda part: _compare_all(vectors, part, least), _parts(jobs))
+
+
 def _compare_all(vectors: "Vectors", jobs: Sequence["Job"], least: float) -> "Rows":
-    """A Ray task."""
+    """The work of one thread or Ray task."""
     import numpy as np
 
     return np.concatenate(list(_compare(vectors, jobs, least)))
