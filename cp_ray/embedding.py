@@ -1,77 +1,114 @@
-"""Sentence embeddings in batches, on whatever device there is, alone or over a Ray Dataset."""
+"""Sentence embeddings in large batches, on a GPU where Ray gives one, else a CPU core for each worker."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from ray.data import Dataset
 
 __all__ = ["Embedder", "embed", "vectors_of"]
 
-_BATCH = 64
-"""Texts in a forward pass; they are sorted by length first, so that few are padded."""
+_BATCH = 1024
+"""Texts at once: enough that, sorted by length, those padded together are about as long."""
 
 
 class Embedder:
-    """A sentence embedder, loaded once."""
+    """A sentence embedder; as a Ray Data actor it adds a column of vectors to a table."""
 
-    def __init__(self, name: str = "minilm") -> None:
+    def __init__(self, name: str = "minilm", column: str = "text", into: str = "vector") -> None:
         """Load it.
 
         Args:
             name: `minilm`, the embedded all-MiniLM-L6-v2; otherwise a name or folder for sentence-transformers.
+            column: the texts; one that is null gets a null vector.
+            into: the column that is added.
+
+        Raises:
+            BaseModelError: it cannot be loaded.
         """
         from sentence_transformers import SentenceTransformer
 
+        from cp_ray.errors import BaseModelError
         from cp_ray.llm.embedded import minilm
 
-        self.model = SentenceTransformer(str(minilm()) if name == "minilm" else name)
+        self.column, self.into = column, into
+        source = str(minilm()) if name == "minilm" else name
+        try:
+            self.model = SentenceTransformer(source)
+        except (OSError, ValueError) as error:
+            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise BaseModelError(
+                f"embedder: cannot load {name!r} ({why}); give 'minilm', a folder, or a sentence-transformers name"
+            ) from error
+
+    @property
+    def size(self) -> int:
+        """Dimensions of a vector."""
+        size = self.model.get_embedding_dimension()
+        assert size is not None
+        return size
 
     def encode(self, texts: Sequence[str]) -> "NDArray[np.float32]":
-        """[n, d], each of unit length."""
+        """Vectors [n, d] of unit length, in the order of the texts."""
+        import numpy as np
+
         if not texts:
-            return np.zeros((0, self.model.get_embedding_dimension() or 0), dtype=np.float32)
-        found: NDArray[np.float32] = self.model.encode(
-            list(texts), batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False
-        )
-        return found
-
-
-class _Column:
-    """In a Ray Data actor: adds a column of vectors to a block."""
-
-    def __init__(self, embedder: str, column: str, into: str) -> None:
-        self._embedder, self._column, self._into = Embedder(embedder), column, into
+            return np.zeros((0, self.size), np.float32)
+        # It sorts the texts by length itself, and gives them back in order.
+        found = self.model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+        return np.ascontiguousarray(found, dtype=np.float32)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        vectors = self._embedder.encode(table[self._column].to_pylist())
-        flat = pa.array(vectors.reshape(-1), pa.float32())
-        return table.append_column(self._into, pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
+        """The table with the column of vectors: a fixed-size list of float32."""
+        import numpy as np
+
+        texts = table[self.column].to_pylist()
+        there = np.array([text is not None for text in texts], bool)
+        vectors = np.zeros((len(texts), self.size), np.float32)
+        vectors[there] = self.encode([text for text in texts if text is not None])
+        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), self.size, mask=pa.array(~there))
+        return table.append_column(self.into, column)
 
 
 def embed(
-    dataset: "Dataset", column: str, *, into: str = "vector", embedder: str = "minilm", workers: int = 1
+    dataset: "Dataset", column: str, into: str = "vector", embedder: str = "minilm", workers: int | None = None
 ) -> "Dataset":
-    """The dataset with a column of vectors (a fixed-size list of float32, of unit length) of its texts."""
+    """The dataset with a column of vectors of unit length; null where the text is null.
+
+    Args:
+        dataset: rows with a text each.
+        column: the texts.
+        into: the column that is added, a fixed-size list of float32.
+        embedder: as in `Embedder`.
+        workers: actors, each with a GPU or a CPU core; None for as many as the cluster has, if there is work for them.
+    """
+    import ray
     import ray.data
 
-    return dataset.map_batches(
-        _Column,
-        fn_constructor_args=(embedder, column, into),
-        batch_format="pyarrow",
-        batch_size=1024,
-        compute=ray.data.ActorPoolStrategy(size=workers),
-        num_gpus=1 if ray.cluster_resources().get("GPU") else 0,  # type: ignore[no-untyped-call]
+    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    device: dict[str, Any] = {"num_gpus": 1} if have.get("GPU", 0) >= 1 else {}
+    most = int(have.get("GPU", 0)) or max(1, int(have.get("CPU", 1)))
+    pool = (
+        ray.data.ActorPoolStrategy(min_size=1, max_size=most)
+        if workers is None
+        else ray.data.ActorPoolStrategy(size=workers)
     )
+    blocks = dataset.repartition(target_num_rows_per_block=_BATCH)
+    return blocks.map_batches(
+        Embedder, fn_constructor_args=(embedder, column, into), batch_format="pyarrow", batch_size=None, compute=pool,
+        num_cpus=0.5,  # each uses a core whole; the tasks that feed them need room in Ray's books
+        **device,
+    )  # fmt: skip
 
 
-def vectors_of(table: pa.Table, column: str = "vector") -> "NDArray[np.float32]":
-    """[n, d]: a column of vectors as an array."""
-    chunks = [chunk for chunk in table[column].chunks if len(chunk)]
-    if not chunks:
-        return np.zeros((0, table.schema.field(column).type.list_size), dtype=np.float32)
-    return np.concatenate([c.flatten().to_numpy(zero_copy_only=False).reshape(len(c), -1) for c in chunks])
+def vectors_of(column: Any) -> "NDArray[np.float32]":
+    """A column that `embed` added, without its nulls, as an array [n, d]."""
+    import numpy as np
+
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    flat = np.asarray(whole.drop_null().flatten(), dtype=np.float32)
+    return flat.reshape(-1, whole.type.list_size)

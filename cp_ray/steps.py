@@ -51,6 +51,8 @@ from cp_ray.stages.direct import direct as ask_directly
 from cp_ray.stages.examples import ExamplesConfig, make_examples
 from cp_ray.stages.extract import ExtractConfig
 from cp_ray.stages.extract import extract as extract_opinions
+from cp_ray.stages.near import NearConfig
+from cp_ray.stages.near import near as reject_near
 from cp_ray.stages.quota import QuotaConfig, next_wave, take
 from cp_ray.stages.seeds import CandidatesConfig, SeedsConfig, make_seeds
 from cp_ray.stages.seeds import candidates as make_candidates
@@ -67,7 +69,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "analyse", "answers", "candidates", "dedup", "dialogue", "direct", "evaluate", "examples", "export", "extract",
-    "predict", "quality", "quota", "report", "sample", "seeds", "teacher", "train", "verify", "voice", "wave",
+    "near", "predict", "quality", "quota", "report", "sample", "seeds", "teacher", "train", "verify", "voice", "wave",
 ]  # fmt: skip
 
 Inputs = Mapping[str, Folder]
@@ -106,7 +108,7 @@ def candidates(seeds: Step, config: CandidatesConfig) -> Step:
 
 
 def wave(seeds: Step, waves: Sequence[Sequence[Step]], config: QuotaConfig) -> Step:
-    """What to talk about next, after some waves: each begins with its `candidates` and ends with its `dedup`."""
+    """What to talk about next, after some waves: each begins with its `candidates` and ends with the opinions left."""
     waves = tuple(waves)  # the caller's list grows
     before = tuple(step for one in waves for step in (one[0], one[-1]))
 
@@ -192,6 +194,15 @@ def dedup(verified: Sequence[Step], config: DedupConfig, before: Step | None = N
 
     inputs = (*verified, *([before] if before else []))
     return Step(f"dedup{_part(verified[-1])}", config, run, inputs, Opinion, remarks=_emptied)
+
+
+def near(deduped: Step, config: NearConfig) -> Step:
+    """The opinions that are not nearly the same as another, of whatever seed."""
+
+    def run(folder: Folder, inputs: Inputs) -> pa.Table:
+        return reject_near(inputs[deduped.name].table(), config)
+
+    return Step(f"near{_part(deduped)}", config, run, (deduped,), Opinion, remarks=_emptied)
 
 
 def quota(deduped: Step, config: QuotaConfig) -> Step:

@@ -23,6 +23,7 @@ from cp_ray.stages.direct import DirectConfig
 from cp_ray.stages.examples import ExamplesConfig
 from cp_ray.stages.extract import ExtractConfig
 from cp_ray.stages.leakage import LeakageConfig
+from cp_ray.stages.near import NearConfig
 from cp_ray.stages.quota import QuotaConfig
 from cp_ray.stages.seeds import CandidatesConfig
 from cp_ray.stages.verify import VerifyConfig
@@ -45,6 +46,7 @@ def culturepark(
     rounds: int = 7,
     voice: str = "grammar",
     kept: int = 10,
+    near: float = 0.95,
     accepted: int | None = None,
     candidates: int = 1000,
     analysed: int = 0,
@@ -73,6 +75,7 @@ def culturepark(
         rounds: of each dialogue, two utterances each
         voice: who puts opinions into the first person: grammar, the teacher, or none
         kept: opinions kept of each seed after redundant ones are set aside
+        near: cosine from which an opinion is a near-duplicate of another of its culture; 0 keeps near-duplicates
         accepted: exactly so many opinions of each culture; default: as many as come of per_seed
         candidates: dialogues of each culture that may be held to come by them
         analysed: dialogues of each culture that are analysed: topics, extend rate, understanding
@@ -108,8 +111,11 @@ def culturepark(
         judged = [verify]
         if (told := _told(voice, options)) is not None:  # before the quota, which counts what is left
             judged.append(steps.voice(verify, teacher, told))
-        every, before = [*(wave[-2] for wave in waves), judged[-1]], waves[-1][-1] if waves else None
-        return [chosen, *said, *judged, steps.dedup(every, DedupConfig(per_seed=kept, seed=seed), before)]
+        every = [*(_of(wave, _kind(judged[-1])) for wave in waves), judged[-1]]
+        before = _of(waves[-1], "dedup") if waves else None
+        dedup = steps.dedup(every, DedupConfig(per_seed=kept, seed=seed), before)
+        last = [steps.near(dedup, NearConfig(near))] if near else []
+        return [chosen, *said, *judged, dedup, *last]
 
     seeds = steps.seeds(options, questions=questions)
     made = [seeds]
@@ -166,6 +172,14 @@ def _told(voice: str, options: Options) -> VoiceConfig | GrammarConfig | None:
     if voice == "teacher":
         return VoiceConfig(options.teacher_model, options.chosen, seed=options.seed, structured=options.json)
     return GrammarConfig(options.chosen) if voice == "grammar" else None
+
+
+def _of(wave: list[Step], kind: str) -> Step:
+    return next(step for step in wave if _kind(step) == kind)
+
+
+def _kind(step: Step) -> str:
+    return step.name.split(".")[0]
 
 
 def _yes(name: str, text: str) -> bool:

@@ -16,7 +16,7 @@ LAYERS = [
     ["cp_ray.pipeline", "cp_ray.rollout", "cp_ray.stages", "cp_ray.training", "cp_ray.serving", "cp_ray.cluster"],
     ["cp_ray.quality"],
     ["cp_ray.branches", "cp_ray.trunk", "cp_ray.lora", "cp_ray.paraphrase", "cp_ray.survey", "cp_ray.progress"],
-    ["cp_ray.embedding", "cp_ray.llm"],
+    ["cp_ray.embedding", "cp_ray.llm", "cp_ray.near", "cp_ray.near_cells", "cp_ray.diversity"],
     ["cp_ray.english"],
     ["cp_ray.records", "cp_ray.cultures", "cp_ray.errors", "cp_ray"],
 ]

@@ -122,7 +122,7 @@ def _rows(inputs: "Mapping[str, Folder]", name: str, row: type[Any]) -> list[Any
 
 def _opinions(inputs: "Mapping[str, Folder]") -> list[Opinion]:
     """What the last step that set opinions aside left of them."""
-    parts = [name for name in inputs if name.split(".")[0] in ("dedup", "quota")]
+    parts = [name for name in inputs if name.split(".")[0] in ("dedup", "near", "quota")]
     return inputs[parts[-1]].read(Opinion) if parts else []
 
 

@@ -1,9 +1,11 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cp_ray.errors import ConfigError
 from cp_ray.records import Opinion, from_table, to_table
-from cp_ray.stages.dedup import DedupConfig, dedup, medoids
+from cp_ray.stages.dedup import DedupConfig, dedup, marginal, medoids
 
 
 @given(seed=st.integers(0, 1000), clusters=st.integers(2, 5), size=st.integers(1, 6))
@@ -23,11 +25,46 @@ def test_the_nearest_to_the_centre_stays_and_not_the_longest() -> None:
     assert medoids(np.repeat(vectors[:1], 4, axis=0), 3, seed=0) == [0], "what is equal counts once"
 
 
+@given(seed=st.integers(0, 1000), clusters=st.integers(2, 5), size=st.integers(1, 6))
+def test_marginal_relevance_takes_one_of_each_planted_cluster(seed: int, clusters: int, size: int) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = np.repeat(np.eye(16)[:clusters], size, axis=0) + rng.normal(0, 0.01, (clusters * size, 16))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    kept = marginal(vectors, clusters, 0.5)
+    assert sorted(k // size for k in kept) == list(range(clusters))
+    assert marginal(vectors, len(vectors), 0.5) == list(range(len(vectors)))
+
+
+def test_marginal_relevance_is_between_what_is_central_and_what_is_apart() -> None:
+    angles = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 1.5])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    assert marginal(vectors, 2, relevance=1.0) == [3, 4], "the two nearest to the mean"
+    assert 5 in marginal(vectors, 2, relevance=0.3), "what is unlike the first"
+    assert marginal(np.repeat(vectors[:1], 4, axis=0), 3, 0.5) == [0], "what is equal counts once"
+    assert marginal(vectors[:0], 3, 0.5) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"per_seed": 0}, "per_seed: must be at least 1, got 0"),
+        ({"keep": "longest"}, "keep: must be medoids or mmr, got 'longest'"),
+        ({"relevance": 1.5}, "relevance: must be from 0 to 1, got 1.5"),
+        ({"relevance": float("nan")}, "relevance: must be from 0 to 1, got nan"),
+    ],
+)
+def test_wrong_options_are_told(wrong: dict[str, float], said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        DedupConfig(**wrong)  # type: ignore[arg-type]
+    assert str(raised.value) == said
+
+
 def opinion(k: int, text: str, seed: str = "german/Q1", reject: str | None = None) -> Opinion:
     return Opinion(f"{seed}/{k}", "d", seed, "german", "Lukas", "claim", "question", text, reject=reject)
 
 
-def test_what_says_the_same_is_set_aside_whatever_the_order(ray_cluster: None) -> None:
+@pytest.mark.parametrize("keep", ["medoids", "mmr"])
+def test_what_says_the_same_is_set_aside_whatever_the_order(ray_cluster: None, keep: str) -> None:
     import pyarrow as pa
     import ray.data
 
@@ -41,7 +78,7 @@ def test_what_says_the_same_is_set_aside_whatever_the_order(ray_cluster: None) -
     back = [opinion(k, text, "german/Q2") for k, text in enumerate(texts)][::-1]
     others = [opinion(9, "", reject="not a list"), opinion(0, "Greeks think that bread is life.", seed="greek/Q1")]
     blocks = [to_table([o], Opinion) for o in (*there, *others, *back)]
-    made = dedup(ray.data.from_arrow(blocks), DedupConfig(per_seed=2))
+    made = dedup(ray.data.from_arrow(blocks), DedupConfig(per_seed=2, keep=keep))
     found = {o.id: o for o in from_table(pa.concat_tables(ray.get(made.to_arrow_refs())), Opinion)}
     assert len(found) == len(blocks), "what is set aside is kept"
     reject = {id: o.reject for id, o in found.items()}

@@ -1,0 +1,57 @@
+import pyarrow as pa
+import pytest
+
+from cp_ray.errors import ConfigError
+from cp_ray.records import Opinion, from_table, to_table
+from cp_ray.stages.near import NEAR, NearConfig, near
+
+DUTY = "Germans think that work is a duty to society."
+SAME = "Germans think that work is a duty to the society."
+DOGS = "Germans think that dogs make good friends."
+
+
+def opinion(id: str, culture: str, text: str, reject: str | None = None) -> Opinion:
+    return Opinion(id, "d", id.rpartition("/")[0], culture, "Lukas", "claim", "question", text, reject=reject)
+
+
+OPINIONS = [
+    opinion("german/Q1/0", "german", DUTY),
+    opinion("german/Q2/0", "german", SAME),
+    opinion("german/Q2/1", "german", DOGS),
+    opinion("german/Q3/0", "german", DUTY, "redundant"),
+    opinion("greek/Q1/0", "greek", DUTY),
+]
+
+
+def rejects(rows: pa.Table) -> dict[str, str | None]:
+    return {o.id: o.reject for o in from_table(rows, Opinion)}
+
+
+@pytest.mark.parametrize(("across", "kept"), [("culture", 2), ("run", 1)])
+def test_nearly_the_same_across_seeds_is_set_aside(ray_cluster: None, across: str, kept: int) -> None:
+    made = rejects(near(to_table(OPINIONS, Opinion), NearConfig(across=across), workers=1))
+    assert made == rejects(near(to_table(OPINIONS[::-1], Opinion), NearConfig(across=across), workers=1))
+    assert made.keys() == {o.id for o in OPINIONS}, "what is set aside is kept"
+    assert made["german/Q3/0"] == "redundant"
+    assert made["german/Q2/1"] is None
+    alike = [made[id] for id in ("german/Q1/0", "german/Q2/0", "greek/Q1/0")]
+    assert alike.count(None) == kept
+    assert alike.count(NEAR) == 3 - kept
+
+
+def test_where_nothing_counts_nothing_is_done() -> None:
+    for rows in ([], [OPINIONS[3]]):
+        assert from_table(near(to_table(rows, Opinion), NearConfig()), Opinion) == rows
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"tau": 1.01}, "tau: must be from 0.8 to 1, got 1.01"),
+        ({"tau": float("nan")}, "tau: must be from 0.8 to 1, got nan"),
+        ({"across": "seed"}, "across: must be culture or run, got 'seed'"),
+    ],
+)
+def test_wrong_options_are_told(wrong: dict[str, float], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        NearConfig(**wrong)  # type: ignore[arg-type]
