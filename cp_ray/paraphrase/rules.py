@@ -51,7 +51,8 @@ def reversals(seed: Sequence[Word], text: Sequence[Word]) -> int:
 
     Two of them cancel out: `not often` is `rarely`, and `A is better than B` is `B is worse than A`.
     """
-    exchanged = _exchanged(seed, text) or _recast(seed, text) or _swapped(seed, text)
+    same_voice = _is_passive(seed) == _is_passive(text)
+    exchanged = _exchanged(seed, text) or (same_voice and (_recast(seed, text) or _swapped(seed, text)))
     return abs(_negations(seed) - _negations(text)) + _opposites(seed, text) + exchanged
 
 
@@ -171,6 +172,16 @@ def _frames(words: Sequence[Word]) -> Iterator[tuple[str, tuple[frozenset[str], 
             by = any(w.lemma == "by" for w in words[k + 1 : k + 9])
             left, right = (right if by else frozenset()), left
         yield ("than" if word.lemma in ("than", "over") else word.lemma), (left, right)
+
+
+def _is_passive(words: Sequence[Word]) -> bool:
+    """Does it say by whom something is done?"""
+    return any(
+        word.tag in ("VVN", "VVD")
+        and any(w.lemma == "be" for w in words[max(0, k - 3) : k])
+        and any(w.lemma == "by" for w in words[k + 1 : k + 9])
+        for k, word in enumerate(words)
+    )
 
 
 def _side(words: Sequence[Word] | Iterator[Word], comparing: bool) -> frozenset[str]:

@@ -1,6 +1,6 @@
 """How odd a text looks to a language model that has just read the question: wrong words stand out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 __all__ = ["Surprise"]
@@ -15,7 +15,10 @@ class Surprise:
         """Load it: `smollm2`, a folder, or a Hugging Face id."""
         from cp_ray.llm.embedded import load_base
 
-        self._model, self._tokenizer = load_base(model)
+        self._model, self._tokenizer = load_base(model, chat=False)
+        self._first: int = next(
+            id for id in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id, 0) if id is not None
+        )
 
     def of(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, float]]:
         """For each seed and text the greatest and the mean surprise of the text's tokens, in nats."""
@@ -29,20 +32,25 @@ class Surprise:
     def _batch(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, float]]:
         import torch
 
-        seeds: list[list[int]] = [self._tokens(f"{seed}\n") for seed, _ in pairs]
-        texts: list[list[int]] = [self._tokens(text) or [self._tokenizer.eos_token_id] for _, text in pairs]
-        first = self._tokenizer.bos_token_id or self._tokenizer.eos_token_id
-        rows = [[first, *seed, *text] for seed, text in zip(seeds, texts, strict=True)]
+        texts = [self._tokens(text) or [self._first] for _, text in pairs]
+        rows = [[self._first, *self._tokens(f"{seed}\n"), *own] for (seed, _), own in zip(pairs, texts, strict=True)]
         width = max(map(len, rows))
-        padded: Any = torch.tensor([row + [first] * (width - len(row)) for row in rows], device=self._model.device)
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self._model.device)
+        ids = torch.tensor([row + [self._first] * (width - len(row)) for row in rows], device=self._model.device)
+        # Padded on the right: a causal model's earlier places do not see it.
+        there = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self._model.device)
         with torch.inference_mode():
-            logits = self._model(input_ids=padded, attention_mask=mask).logits[:, :-1].float()
-        taken = logits.gather(-1, padded[:, 1:, None])[..., 0]
-        nats = (logits.logsumexp(-1) - taken).cpu()
-        ends = [(len(row) - len(text) - 1, len(row) - 1) for row, text in zip(rows, texts, strict=True)]
-        return [(float(own[a:b].max()), float(own[a:b].mean())) for own, (a, b) in zip(nats, ends, strict=True)]
+            states = self._model.base_model(input_ids=ids, attention_mask=there, use_cache=False).last_hidden_state
+            # The vocabulary's logits are most of the work, so they are made where they count alone.
+            before = torch.cat([states[k, len(row) - len(t) - 1 : len(row) - 1] for k, (row, t) in _both(rows, texts)])
+            logits = self._model.get_output_embeddings()(before).float()
+            wanted = torch.tensor([token for own in texts for token in own], device=logits.device)
+            nats = torch.nn.functional.cross_entropy(logits, wanted, reduction="none").cpu()
+        return [(float(own.max()), float(own.mean())) for own in torch.split(nats, [len(own) for own in texts])]
 
     def _tokens(self, text: str) -> list[int]:
         found: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return found
+
+
+def _both(rows: Sequence[Any], texts: Sequence[Any]) -> Iterable[tuple[int, tuple[Any, Any]]]:
+    return enumerate(zip(rows, texts, strict=True))
