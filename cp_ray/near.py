@@ -157,7 +157,7 @@ def _compare_in_threads(vectors: "Vectors", jobs: Iterable["Job"], least: float)
     import os
     from concurrent.futures import ThreadPoolExecutor
 
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from pool.map(lambda part: _compare_all(vectors, part, least), _parts(jobs))
