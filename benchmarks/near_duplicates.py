@@ -5,8 +5,8 @@
 
 5 % of the rows are planted at a cosine of 0.952 to 0.999 to another; the others are drawn about 500 topics, or evenly
 (`--kind even`), which is the hardest for cells. Each size has a process of its own. `--peer` is the Python of an
-environment with py-data-juicer 1.6.1: its RayBTSMinhashDeduplicator, a fuzzy deduplicator, takes texts of as many
-rows, of which 5 % are planted with a word changed. With every size at most 20,000, faiss's exact range search and
+environment with py-data-juicer 1.6.1 (and aiohttp): its DocumentMinhashDeduplicator, a fuzzy one, takes as many texts,
+5 % of them planted with a word changed. Up to 20,000 rows faiss's exact range search and
 scikit-learn's radius search take the same vectors.
 """
 

@@ -15,7 +15,7 @@ PLANTED = 0.05
 def main() -> None:
     """Texts of 30 words, 5 % of them another's with its last word changed; one line of JSON."""
     from data_juicer.core.data import NestedDataset
-    from data_juicer.ops.deduplicator.document_minhash_deduplicator import DocumentMinhashDeduplicator
+    from data_juicer.ops.deduplicator import DocumentMinhashDeduplicator
 
     n, draw = int(sys.argv[1]), random.Random(0)
     base = n - round(PLANTED * n)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.paraphrase_filter
     python -m benchmarks.paraphrase_filter --teacher-url https://api.openai.com/v1 --teacher-model gpt-4o-mini
-    python -m benchmarks.paraphrase_filter --fit        the weights, from the seen pairs
+    python -m benchmarks.paraphrase_filter --fit        what the filter learns from, out of the seen pairs
 
 Beside it stands the original's rule: mean-pooled states of an encoder, cosine above 0.8; here of all-MiniLM-L6-v2 and
 of SmolLM2's last layer. `at 0.7` is the precision where the score's threshold gives a recall of 0.7. With a teacher,
@@ -11,6 +11,7 @@ the last lines are what its answers, in both directions, say by themselves and a
 
 import argparse
 import asyncio
+import csv
 import json
 import os
 from collections.abc import Sequence
@@ -22,12 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.results import append
-from cp_ray.embedding import Embedder
 from cp_ray.llm.call import Completion, Sampling, Usage
-from cp_ray.paraphrase.alignment import align, read
-from cp_ray.paraphrase.meaning import Judgement, Meaning, MeaningConfig, features
-from cp_ray.paraphrase.rules import difference
-from cp_ray.paraphrase.surprise import Surprise
+from cp_ray.paraphrase import meaning
+from cp_ray.paraphrase.meaning import FEATURES, Judgement, Meaning, MeaningConfig
+from cp_ray.paraphrase.rules import compare
+from cp_ray.paraphrase.words import read_words
 from cp_ray.records import Message, Paraphrase
 from cp_ray.stages.entail import EntailConfig, entail
 
@@ -47,7 +47,7 @@ class Pair:
 def main() -> None:
     """Judge the pairs, print, append."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--fit", action="store_true", help="print the weights, fitted on the seen pairs")
+    parser.add_argument("--fit", action="store_true", help="measure the seen pairs anew, for the filter to learn from")
     parser.add_argument("--pairs", default="unseen", choices=("seen", "unseen"))
     parser.add_argument("--teacher-url", help="an OpenAI-compatible server, its key in OPENAI_API_KEY")
     parser.add_argument("--teacher-model", default="smollm2")
@@ -73,20 +73,18 @@ def _offline(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     judged = Meaning(MeaningConfig(tau=0.0)).judge(texts)
     near = np.array([j.similarity for j in judged])
     pooled = _pooled_cosines(texts)
-    sure = np.array([j.sureness if j.reject in (None, _UNSURE) else 0.0 for j in judged])
+    sure = np.array([j.sureness for j in judged])
+    words = [compare(read_words(p.seed), read_words(p.text)).reason is None for p in pairs]
     passed = np.array([j.reject is None for j in judged])
     return [
         _line("the original's: cosine > 0.8, mean-pooled SmolLM2", pairs, pooled > 0.8, pooled),
         _line("the original's: cosine > 0.8, MiniLM", pairs, near > 0.8, near),
-        _line("the rules alone", pairs, np.array([j.reject in (None, _UNSURE) for j in judged])),
+        _line("the rules alone", pairs, np.array(words)),
         _line("the filter", pairs, passed, sure),
         _line("the filter, similarity at least 0.7", pairs, passed & (near >= 0.7)),
         _line("the filter, similarity at least 0.8", pairs, passed & (near >= 0.8)),
         *_kinds(pairs, judged),
     ]
-
-
-_UNSURE = "likely to say something else"
 
 
 def _line(
@@ -134,18 +132,14 @@ def _pooled_cosines(texts: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
 
 
 def _fit(pairs: Sequence[Pair]) -> None:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
-    known = read(sorted({t for p in pairs for t in (p.seed, p.text)}), Embedder().model)
-    left = [p for p in pairs if difference(known[p.seed].words, known[p.text].words) is None]
-    surprises = Surprise().of([(p.seed, p.text) for p in left])
-    x = np.array([features(align(known[p.seed], known[p.text]), s) for p, s in zip(left, surprises, strict=True)])
-    scaler = StandardScaler().fit(x)
-    model = LogisticRegression(C=1.0, class_weight="balanced").fit(scaler.transform(x), [p.same for p in left])
-    weights = model.coef_[0] / scaler.scale_
-    print("WEIGHTS =", tuple(float(round(w, 4)) for w in weights))
-    print("INTERCEPT =", round(float(model.intercept_[0] - (weights * scaler.mean_).sum()), 4))
+    """Measure the seen pairs into the file that the filter grows its trees from."""
+    found = Meaning(MeaningConfig()).features([(pair.seed, pair.text) for pair in pairs])
+    target = Path(meaning.__file__).parent / "pairs.csv"
+    with target.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["same", *FEATURES])
+        writer.writerows([int(pair.same), *values] for pair, values in zip(pairs, found, strict=True))
+    print(f"{target}: {len(pairs)} pairs")
 
 
 def _by_teacher(pairs: Sequence[Pair], url: str, model: str) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
     cp-ray run jobs/demo.py --cultures arabic,german     do a recipe's steps; what is done is skipped
     cp-ray show jobs/demo.py                              its steps, what is done, the funnel
+    cp-ray sweep jobs/culturellm.py --over tau=0.5,0.8    a recipe at several values of an option, with a plot
     cp-ray calls runs/demo                                what the teacher was asked, what it cost, what failed
     cp-ray peek dialogue -n 2 --root runs/demo            rows of a step as text
     cp-ray export runs/demo --to FOLDER                   its training rows for other tools
@@ -31,6 +32,7 @@ __all__ = ["main", "run_recipe"]
 _USAGE = """\
 usage: cp-ray run RECIPE [options]     do a recipe's steps; what is done is skipped
        cp-ray show RECIPE [options]    its steps, what is done, the funnel; --cost: what is to come
+       cp-ray sweep RECIPE --over NAME=V1,V2 [options]   the recipe at each value, with a plot of what it brings
        cp-ray calls RUN [--last N]     what the teachers were asked, what it cost, what failed
        cp-ray peek STEP [-n N]         rows of a step as text
        cp-ray export RUN [--to FOLDER] its training rows: Hugging Face dataset, OpenAI, ShareGPT
@@ -82,11 +84,11 @@ def _command(arguments: list[str]) -> None:
         print(_USAGE)
         return
     command, rest = arguments[0], arguments[1:]
-    if command in ("run", "show"):
+    if command in ("run", "show", "sweep"):
         if not rest or rest[0].startswith("-"):
             raise ConfigError(f"recipe: {command} needs a file first, such as jobs/demo.py")
         recipe = load_recipe(rest[0])
-        (_run if command == "run" else _show)(recipe, rest[1:], f"cp-ray {command} {rest[0]}")
+        {"run": _run, "show": _show, "sweep": _sweep}[command](recipe, rest[1:], f"cp-ray {command} {rest[0]}")
     elif command == "peek":
         _peek(rest)
     elif command == "calls":
@@ -98,7 +100,9 @@ def _command(arguments: list[str]) -> None:
     elif command == "serve":
         _serve(rest)
     else:
-        raise ConfigError(f"command: there is no {command!r}; there are run, show, calls, peek, export and serve")
+        raise ConfigError(
+            f"command: there is no {command!r}; there are run, show, sweep, calls, peek, export and serve"
+        )
 
 
 def _run(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
@@ -115,6 +119,25 @@ def _run(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
         print(f"\n{summary}")
     for name in chosen[-1].publish:
         print(f"{options.root}/{name}")
+
+
+def _sweep(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
+    from cp_ray.sweep import parse_over, sweep, table
+
+    parser = Parser(prog=prog, description="A recipe at several values of one of its options.", allow_abbrev=False)
+    parser.add_argument("--over", required=True, metavar="NAME=V1,V2", help="such as tau=0.5,0.65,0.8,0.95")
+    given, rest = parser.parse_known_args(arguments)
+    name, values = parse_over(given.over)
+
+    def do(run: Run, steps: Sequence[Step]) -> None:
+        console = _Console(len(steps))
+        run.begin()
+        execute(run, steps, on_start=console.start, on_done=console.done)
+
+    with connected():
+        points = sweep(recipe, name, values, rest, do)
+    print("\n" + "\n".join(table(name, points)))
+    print(f"{parse_recipe(recipe, rest, prog)[0].root}/sweep-{name}.html")
 
 
 class _Console:

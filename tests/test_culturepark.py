@@ -110,6 +110,26 @@ def test_a_culture_of_which_no_opinion_is_left_is_told_and_the_others_go_on(
     assert "The teacher: `scripted`." in card
 
 
+def test_near_duplicates_are_looked_for_unless_told_not_to() -> None:
+    given = ["--teacher-url", "http://127.0.0.1:9/v1", "--teacher-model", "scripted"]
+    waves = ["--accepted", "5", "--near", "0.9"]
+
+    def names(*more: str) -> list[str]:
+        return [step.name for step in parse_recipe(RECIPE, [*given, *more], "test")[1]]
+
+    def inputs(name: str, *more: str) -> set[str]:
+        found = {step.name: {i.name for i in step.inputs} for step in parse_recipe(RECIPE, [*given, *more], "test")[1]}
+        return found[name]
+
+    assert [name for name in names() if name.startswith("near")] == ["near"]
+    assert "near" in inputs("examples")
+    assert not [name for name in names("--near", "0") if name.startswith("near")]
+    assert inputs("dedup.2", *waves) == {"voice.1", "voice.2", "dedup.1"}
+    assert inputs("near.2", *waves) == {"dedup.2"}
+    assert "near.1" in inputs("candidates.2", *waves), "the next wave is sized by what is left"
+    assert inputs("quota", *waves) == {"near.4"}
+
+
 def test_a_budget_stops_the_run_and_a_larger_one_goes_on(
     ray_cluster: None, scripted_server: Any, tmp_path: Path
 ) -> None:
@@ -174,6 +194,7 @@ def test_at_half_the_price_one_batch_is_made_for_each_turn(ray_cluster: None, tm
         (("--communication", "maybe"), "communication: must be yes or no, got 'maybe'"),
         (("--accepted", "0"), "accepted: must be at least 1"),
         (("--per-seed", "0"), "per_seed: must be at least 1"),
+        (("--near", "0.5"), "tau: must be from 0.8 to 1, got 0.5"),
         (("--budget", "lots"), "budget: must be an amount of money such as 20usd, got 'lots'"),
         (("--budget", "5usd"), "budget: no price is known for 'scripted'; give one with --prices"),
         (("--fallbacks", "model"), "fallbacks: must be model@url"),

@@ -5,7 +5,7 @@ from html import escape
 
 from cp_ray.records import Score, TrainPoint
 
-__all__ = ["distance_chart", "loss_chart", "option_bars"]
+__all__ = ["distance_chart", "loss_chart", "option_bars", "value_chart"]
 
 _WIDTH = 480
 
@@ -76,6 +76,30 @@ def option_bars(options: Sequence[str], shares: Sequence[tuple[str, Sequence[flo
                 f'<text class="small" x="{left + width + 5:.1f}" y="{y + 8}">{values[o]:.0%}</text>'
             )
     return _svg(title, _WIDTH, len(options) * block, parts)
+
+
+def value_chart(values: Sequence[str], points: Sequence[float | None], title: str) -> str:
+    """A measure at each value of an option, evenly spaced, on a scale from 0; None leaves a gap."""
+    height, left, bottom = 200, 44, 26
+    there = [p for p in points if p is not None]
+    top = max(there, default=1.0) * 1.1 or 1.0
+    parts = [
+        f'<line class="axis" x1="{left}" x2="{_WIDTH - 20}" y1="{height - bottom}" y2="{height - bottom}"/>',
+        f'<text x="{left - 6}" y="{height - bottom + 4}" text-anchor="end">0</text>',
+    ]
+    spots = []
+    for k, (value, point) in enumerate(zip(values, points, strict=True)):
+        x = left + 20 + k / max(1, len(values) - 1) * (_WIDTH - left - 70)
+        parts.append(f'<text x="{x:.1f}" y="{height - 8}" text-anchor="middle">{escape(value)}</text>')
+        if point is not None:
+            y = (height - bottom) * (1 - point / top)
+            spots.append(f"{x:.1f},{y:.1f}")
+            parts.append(
+                f'<circle class="own" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
+                f'<text class="small" x="{x:.1f}" y="{y - 8:.1f}" text-anchor="middle">{point:.3g}</text>'
+            )
+    parts.append(f'<polyline class="line c0" points="{" ".join(spots)}"/>')
+    return _svg(title, _WIDTH, height, parts)
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:

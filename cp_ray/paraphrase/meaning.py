@@ -1,27 +1,35 @@
 """Does a text ask the same as the question it was made from?
 
-Sentence similarity alone does not tell: a negated sentence is as near to its seed as a paraphrase is. So a text passes
-when its sentence vector is near, when its words show no reversal, other number or quantity, exchanged role or other
-mood (`rules`), and when it is likely to say the same by what became of each word (`alignment`) and by how odd it looks
-to a language model (`surprise`). How likely is a logistic function fitted on labelled pairs:
-`python -m benchmarks.paraphrase_filter --fit`.
+Sentence similarity alone does not tell: a negated sentence is as near to its seed as a paraphrase is. So four things
+are looked at: the sentence vectors, what the words say otherwise (`rules`), what became of each word (`alignment`), and
+how odd the text looks to a language model that has read the question (`surprise`). A forest of decision trees, grown
+from labelled pairs, makes a probability of them. The pairs' figures are in pairs.csv, and the trees are grown when it
+is loaded, in a second: `python -m benchmarks.paraphrase_filter --fit` writes that file.
 """
 
-import math
+import csv
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
+from typing import Any
 
 from cp_ray.embedding import Embedder
 from cp_ray.errors import ConfigError
-from cp_ray.paraphrase.alignment import Alignment, align, read
-from cp_ray.paraphrase.rules import difference
+from cp_ray.paraphrase.alignment import Alignment, Reading, align, read
+from cp_ray.paraphrase.rules import Signs, compare
 from cp_ray.paraphrase.surprise import Surprise
 
-__all__ = ["WEIGHTS", "Judgement", "Meaning", "MeaningConfig", "features"]
+__all__ = ["FEATURES", "Judgement", "Meaning", "MeaningConfig"]
 
-WEIGHTS = (-8.8467, 2.6579, -0.4688, 1.1975, -1.4003, -5.6672)
-INTERCEPT = 1.4112
-"""Of `features`, as fitted on benchmarks/paraphrases/seen.jsonl."""
+FEATURES = (
+    "similarity", "sign", "turned", "reversals", "seed_negations", "text_negations", "opposites", "exchanged",
+    "pairs", "pairs_cost", "worst_pair", "lost", "lost_cost", "added", "added_cost", "one_exchanged", "only_lost",
+    "surprise", "mean_surprise",
+)  # fmt: skip
+"""What the probability is made of."""
+
+_TREES, _LEAF = 400, 4
 
 
 @dataclass(frozen=True)
@@ -30,12 +38,12 @@ class MeaningConfig:
 
     tau: float = 0.8
     """Least cosine of the two sentence vectors."""
-    sureness: float = 0.5
-    """Least probability of the same meaning; 0 leaves out that test, and the rules."""
+    sureness: float = 0.65
+    """Least probability of the same meaning; 0 leaves that test out."""
     embedder: str = "minilm"
     """`minilm`: the embedded all-MiniLM-L6-v2; otherwise a name or folder for sentence-transformers."""
     model: str = "smollm2"
-    """The language model that is surprised; the weights were fitted with this one."""
+    """The language model that is surprised; the pairs were measured with this one."""
 
     def __post_init__(self) -> None:
         for name in ("tau", "sureness"):
@@ -65,47 +73,64 @@ class Meaning:
 
     def judge(self, pairs: Sequence[tuple[str, str]]) -> list[Judgement]:
         """Each pair of a seed and a text made from it; those that are too far are not looked at any closer."""
-        judged, near = self._judge_words(pairs)
-        if self._surprise is None:
+        known = self._read(pairs)
+        near = [round(float(known[a].sentence @ known[b].sentence), 4) for a, b in pairs]
+        judged = [Judgement(s, "too far from the question" if s < self.config.tau else None) for s in near]
+        left = [k for k, judgement in enumerate(judged) if judgement.reject is None]
+        if self._surprise is None or not left:
             return judged
-        surprises = self._surprise.of([pairs[k] for k in near])
-        for (k, alignment), surprise in zip(near.items(), surprises, strict=True):
-            sureness = _probability(features(alignment, surprise))
-            reject = "likely to say something else" if sureness < self.config.sureness else None
-            judged[k] = Judgement(judged[k].similarity, reject, round(sureness, 4))
+        some = [pairs[k] for k in left]
+        signs = [compare(known[a].words, known[b].words) for a, b in some]
+        sure = _forest().predict_proba(self._measured(some, known, signs))[:, 1]
+        for k, sign, probability in zip(left, signs, sure.round(4).tolist(), strict=True):
+            reason = None if probability >= self.config.sureness else sign.reason or "likely to ask something else"
+            judged[k] = Judgement(near[k], reason, probability)
         return judged
 
-    def _judge_words(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[Judgement], dict[int, Alignment]]:
-        """What vectors and words tell, and the alignments of those pairs that are still in question."""
+    def features(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, ...]]:
+        """`FEATURES` of each pair, whatever its similarity."""
+        known = self._read(pairs)
+        return self._measured(pairs, known, [compare(known[a].words, known[b].words) for a, b in pairs])
+
+    def _read(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Reading]:
         texts = sorted({text for pair in pairs for text in pair}, key=lambda text: (len(text), text))
-        known = read(texts, self._embedder.model)
-        judged, near = [], {}
-        for k, (seed, text) in enumerate(pairs):
-            one, other = known[seed], known[text]
-            similarity = round(float(one.sentence @ other.sentence), 4)
-            reject = "too far from the question" if similarity < self.config.tau else None
-            if reject is None and self._surprise is not None:
-                reject = difference(one.words, other.words)
-            if reject is None:
-                near[k] = align(one, other)
-            judged.append(Judgement(similarity, reject))
-        return judged, near
+        return read(texts, self._embedder.model)
+
+    def _measured(
+        self, pairs: Sequence[tuple[str, str]], known: dict[str, Reading], signs: Sequence[Signs]
+    ) -> list[tuple[float, ...]]:
+        assert self._surprise is not None
+        surprises = self._surprise.of(pairs)
+        return [
+            _features(float(known[a].sentence @ known[b].sentence), sign, align(known[a], known[b]), surprise)
+            for (a, b), sign, surprise in zip(pairs, signs, surprises, strict=True)
+        ]
 
 
-def features(alignment: Alignment, surprise: tuple[float, float]) -> tuple[float, ...]:
-    """What the probability is made of."""
-    greatest, mean = surprise
-    unpaired = len(alignment.lost) + len(alignment.added)
-    return (
-        sum(1 - cosine for cosine in alignment.added) / max(1, alignment.words),
-        min(alignment.pairs, default=1.0),
-        greatest,
-        mean,
-        float(len(alignment.pairs) == 1 and not unpaired),  # one word for another, and all else the same
-        float(bool(alignment.lost) and not alignment.pairs and not alignment.added),  # words lost, and none is new
-    )
+def _features(
+    similarity: float, signs: Signs, alignment: Alignment, surprise: tuple[float, float]
+) -> tuple[float, ...]:
+    pairs, lost, added = alignment.pairs, alignment.lost, alignment.added
+    values = (
+        similarity, signs.reason is not None, signs.reversals % 2, signs.reversals, *signs.negations, signs.opposites,
+        signs.exchanged, len(pairs), _cost(pairs, alignment), min(pairs, default=1.0), len(lost),
+        _cost(lost, alignment), len(added), _cost(added, alignment),
+        len(pairs) == 1 and not lost and not added,  # one word for another, and all else the same
+        bool(lost) and not pairs and not added,  # words lost, and none is new
+        *surprise,
+    )  # fmt: skip
+    return tuple(round(float(value), 4) for value in values)
 
 
-def _probability(values: Sequence[float]) -> float:
-    total = INTERCEPT + sum(weight * value for weight, value in zip(WEIGHTS, values, strict=True))
-    return 1 / (1 + math.exp(-total))
+def _cost(cosines: Sequence[float], alignment: Alignment) -> float:
+    return sum(1 - cosine for cosine in cosines) / max(1, alignment.words)
+
+
+@functools.cache
+def _forest() -> Any:
+    from sklearn.ensemble import RandomForestClassifier
+
+    lines = resources.files("cp_ray.paraphrase").joinpath("pairs.csv").read_text(encoding="utf-8").splitlines()
+    rows = list(csv.DictReader(lines))
+    forest = RandomForestClassifier(_TREES, min_samples_leaf=_LEAF, random_state=0)
+    return forest.fit([[float(row[name]) for name in FEATURES] for row in rows], [row["same"] == "1" for row in rows])

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from cp_ray.paraphrase.lexicon import (
     DUTY,
@@ -15,17 +16,42 @@ from cp_ray.paraphrase.lexicon import (
 )
 from cp_ray.paraphrase.words import Word
 
-__all__ = ["difference", "reversals"]
+__all__ = ["Signs", "compare"]
 
 _COMPARING = frozenset(("than", "before", "after", "over", "above", "below"))
 _ASIDES = frozenset(("say", "agree", "describe", "call", "think", "consider", "rate"))
 """`Would you say that ...` asks for nothing that would be."""
 
 
-def difference(seed: Sequence[Word], text: Sequence[Word]) -> str | None:
-    """What a text says otherwise than its seed, each as `read_words` gives it; None if nothing is found."""
-    if reversals(seed, text) % 2:
-        return "turned round"
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What the words of a text say otherwise than its seed's."""
+
+    negations: tuple[int, int]
+    """In the seed and in the text."""
+    opposites: int
+    """Words of the text whose opposite stands in the seed."""
+    exchanged: bool
+    """Two words took each other's place."""
+    reason: str | None
+    """What this comes to, in words; None if it comes to nothing."""
+
+    @property
+    def reversals(self) -> int:
+        """Two cancel out: `not often` is `rarely`, and `A is better than B` is `B is worse than A`."""
+        return abs(self.negations[0] - self.negations[1]) + self.opposites + self.exchanged
+
+
+def compare(seed: Sequence[Word], text: Sequence[Word]) -> Signs:
+    """The signs of another meaning, each text as `read_words` gives it."""
+    negations = (_negations(seed), _negations(text))
+    same_voice = _is_passive(seed) == _is_passive(text)
+    exchanged = _exchanged(seed, text) or (same_voice and (_recast(seed, text) or _swapped(seed, text)))
+    found = Signs(negations, _opposites(seed, text), exchanged, None)
+    return replace(found, reason="turned round" if found.reversals % 2 else _other_difference(seed, text))
+
+
+def _other_difference(seed: Sequence[Word], text: Sequence[Word]) -> str | None:
     if _numbers(seed) != _numbers(text) or _units(seed) != _units(text):
         return "another number"
     kinds = _kinds(seed) ^ _kinds(text)
@@ -44,16 +70,6 @@ _CONFLICTS = (
 )  # fmt: skip
 _ALONE = frozenset(("only", "half", "sometimes"))
 """Kinds that change a sentence wherever they come or go."""
-
-
-def reversals(seed: Sequence[Word], text: Sequence[Word]) -> int:
-    """Negations on one side only, words whose opposite stands on the other side, and roles that are exchanged.
-
-    Two of them cancel out: `not often` is `rarely`, and `A is better than B` is `B is worse than A`.
-    """
-    same_voice = _is_passive(seed) == _is_passive(text)
-    exchanged = _exchanged(seed, text) or (same_voice and (_recast(seed, text) or _swapped(seed, text)))
-    return abs(_negations(seed) - _negations(text)) + _opposites(seed, text) + exchanged
 
 
 def _negations(words: Sequence[Word]) -> int:

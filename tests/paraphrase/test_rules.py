@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cp_ray.paraphrase.lexicon import are_opposite
-from cp_ray.paraphrase.rules import difference, reversals
+from cp_ray.paraphrase.rules import compare
 from cp_ray.paraphrase.words import read_words
 
 SEED = "Do you agree that men are better political leaders than women?"
 
 
 def told(seed: str, text: str) -> str | None:
-    return difference(read_words(seed), read_words(text))
+    return compare(read_words(seed), read_words(text)).reason
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_one_reversal_is_told(seed: str, text: str) -> None:
     ],
 )
 def test_two_reversals_cancel_out(seed: str, text: str) -> None:
-    assert reversals(read_words(seed), read_words(text)) % 2 == 0
+    assert compare(read_words(seed), read_words(text)).reversals % 2 == 0
     assert told(seed, text) is None
 
 

@@ -1,0 +1,151 @@
+"""A recipe at several values of one of its options, in one run folder, with what each value brings.
+
+What does not hang on the option is done once: steps are found by what they are made of, so a sweep over tau asks the
+teacher for wordings one time and judges them at every value.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+
+from cp_ray.errors import ConfigError
+from cp_ray.evals import charts
+from cp_ray.evals.survey import BASE
+from cp_ray.pipeline import Folder, Run, Step, pending, select
+from cp_ray.recipe import Recipe, parse_recipe
+from cp_ray.records import Example, Paraphrase, Score
+
+__all__ = ["Point", "parse_over", "sweep", "swept_page", "table"]
+
+Execute = Callable[[Run, Sequence[Step]], None]
+"""Do the steps, whatever shows the progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What one value of the option brings; None where a recipe has no such thing."""
+
+    value: str
+    rows: int
+    """To train on."""
+    wordings: int | None = None
+    """Of all questions, besides the survey's own."""
+    similarity: float | None = None
+    """Of those, to their question: the mean cosine."""
+    diversity_gain: float | None = None
+    """Of those: the mean distance to the nearest of the survey's wordings."""
+    distance: float | None = None
+    """Earth mover's, on held-out questions: the mean of every culture's own adapter."""
+    base: float | None = None
+    """The same of the untrained base."""
+
+
+def parse_over(text: str) -> tuple[str, list[str]]:
+    """Name and values of `tau=0.5,0.8`.
+
+    Raises:
+        ConfigError: it is of another form.
+    """
+    name, _, listed = text.partition("=")
+    values = [value.strip() for value in listed.split(",") if value.strip()]
+    if not name.strip() or not values or len(set(values)) != len(values):
+        raise ConfigError(f"over: must be an option and different values, such as tau=0.5,0.8, got {text!r}")
+    return name.strip().lstrip("-"), values
+
+
+def sweep(recipe: Recipe, name: str, values: Sequence[str], arguments: Sequence[str], do: Execute) -> list[Point]:
+    """Run the recipe up to `evaluate` (or `--until`) at each value; the points, in the order of the values.
+
+    Raises:
+        ConfigError: a value breaks the option's rule; told before anything is done.
+    """
+    planned = [parse_recipe(recipe, [*arguments, f"--{name}", value], "cp-ray sweep") for value in values]
+    chosen = []
+    for options, steps in planned:
+        until = options.until or ("evaluate" if any(step.name == "evaluate" for step in steps) else None)
+        chosen.append(select(steps, until))
+    run = Run(planned[0][0].root)
+    for steps in chosen:
+        pending(run, steps)
+    points = []
+    for value, steps in zip(values, chosen, strict=True):
+        do(run, steps)
+        points.append(_point(value, {step.name: run.folder(step) for step in steps}))
+        _write(run.root, name, points)
+    return points
+
+
+def swept_page(name: str, points: Sequence[Point]) -> str:
+    """A plot of each measure over the option's values, as a page."""
+    import jinja2
+
+    values = [point.value for point in points]
+    plots = [
+        (title, charts.value_chart(values, [getattr(p, field) for p in points], f"{title} at each {name}"))
+        for field, title in _MEASURES
+        if any(getattr(p, field) is not None for p in points)
+    ]
+    template = resources.files("cp_ray.evals").joinpath("sweep.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(template).render(name=name, plots=plots, points=points, measures=_MEASURES)
+
+
+_MEASURES = (
+    ("distance", "Held-out distance (earth mover's, own adapter)"),
+    ("wordings", "Wordings kept"),
+    ("similarity", "Mean similarity to the question"),
+    ("diversity_gain", "Diversity gain"),
+    ("rows", "Training rows"),
+)
+
+
+def table(name: str, points: Sequence[Point]) -> list[str]:
+    """The points as lines of text."""
+    lines = [f"{name:<14}{'rows':>8}{'wordings':>10}{'similarity':>12}{'diversity':>11}{'distance':>10}{'base':>8}"]
+    for p in points:
+        shown = (p.wordings, p.similarity, p.diversity_gain, p.distance, p.base)
+        cells = ["-" if v is None else f"{v:.3f}" if isinstance(v, float) else str(v) for v in shown]
+        widths = zip(cells, (10, 12, 11, 10, 8), strict=True)
+        lines.append(f"{p.value:<14}{p.rows:>8}" + "".join(f"{cell:>{width}}" for cell, width in widths))
+    return lines
+
+
+def _write(root: Folder, name: str, points: Sequence[Point]) -> None:
+    """After every point, so that a sweep that is stopped has what it came to."""
+    root.write_text(f"sweep-{name}.json", json.dumps([asdict(p) for p in points], indent=1))
+    root.write_text(f"sweep-{name}.html", swept_page(name, points))
+
+
+def _point(value: str, folders: dict[str, Folder]) -> Point:
+    kept = [row for row in folders["wordings"].read(Paraphrase) if row.reject is None] if "wordings" in folders else []
+    others = [row for row in kept if row.way != "survey"]
+    near = [row.similarity for row in others if row.similarity is not None]
+    scores = folders["evaluate"].read(Score) if "evaluate" in folders else []
+    heldout = [s for s in scores if (s.task, s.metric) == ("survey_heldout", "emd")]
+    return Point(
+        value,
+        rows=len(folders["examples"].read(Example)) if "examples" in folders else 0,
+        wordings=len(others) if "wordings" in folders else None,
+        similarity=_mean(near),
+        diversity_gain=_gain(kept),
+        distance=_mean([s.value for s in heldout if s.model == s.culture]),
+        base=_mean([s.value for s in heldout if s.model == BASE]),
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(math.fsum(values) / len(values), 4) if values else None
+
+
+def _gain(wordings: Sequence[Paraphrase]) -> float | None:
+    from cp_ray.diversity import diversity_gain
+    from cp_ray.embedding import Embedder
+
+    own = [row.text for row in wordings if row.way == "survey"]
+    others = [row.text for row in wordings if row.way != "survey"]
+    if not own or not others:
+        return None
+    embedder = Embedder()
+    return round(diversity_gain(embedder.encode(others), embedder.encode(own)), 4)
