@@ -2,13 +2,32 @@
 
 import re
 
-__all__ = ["DUTY", "EMPTY", "NEGATIONS", "NUMBERS", "QUANTITIES", "are_opposite"]
+__all__ = [
+    "DUTY",
+    "EMPTY",
+    "NEGATABLE",
+    "NEGATIONS",
+    "NUMBERS",
+    "PREFIXES",
+    "QUANTITIES",
+    "are_opposite",
+]
 
 NEGATIONS = frozenset(
     "not no never none nobody nothing nowhere neither nor cannot without hardly scarcely barely rarely seldom fail "
     "lack absence absent refuse little few".split()
 )
 """Lemmas that turn a statement round; `rarely` and `few` do as `not often` and `not many`."""
+
+NEGATABLE = frozenset(
+    "important necessary acceptable likely able usual common fair just happy safe certain willing aware equal honest "
+    "satisfied agree approve trust respect possible moral legal justified justifiable reasonable desirable popular "
+    "patient reliable responsible favourable favorable comfortable interested concerned worried wise fit fortunate "
+    "friendly healthy kind natural pleasant polite proven real sure true useful welcome correct accurate adequate "
+    "capable complete direct efficient effective frequent significant sincere sufficient tolerant proper regular "
+    "relevant appropriate believe like obey allow please honour honor".split()
+)
+"""Words that a prefix turns round."""
 
 DUTY = frozenset(("should", "must", "ought", "shall"))
 """What ought to be, and not what is."""
@@ -253,7 +272,7 @@ with | without
 worthy worthwhile | worthless
 """
 
-_PREFIXES = ("un", "in", "im", "il", "ir", "dis", "non", "non-", "mis", "anti", "anti-")
+PREFIXES = ("un", "in", "im", "il", "ir", "dis", "non", "non-", "mis", "anti", "anti-")
 
 
 def _read(text: str) -> dict[str, frozenset[str]]:
@@ -279,7 +298,7 @@ def are_opposite(one: str, other: str) -> bool:
 def _by_form(plain: str, other: str) -> bool:
     if len(plain) < 3:
         return False
-    if any(other == prefix + plain for prefix in _PREFIXES):
+    if any(other == prefix + plain for prefix in PREFIXES):
         return True
     found = _LESS.match(other)
     return found is not None and plain in (found[1], f"{found[1]}ful", f"{found[1]}fully")

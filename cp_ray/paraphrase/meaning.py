@@ -9,6 +9,7 @@ is loaded, in a second: `python -m benchmarks.paraphrase_filter --fit` writes th
 
 import csv
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -20,7 +21,7 @@ from cp_ray.paraphrase.alignment import Alignment, Reading, align, read
 from cp_ray.paraphrase.rules import Signs, compare
 from cp_ray.paraphrase.surprise import Surprise
 
-__all__ = ["FEATURES", "Judgement", "Meaning", "MeaningConfig"]
+__all__ = ["FEATURES", "Judgement", "Meaning", "MeaningConfig", "bare"]
 
 FEATURES = (
     "similarity", "sign", "turned", "reversals", "seed_negations", "text_negations", "opposites", "exchanged",
@@ -73,6 +74,7 @@ class Meaning:
 
     def judge(self, pairs: Sequence[tuple[str, str]]) -> list[Judgement]:
         """Each pair of a seed and a text made from it; those that are too far are not looked at any closer."""
+        pairs = [(bare(seed), bare(text)) for seed, text in pairs]
         known = self._read(pairs)
         near = [round(float(known[a].sentence @ known[b].sentence), 4) for a, b in pairs]
         judged = [Judgement(s, "too far from the question" if s < self.config.tau else None) for s in near]
@@ -89,6 +91,7 @@ class Meaning:
 
     def features(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, ...]]:
         """`FEATURES` of each pair, whatever its similarity."""
+        pairs = [(bare(seed), bare(text)) for seed, text in pairs]
         known = self._read(pairs)
         return self._measured(pairs, known, [compare(known[a].words, known[b].words) for a, b in pairs])
 
@@ -105,6 +108,18 @@ class Meaning:
             _features(float(known[a].sentence @ known[b].sentence), sign, align(known[a], known[b]), surprise)
             for (a, b), sign, surprise in zip(pairs, signs, surprises, strict=True)
         ]
+
+
+def bare(text: str) -> str:
+    """A question without what tells of its scale: `from 1 (completely disagree) to 10 (completely agree)`."""
+    return " ".join(_SCALE.sub(" ", _ASIDE.sub(" ", text)).split()) or text
+
+
+_ASIDE = re.compile(r"\([^()]*\)")
+_SCALE = re.compile(
+    r"(?:\bon a scale (?:of|from) |\bfrom |\bbetween )?\b(?:0|1|zero|one)\s+(?:to|and)\s+(?:5|7|10|100|five|ten)\b,?",
+    re.IGNORECASE,
+)
 
 
 def _features(

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from cp_ray.paraphrase.lexicon import (
     DUTY,
     DUTY_TOO,
+    NEGATABLE,
     NEGATIONS,
     NUMBERS,
+    PREFIXES,
     QUANTITIES,
     UNITS,
     WISH,
@@ -18,8 +20,8 @@ from cp_ray.paraphrase.words import Word
 
 __all__ = ["Signs", "compare"]
 
-_COMPARING = frozenset(("than", "before", "after", "over", "above", "below"))
-_ASIDES = frozenset(("say", "agree", "describe", "call", "think", "consider", "rate"))
+_COMPARING = frozenset(("than", "before", "after"))
+_ASIDES = frozenset(("say", "agree", "describe", "call", "think", "consider", "rate", "judge", "answer", "put"))
 """`Would you say that ...` asks for nothing that would be."""
 
 
@@ -44,7 +46,7 @@ class Signs:
 
 def compare(seed: Sequence[Word], text: Sequence[Word]) -> Signs:
     """The signs of another meaning, each text as `read_words` gives it."""
-    negations = (_negations(seed), _negations(text))
+    negations = (_negations(seed) + _negated(seed, text), _negations(text) + _negated(text, seed))
     same_voice = _is_passive(seed) == _is_passive(text)
     exchanged = _exchanged(seed, text) or (same_voice and (_recast(seed, text) or _swapped(seed, text)))
     found = Signs(negations, _opposites(seed, text), exchanged, None)
@@ -52,7 +54,7 @@ def compare(seed: Sequence[Word], text: Sequence[Word]) -> Signs:
 
 
 def _other_difference(seed: Sequence[Word], text: Sequence[Word]) -> str | None:
-    if _numbers(seed) != _numbers(text) or _units(seed) != _units(text):
+    if _numbers(text) - _numbers(seed) or _units(text) - _units(seed):
         return "another number"
     kinds = _kinds(seed) ^ _kinds(text)
     if any(pair <= kinds for pair in _CONFLICTS) or kinds & _ALONE:
@@ -78,6 +80,16 @@ def _negations(words: Sequence[Word]) -> int:
         before, after = words[k - 1].lemma if k else "", words[k + 1].lemma if k + 1 < len(words) else ""
         said = word.lemma in NEGATIONS and not _is_idle(word, before, after, words)
         found += said or (word.lemma, after) in (("far", "from"), ("anything", "but"))
+    return found
+
+
+def _negated(words: Sequence[Word], other: Sequence[Word]) -> int:
+    """Words that are negations by their form (`unimportant`), where the other side has no opposite of theirs."""
+    there = {form for w in other for form in _forms(w)}
+    found = 0
+    for word in _only_in(words, other):
+        base = next((b for prefix in PREFIXES if (b := word.lemma.removeprefix(prefix)) != word.lemma), "")
+        found += base in NEGATABLE and not any(are_opposite(word.lemma, form) for form in there)
     return found
 
 
@@ -187,7 +199,7 @@ def _frames(words: Sequence[Word]) -> Iterator[tuple[str, tuple[frozenset[str], 
         if word.tag in ("VVN", "VVD") and any(w.lemma == "be" for w in words[max(0, k - 3) : k]):
             by = any(w.lemma == "by" for w in words[k + 1 : k + 9])
             left, right = (right if by else frozenset()), left
-        yield ("than" if word.lemma in ("than", "over") else word.lemma), (left, right)
+        yield word.lemma, (left, right)
 
 
 def _is_passive(words: Sequence[Word]) -> bool:
@@ -227,4 +239,5 @@ def _swapped(seed: Sequence[Word], text: Sequence[Word]) -> bool:
         return False
     i, j = places
     joined = any(w.lemma in ("and", "or") for w in seed if one[i].start < w.start < one[j].start) and j == i + 1
-    return one[i].lemma == other[j].lemma and one[j].lemma == other[i].lemma and not joined
+    alike = one[i].tag[:2] == one[j].tag[:2]
+    return one[i].lemma == other[j].lemma and one[j].lemma == other[i].lemma and alike and not joined
