@@ -193,7 +193,7 @@ def dedup(verified: Sequence[Step], config: DedupConfig, before: Step | None = N
         return keep_medoids(dataset_of(found), config) if found.num_rows else found
 
     inputs = (*verified, *([before] if before else []))
-    return Step(f"dedup{_part(verified[-1])}", config, run, inputs, Opinion, remarks=_emptied)
+    return Step(f"dedup{_part(verified[-1])}", config, run, inputs, Opinion, remarks=emptied)
 
 
 def near(deduped: Step, config: NearConfig) -> Step:
@@ -202,7 +202,7 @@ def near(deduped: Step, config: NearConfig) -> Step:
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
         return reject_near(inputs[deduped.name].table(), config)
 
-    return Step(f"near{_part(deduped)}", config, run, (deduped,), Opinion, remarks=_emptied)
+    return Step(f"near{_part(deduped)}", config, run, (deduped,), Opinion, remarks=emptied)
 
 
 def quota(deduped: Step, config: QuotaConfig) -> Step:
@@ -362,7 +362,7 @@ def generating(name: str, rows: Step, stage: Stage[Any, Any, Any], config: Any, 
         by.check_outcome()
         return made
 
-    return Step(name, config, run, (rows,), row_out, within=by, stage=stage, remarks=_emptied)
+    return Step(name, config, run, (rows,), row_out, within=by, stage=stage, remarks=emptied)
 
 
 def _part(step: Step) -> str:
@@ -387,12 +387,13 @@ def counting(rows: pa.Table) -> pa.Table:
     return rows.filter(pc.is_null(rows["reject"]))
 
 
-def _emptied(folder: Folder, inputs: Inputs) -> list[str]:
-    """Which cultures have rows, and none that counts."""
-    rows = folder.table(["culture", "reject"])
+def emptied(folder: Folder, inputs: Inputs) -> list[str]:
+    """Which cultures, or which questions, have rows and none that counts."""
+    rows = folder.table()
     if not rows.num_rows:
         return ["no row came in"]
-    lost = set(rows["culture"].to_pylist()) - set(counting(rows)["culture"].to_pylist())
+    by = "culture" if "culture" in rows.column_names else "question_id"
+    lost = set(rows[by].to_pylist()) - set(counting(rows)[by].to_pylist())
     return [f"nothing is left of {', '.join(sorted(lost))}"] if lost else []
 
 

@@ -33,7 +33,7 @@ from cp_ray.stages.pick import PickConfig
 from cp_ray.stages.pick import pick as pick_wordings
 from cp_ray.stages.translate import TranslateConfig, to_translate
 from cp_ray.stages.translate import translate as ask_for_translation
-from cp_ray.steps import Inputs, counting, dataset_of, generating
+from cp_ray.steps import Inputs, counting, dataset_of, emptied, generating
 from cp_ray.teacher import Teacher
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def check(drafts: Step, config: CheckConfig) -> Step:
         found = counting(inputs[drafts.name].table())
         return check_meaning(dataset_of(found), config) if found.num_rows else found
 
-    return Step(f"check.{drafts.name}", config, run, (drafts,), Paraphrase)
+    return Step(f"check.{drafts.name}", config, run, (drafts,), Paraphrase, remarks=emptied)
 
 
 def entail(checked: Step, by: Teacher, config: EntailConfig) -> Step:

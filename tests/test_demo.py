@@ -67,7 +67,7 @@ def test_a_second_time_there_is_nothing_to_do(root: Path) -> None:
     ledger = {p: p.stat().st_mtime_ns for p in (root / "ledger").iterdir()}
     ended = demo(root)
     assert ended.returncode == 0
-    assert ended.stderr.count("done before") == 14
+    assert ended.stderr.count("done before") == 15
     assert "ray" not in ended.stderr.lower().replace("cp_ray", "").replace("cp-ray", ""), "Ray was not even started"
     assert {p: p.stat().st_mtime_ns for p in (root / "ledger").iterdir()} == ledger
 
@@ -82,7 +82,7 @@ def test_show_and_peek_tell_what_is_there(root: Path) -> None:
         ).stdout
 
     shown = cp_ray("show", "jobs/demo.py", "--root", str(root), *SMALL)
-    assert shown.count("done  ") == 14
+    assert shown.count("done  ") == 15
     assert "tokens paid" in shown
     changed = cp_ray("show", "jobs/demo.py", "--root", str(root), *SMALL, "--passes", "2")
     assert [line.split()[1] for line in changed.splitlines() if line.startswith("todo")] == [

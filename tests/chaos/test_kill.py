@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cp_ray.pipeline import Run
-from cp_ray.records import Candidate, Dialogue, Example, Opinion, Seed
+from cp_ray.records import Candidate, Dialogue, Example, Nearness, Opinion, Seed
 
 ROOT = Path(__file__).parent.parent.parent
 UNTIL = "examples"
@@ -39,7 +39,7 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
 
 
 KINDS = {"seeds": Seed, "candidates": Candidate, "dialogue": Dialogue, "extract": Opinion, "verify": Opinion,
-         "dedup": Opinion, "examples": Example}  # fmt: skip
+         "dedup": Opinion, "leakage": Nearness, "examples": Example}  # fmt: skip
 
 
 def rows_of(root: Path) -> dict[str, list[Any]]:

@@ -1,0 +1,112 @@
+"""CultureLLM's recipe and a sweep on real Ray, with the real judge of meaning, against a scripted teacher over HTTP."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cp_ray.errors import ConfigError
+from cp_ray.pipeline import Run, execute, pending, select
+from cp_ray.recipe import load_recipe, parse_recipe
+from cp_ray.records import Example, Nearness, Paraphrase, Seed, Translation
+from cp_ray.sweep import Point, parse_over, sweep, swept_page, table
+
+RECIPE = load_recipe(str(Path(__file__).parent.parent / "jobs" / "culturellm.py"))
+SMALL = ("--questions", "3", "--heldout", "3", "--templates", "3", "--samples", "4", "--tau", "0.5", "--answers", "10")
+
+
+def given(root: Path, url: str, *more: str) -> list[str]:
+    return ["--root", str(root), "--teacher-url", url, "--teacher-model", "scripted", "--structured", "no", *SMALL,
+            *more]  # fmt: skip
+
+
+def do(run: Run, steps: Any) -> None:
+    run.begin()
+    execute(run, steps, on_start=lambda step: None, on_done=lambda step, manifest, skipped: None)
+
+
+@pytest.mark.timeout(600)
+def test_questions_in_many_wordings_and_in_each_cultures_language(
+    ray_cluster: None, scripted_server: Any, tmp_path: Path
+) -> None:
+    server = scripted_server()
+    options, steps = parse_recipe(RECIPE, given(tmp_path, server.url, "--language", "own"), "test")
+    run, chosen = Run(options.root), select(steps, "export")
+    pending(run, chosen)
+    do(run, chosen)
+    folders = {step.name: run.folder(step) for step in chosen}
+    kept = [row for row in folders["wordings"].read(Paraphrase) if row.reject is None]
+    ways = Counter(row.way for row in kept)
+    assert ways["survey"] == 3
+    assert 0 < ways["synonym"] <= 3 * 4
+    assert all(row.similarity is not None and row.similarity >= 0.5 for row in kept if row.way == "synonym")
+    templates = folders["check.templates"].read(Paraphrase)
+    assert {row.parents for row in kept if row.way == "synonym"} <= {(row.id,) for row in templates}
+    translated = folders["translate"].read(Translation)
+    assert {row.language for row in translated} == {"Arabic", "German"}
+    assert {row.reject for row in translated} == {None}
+
+    examples = folders["examples"].read(Example)
+    assert Counter(e.culture for e in examples) == {"arabic": 30, "german": 30}, "more wordings, the same budget"
+    asked = {e.messages[1].content.partition("]")[0] for e in examples}
+    assert asked == {"[Arabic", "[German"}
+    worded = {parent for e in examples for parent in e.parents[1:]}
+    assert worded == {row.id for row in kept if row.way != "survey"}
+
+    near = folders["leakage"].read(Nearness)
+    assert {row.id for row in near} >= worded
+    heldout = {s.question_id for s in folders["seeds"].read(Seed) if s.split == "heldout"}
+    assert {row.question_id for row in near} <= heldout
+    assert server.stats()["calls"] == len(server.stats()["requests"]), "nothing is asked twice"
+
+
+@pytest.mark.timeout(600)
+def test_a_sweep_pays_once_for_what_does_not_change(ray_cluster: None, scripted_server: Any, tmp_path: Path) -> None:
+    server = scripted_server()
+    more = given(tmp_path, server.url, "--method", "templates", "--entail", "no", "--until", "examples")
+    points = sweep(RECIPE, "tau", ["0.3", "1"], more, do)
+    assert server.stats()["calls"] == 3, "one call a question"
+    assert [p.value for p in points] == ["0.3", "1"]
+    assert points[0].wordings is not None
+    assert points[0].wordings > 0 == points[1].wordings
+    assert points[0].diversity_gain is not None
+    assert points[0].rows == points[1].rows == 2 * 3 * 10
+    page = (tmp_path / "sweep-tau.html").read_text()
+    assert page.count("<svg") >= 3
+    assert json.loads((tmp_path / "sweep-tau.json").read_text())[1]["wordings"] == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("--method", "template"), "method: must be both, templates, synonyms, translations or none, got 'template'; "
+                                   "did you mean 'templates'?"),
+        (("--language", "greek"), "language: must be english or own"),
+        (("--tau", "1.5"), "tau: must be between 0 and 1, got 1.5"),
+        (("--samples", "-1"), "per_question: must not be negative"),
+    ],
+)  # fmt: skip
+def test_a_wrong_option_is_told(tmp_path: Path, wrong: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse_recipe(RECIPE, given(tmp_path, "http://127.0.0.1:9/v1", *wrong), "test")
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["tau", "tau=", "=1", "tau=1,1"])
+def test_a_sweep_over_nothing_is_told(text: str) -> None:
+    with pytest.raises(ConfigError, match="over: must be an option and different values"):
+        parse_over(text)
+
+
+def test_a_sweeps_wrong_value_is_told_before_anything_is_done(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="tau"):
+        sweep(RECIPE, "tau", ["0.5", "7"], given(tmp_path / "run", "http://127.0.0.1:9/v1"), do)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sweep_as_text_and_page() -> None:
+    points = [Point("0", 80), Point("10", 80, 40, 0.91, 0.4, 0.2, 0.3)]
+    assert [line.split()[0] for line in table("samples", points)] == ["samples", "0", "10"]
+    assert "Held-out distance" in swept_page("samples", points)
