@@ -10,7 +10,18 @@ from cp_ray.cultures import Culture, of
 from cp_ray.evals import charts
 from cp_ray.evals.survey import BASE, UNIFORM
 from cp_ray.evals.talks import TalkRates, talk_rates
-from cp_ray.records import Analysis, Dialogue, Example, Opinion, Prediction, Score, Seed, TrainPoint
+from cp_ray.records import (
+    Analysis,
+    Dialogue,
+    Example,
+    Nearness,
+    Opinion,
+    Paraphrase,
+    Prediction,
+    Score,
+    Seed,
+    TrainPoint,
+)
 from cp_ray.stages.examples import check_split
 from cp_ray.survey.items import Source
 
@@ -93,6 +104,8 @@ def render(inputs: "Mapping[str, Folder]", root: str, config: ReportConfig) -> t
         answers=_answers(seeds, _rows(inputs, "predict", Prediction)),
         funnel=_funnel(inputs),
         data=_data(seeds, _rows(inputs, "examples", Example), config.cultures),
+        near=_near(inputs),
+        wordings=_wordings(inputs, config.opinions),
         dialogue=_sample_dialogue(_rows(inputs, "dialogue", Dialogue)),
         talks=_talks(inputs),
         opinions=_sample_opinions(_opinions(inputs), None, config.opinions),
@@ -195,6 +208,28 @@ def _data(seeds: Sequence[Seed], examples: Sequence[Example], cultures: Sequence
         "lines": [(c.id, [counted[c.id, kind] for kind in kinds]) for c in cultures],
         "pairs": check_split(examples, seeds),
     }
+
+
+def _near(inputs: "Mapping[str, Folder]") -> dict[str, Any] | None:
+    """How near the texts that were trained on come to the held-out questions."""
+    rows = inputs["leakage"].read(Nearness) if "leakage" in inputs else []
+    if not rows:
+        return None
+    kept = [row for row in rows if row.reject is None]
+    return {
+        "texts": len(rows),
+        "left_out": len(rows) - len(kept),
+        "nearest": max(kept, key=lambda row: row.similarity, default=None),
+    }
+
+
+def _wordings(inputs: "Mapping[str, Folder]", n: int) -> list[tuple[str, list[Paraphrase]]]:
+    """Some questions with the wordings that were kept of them."""
+    found: dict[str, list[Paraphrase]] = {}
+    for row in inputs["wordings"].read(Paraphrase) if "wordings" in inputs else []:
+        if row.reject is None and row.way != "survey":
+            found.setdefault(row.question, []).append(row)
+    return sorted(found.items(), key=lambda line: -len(line[1]))[:n]
 
 
 def _sample_dialogue(dialogues: Sequence[Dialogue]) -> Dialogue | None:
