@@ -122,7 +122,7 @@ def _run(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
 
 
 def _sweep(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
-    from cp_ray.sweep import parse_over, sweep, table
+    from cp_ray.sweep import parse_over, plan, sweep, table
 
     parser = Parser(prog=prog, description="A recipe at several values of one of its options.", allow_abbrev=False)
     parser.add_argument("--over", required=True, metavar="NAME=V1,V2", help="such as tau=0.5,0.65,0.8,0.95")
@@ -134,10 +134,11 @@ def _sweep(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
         run.begin()
         execute(run, steps, on_start=console.start, on_done=console.done)
 
+    run, planned = plan(recipe, name, values, rest)
     with connected():
-        points = sweep(recipe, name, values, rest, do)
+        points = sweep(name, values, run, planned, do)
     print("\n" + "\n".join(table(name, points)))
-    print(f"{parse_recipe(recipe, rest, prog)[0].root}/sweep-{name}.html")
+    print(f"{run.root.uri}/sweep-{name}.html")
 
 
 class _Console:

@@ -17,7 +17,7 @@ from cp_ray.pipeline import Folder, Run, Step, pending, select
 from cp_ray.recipe import Recipe, parse_recipe
 from cp_ray.records import Example, Paraphrase, Score
 
-__all__ = ["Point", "parse_over", "sweep", "swept_page", "table"]
+__all__ = ["Point", "parse_over", "plan", "sweep", "swept_page", "table"]
 
 Execute = Callable[[Run, Sequence[Step]], None]
 """Do the steps, whatever shows the progress."""
@@ -55,22 +55,26 @@ def parse_over(text: str) -> tuple[str, list[str]]:
     return name.strip().lstrip("-"), values
 
 
-def sweep(recipe: Recipe, name: str, values: Sequence[str], arguments: Sequence[str], do: Execute) -> list[Point]:
-    """Run the recipe up to `evaluate` (or `--until`) at each value; the points, in the order of the values.
+def plan(recipe: Recipe, name: str, values: Sequence[str], arguments: Sequence[str]) -> tuple[Run, list[list[Step]]]:
+    """The run folder, and the steps up to `evaluate` (or `--until`) at each value; nothing is done yet.
 
     Raises:
-        ConfigError: a value breaks the option's rule; told before anything is done.
+        CpRayError: a value breaks the option's rule, or what the steps need cannot be used.
     """
-    planned = [parse_recipe(recipe, [*arguments, f"--{name}", value], "cp-ray sweep") for value in values]
     chosen = []
-    for options, steps in planned:
+    for value in values:
+        options, steps = parse_recipe(recipe, [*arguments, f"--{name}", value], "cp-ray sweep")
         until = options.until or ("evaluate" if any(step.name == "evaluate" for step in steps) else None)
         chosen.append(select(steps, until))
-    run = Run(planned[0][0].root)
-    for steps in chosen:
-        pending(run, steps)
+        run = Run(options.root)
+        pending(run, chosen[-1])
+    return run, chosen
+
+
+def sweep(name: str, values: Sequence[str], run: Run, planned: Sequence[Sequence[Step]], do: Execute) -> list[Point]:
+    """Do what was planned at each value; the points, in the order of the values."""
     points = []
-    for value, steps in zip(values, chosen, strict=True):
+    for value, steps in zip(values, planned, strict=True):
         do(run, steps)
         points.append(_point(value, {step.name: run.folder(step) for step in steps}))
         _write(run.root, name, points)

@@ -11,7 +11,7 @@ from cp_ray.errors import ConfigError
 from cp_ray.pipeline import Run, execute, pending, select
 from cp_ray.recipe import load_recipe, parse_recipe
 from cp_ray.records import Example, Nearness, Paraphrase, Seed, Translation
-from cp_ray.sweep import Point, parse_over, sweep, swept_page, table
+from cp_ray.sweep import Point, parse_over, plan, sweep, swept_page, table
 
 RECIPE = load_recipe(str(Path(__file__).parent.parent / "jobs" / "culturellm.py"))
 SMALL = ("--questions", "3", "--heldout", "3", "--templates", "3", "--samples", "4", "--tau", "0.5", "--answers", "10")
@@ -66,7 +66,7 @@ def test_questions_in_many_wordings_and_in_each_cultures_language(
 def test_a_sweep_pays_once_for_what_does_not_change(ray_cluster: None, scripted_server: Any, tmp_path: Path) -> None:
     server = scripted_server()
     more = given(tmp_path, server.url, "--method", "templates", "--entail", "no", "--until", "examples")
-    points = sweep(RECIPE, "tau", ["0.3", "1"], more, do)
+    points = sweep("tau", ["0.3", "1"], *plan(RECIPE, "tau", ["0.3", "1"], more), do)
     assert server.stats()["calls"] == 3, "one call a question"
     assert [p.value for p in points] == ["0.3", "1"]
     assert points[0].wordings is not None
@@ -102,7 +102,7 @@ def test_a_sweep_over_nothing_is_told(text: str) -> None:
 
 def test_a_sweeps_wrong_value_is_told_before_anything_is_done(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="tau"):
-        sweep(RECIPE, "tau", ["0.5", "7"], given(tmp_path / "run", "http://127.0.0.1:9/v1"), do)
+        plan(RECIPE, "tau", ["0.5", "7"], given(tmp_path / "run", "http://127.0.0.1:9/v1", "--until", "questions"))
     assert not (tmp_path / "run").exists()
 
 

@@ -15,6 +15,8 @@ FINITE = frozenset(["VVB", "VVZ", "VVD", "VBB", "VBZ", "VBD", "VHB", "VHZ", "VHD
 _WORD = re.compile(r"\w+?(?=n[’']t\b)|n[’']t\b|[’'](?:s|re|ve|ll|d|m)\b|\w+(?:-\w+)*|[^\w\s]", re.IGNORECASE)
 _GUESSED = -25.0
 """HanTa gives words that it has not learnt a log-likelihood below that."""
+_LONGEST = 40
+"""Letters of a word that the tagger sees."""
 _PAIRS = {"“": "”", "«": "»", "„": "“", "‘": "’"}
 
 
@@ -65,11 +67,16 @@ def tagged(text: str, quoted: Sequence[tuple[int, int]] = ()) -> list[Word]:
         begin = max(text.find(sentence, at), at)
         at = begin + len(sentence)
         spans = [m.span() for m in _WORD.finditer(text, begin, at)]
-        tagged = _tagger().tag_sent([text[a:b].replace("’", "'") for a, b in spans]) if spans else []
+        tagged = _tagger().tag_sent([_known(text[a:b]) for a, b in spans]) if spans else []
         for (a, b), (_, lemma, tag) in zip(spans, tagged, strict=True):
             inside = any(first <= a < last for first, last in quoted)
             found.append(Word(text[a:b], a, b, tag, lemma, number, inside))
     return found
+
+
+def _known(word: str) -> str:
+    """As the tagger is given it. Its time grows with the square of a word's length, and no word is that long."""
+    return word[:_LONGEST].replace("’", "'")
 
 
 def can_be_verb(word: str) -> bool:
