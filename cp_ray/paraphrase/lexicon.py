@@ -15,7 +15,7 @@ __all__ = [
 
 NEGATIONS = frozenset(
     "not no never none nobody nothing nowhere neither nor cannot without hardly scarcely barely rarely seldom fail "
-    "lack absence absent refuse little few".split()
+    "lack absence absent refuse refrain avoid escape spare little few".split()
 )
 """Lemmas that turn a statement round; `rarely` and `few` do as `not often` and `not many`."""
 
@@ -25,7 +25,7 @@ NEGATABLE = frozenset(
     "patient reliable responsible favourable favorable comfortable interested concerned worried wise fit fortunate "
     "friendly healthy kind natural pleasant polite proven real sure true useful welcome correct accurate adequate "
     "capable complete direct efficient effective frequent significant sincere sufficient tolerant proper regular "
-    "relevant appropriate believe like obey allow please honour honor".split()
+    "relevant appropriate employed believe like obey allow please honour honor".split()
 )
 """Words that a prefix turns round."""
 

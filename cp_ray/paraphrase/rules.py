@@ -195,24 +195,35 @@ def _frames(words: Sequence[Word]) -> Iterator[tuple[str, tuple[frozenset[str], 
         auxiliary = word.tag.startswith("VH") and any(w.tag in ("VVN", "VVD", "VBN") for w in words[k + 1 : k + 3])
         if auxiliary or not (comparing or word.tag.startswith(("VV", "VH"))):
             continue
-        left, right = _side(reversed(words[:k]), comparing), _side(words[k + 1 :], comparing)
-        if word.tag in ("VVN", "VVD") and any(w.lemma == "be" for w in words[max(0, k - 3) : k]):
-            by = any(w.lemma == "by" for w in words[k + 1 : k + 9])
-            left, right = (right if by else frozenset()), left
+        left, right = _side(words[:k][::-1], comparing), _side(_object(words[k + 1 :], comparing), comparing)
+        if _is_passive_verb(words, k):
+            left, right = _side(words[k + 1 :], comparing), left
+        elif word.tag == "VVN":  # by whom is not said
+            left, right = frozenset(), left
         yield word.lemma, (left, right)
 
 
+def _object(after: Sequence[Word], comparing: bool) -> Sequence[Word]:
+    """What follows a verb, up to a preposition or another clause; `listen to` is a verb."""
+    if comparing:
+        return after
+    ends = (k for k, w in enumerate(after) if w.tag in ("PRP", "TO0", "CJS", "CJT") and k > 0)
+    return after[: next(ends, len(after))]
+
+
+def _is_passive_verb(words: Sequence[Word], k: int) -> bool:
+    """Is the word a verb in the passive, with the one who does it named?"""
+    if words[k].tag not in ("VVN", "VVD"):
+        return False
+    be = any(w.lemma == "be" for w in words[max(0, k - 3) : k])
+    return any(w.lemma == "by" for w in words[k + 1 : k + (9 if be else 4)])
+
+
 def _is_passive(words: Sequence[Word]) -> bool:
-    """Does it say by whom something is done?"""
-    return any(
-        word.tag in ("VVN", "VVD")
-        and any(w.lemma == "be" for w in words[max(0, k - 3) : k])
-        and any(w.lemma == "by" for w in words[k + 1 : k + 9])
-        for k, word in enumerate(words)
-    )
+    return any(_is_passive_verb(words, k) for k in range(len(words)))
 
 
-def _side(words: Sequence[Word] | Iterator[Word], comparing: bool) -> frozenset[str]:
+def _side(words: Sequence[Word], comparing: bool) -> frozenset[str]:
     found = []
     for k, word in enumerate(words):
         if word.text in ",;:" or k == (12 if comparing else 7):
@@ -232,12 +243,16 @@ def _recast(seed: Sequence[Word], text: Sequence[Word]) -> bool:
 
 
 def _swapped(seed: Sequence[Word], text: Sequence[Word]) -> bool:
-    """Are two words of a sentence exchanged, all else in its order? Those that `and` or `or` joins may be."""
+    """Are two words of a sentence exchanged, each on its side of a verb or comparison, and all else in its order?"""
     one, other = [w for w in seed if w.is_content], [w for w in text if w.is_content]
     places = [k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a.lemma != b.lemma]
     if len(one) != len(other) or len(places) != 2:
         return False
     i, j = places
-    joined = any(w.lemma in ("and", "or") for w in seed if one[i].start < w.start < one[j].start) and j == i + 1
+    crossed = one[i].lemma == other[j].lemma and one[j].lemma == other[i].lemma
     alike = one[i].tag[:2] == one[j].tag[:2]
-    return one[i].lemma == other[j].lemma and one[j].lemma == other[i].lemma and alike and not joined
+    return crossed and alike and _hinge(seed, one[i], one[j]) and _hinge(text, other[i], other[j])
+
+
+def _hinge(words: Sequence[Word], first: Word, last: Word) -> bool:
+    return any(first.start < w.start < last.start and (w.tag.startswith("V") or w.lemma in _COMPARING) for w in words)
