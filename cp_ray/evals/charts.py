@@ -82,7 +82,7 @@ def value_chart(values: Sequence[str], points: Sequence[float | None], title: st
     """A measure at each value of an option, evenly spaced, on a scale from 0; None leaves a gap."""
     height, left, bottom = 200, 44, 26
     there = [p for p in points if p is not None]
-    top = max(there, default=1.0) * 1.1 or 1.0
+    top = max(there, default=1.0) * 1.2 or 1.0
     parts = [
         f'<line class="axis" x1="{left}" x2="{_WIDTH - 20}" y1="{height - bottom}" y2="{height - bottom}"/>',
         f'<text x="{left - 6}" y="{height - bottom + 4}" text-anchor="end">0</text>',
@@ -94,9 +94,10 @@ def value_chart(values: Sequence[str], points: Sequence[float | None], title: st
         if point is not None:
             y = (height - bottom) * (1 - point / top)
             spots.append(f"{x:.1f},{y:.1f}")
+            shown = f"{point:,.0f}" if abs(point) >= 100 else f"{point:.3g}"
             parts.append(
                 f'<circle class="own" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
-                f'<text class="small" x="{x:.1f}" y="{y - 8:.1f}" text-anchor="middle">{point:.3g}</text>'
+                f'<text class="small" x="{x:.1f}" y="{y - 8:.1f}" text-anchor="middle">{shown}</text>'
             )
     parts.append(f'<polyline class="line c0" points="{" ".join(spots)}"/>')
     return _svg(title, _WIDTH, height, parts)
