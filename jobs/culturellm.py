@@ -48,7 +48,7 @@ def culturellm(
         method: both (templates, then synonyms in them), templates, synonyms, translations (there and back) or none
         templates: sentences of another structure that are kept of each question
         samples: wordings of each question besides the survey's; 10 for 50 questions are the paper's 500
-        tau: least similarity of a wording and its question, and more than any text has to a held-out question
+        tau: least similarity of a wording and its question
         entail: yes, no, auto: the teacher too judges whether a wording asks the same; auto: unless it is embedded
         language: english, or own: each culture is asked in its own language
         answers: survey answers drawn for each training seed, spread over its wordings
@@ -94,7 +94,7 @@ def culturellm(
             chosen, options.chosen, teacher, TranslateConfig(model, seed=seed, structured=json)
         )
         made += [english, translations]
-    leakage = wordings.leakage(seeds, [chosen], LeakageConfig(tau))
+    leakage = wordings.leakage(seeds, [chosen], LeakageConfig())
     examples = steps.examples(
         seeds, ExamplesConfig(options.chosen, answers=answers, seed=seed),
         leakage=leakage, wordings=chosen, translations=translations,

@@ -65,14 +65,13 @@ def test_questions_in_many_wordings_and_in_each_cultures_language(
 @pytest.mark.timeout(600)
 def test_a_sweep_pays_once_for_what_does_not_change(ray_cluster: None, scripted_server: Any, tmp_path: Path) -> None:
     server = scripted_server()
-    more = given(tmp_path, server.url, "--method", "templates", "--entail", "no", "--until", "examples")
+    more = given(tmp_path, server.url, "--method", "templates", "--entail", "no", "--until", "wordings")
     points = sweep("tau", ["0.3", "1"], *plan(RECIPE, "tau", ["0.3", "1"], more), do)
     assert server.stats()["calls"] == 3, "one call a question"
     assert [p.value for p in points] == ["0.3", "1"]
     assert points[0].wordings is not None
     assert points[0].wordings > 0 == points[1].wordings
     assert points[0].diversity_gain is not None
-    assert points[0].rows == points[1].rows == 2 * 3 * 10
     page = (tmp_path / "sweep-tau.html").read_text()
     assert page.count("<svg") >= 3
     assert json.loads((tmp_path / "sweep-tau.json").read_text())[1]["wordings"] == 0

@@ -50,7 +50,7 @@ def accepted(made: dict[str, Any], name: str) -> Counter[str]:
 
 def test_exactly_so_many_opinions_of_each_culture(ray_cluster: None, scripted_server: Any, tmp_path: Path) -> None:
     server = scripted_server()
-    wanted = ("--accepted", "12", "--candidates", "30", "--rounds", "1", "--questions", "4")
+    wanted = ("--accepted", "12", "--candidates", "30", "--rounds", "1", "--questions", "4", "--near", "0")
     made = run(tmp_path, server, "quota", *wanted)
     assert accepted(made, "quota") == {"arabic": 12, "german": 12}
     assert len(made["candidates.1"].read(Candidate)) > 0

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["jobs", "cp_ray.cli"],
-    ["cp_ray.wordings", "cp_ray.steps", "cp_ray.estimate", "cp_ray.calls"],
+    ["cp_ray.sweep", "cp_ray.wordings", "cp_ray.steps", "cp_ray.estimate", "cp_ray.calls"],
     ["cp_ray.teacher", "cp_ray.evals", "cp_ray.exports", "cp_ray.recipe"],
     ["cp_ray.pipeline", "cp_ray.rollout", "cp_ray.stages", "cp_ray.training", "cp_ray.serving", "cp_ray.cluster"],
     ["cp_ray.quality"],

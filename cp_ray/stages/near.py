@@ -63,8 +63,12 @@ def near(opinions: pa.Table, config: NearConfig, workers: int | None = None) -> 
     found: list[str] = []
     for group in np.unique(groups):
         own = np.flatnonzero(groups == group)
-        behind = near_duplicates(vectors[own], ids[own].tolist(), config.tau, on_ray=True)
+        behind = near_duplicates(vectors[own], ids[own].tolist(), config.tau, on_ray=len(own) > _ON_RAY)
         found += ids[own[behind >= 0]].tolist()
     is_near = pc.is_in(opinions["id"], value_set=pa.array(found, pa.string()))
     reject = pc.if_else(is_near, pa.scalar(NEAR), rejected)
     return opinions.set_column(opinions.schema.get_field_index("reject"), "reject", reject).cast(schema(Opinion))
+
+
+_ON_RAY = 50_000
+"""Rows from which the search is worth the start of workers for it."""
