@@ -1,6 +1,7 @@
 """The rows that flow through the pipeline, and their Arrow schemas.
 
-    Seed ─ Dialogue ─ Opinion ─ Example ─ Prediction ─ Score
+    Seed ─ Candidate ─ Dialogue ─ Opinion ─┐
+      └─── Paraphrase ─ Translation ───────┴─ Example ─ Prediction ─ Score
 
 Each row is a frozen dataclass. Its Arrow schema is derived from the dataclass, so code and data cannot
 drift apart, and a column in which every value is missing keeps its type. Every row names what it came from.

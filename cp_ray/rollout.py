@@ -103,7 +103,6 @@ class _Worker:
         self.stage, self.config, self.door, self.progress = stage, config, door, progress
         self.rows_in, self.rows_out = rows_in, rows_out
         # A few records more than calls: an answer that is on its way to the disk keeps no call from going.
-        # A few records more than calls: an answer that is on its way to the disk keeps no call from going.
         self.under_way = door.in_flight + door.in_flight // 8 + 2
         self.generate: OpenDoor | None = None
         _allow_files(door.in_flight)

@@ -4,6 +4,7 @@ Three ways, each a stage: sentences of another structure (`templates`), other wo
 translation there and back (`back_translations`). Whether a wording asks the same is not judged here: see `check`.
 """
 
+import asyncio
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -175,7 +176,6 @@ async def back_translations(
     wording: Paraphrase, generate: Generate, config: BackTranslationsConfig
 ) -> list[Paraphrase]:
     """The question after a way through each language."""
-    import asyncio
 
     async def through(number: int, language: str) -> Paraphrase:
         text, reject = wording.text, None
