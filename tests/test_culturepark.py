@@ -48,9 +48,13 @@ def accepted(made: dict[str, Any], name: str) -> Counter[str]:
     return Counter(o.culture for o in made[name].read(Opinion) if o.reject is None)
 
 
-def test_exactly_so_many_opinions_of_each_culture(ray_cluster: None, scripted_server: Any, tmp_path: Path) -> None:
+def test_exactly_so_many_opinions_of_each_culture(
+    ray_cluster: None, scripted_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cp_ray.steps.keep_medoids", lambda opinions, config: opinions)  # has tests of its own
     server = scripted_server()
-    wanted = ("--accepted", "12", "--candidates", "30", "--rounds", "1", "--questions", "4", "--near", "0")
+    wanted = ("--accepted", "12", "--candidates", "30", "--rounds", "1", "--questions", "4", "--near", "0",
+              "--voice", "none")  # fmt: skip
     made = run(tmp_path, server, "quota", *wanted)
     assert accepted(made, "quota") == {"arabic": 12, "german": 12}
     assert len(made["candidates.1"].read(Candidate)) > 0

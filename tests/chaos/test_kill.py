@@ -17,6 +17,8 @@ from cp_ray.records import Candidate, Dialogue, Example, Nearness, Opinion, Seed
 
 ROOT = Path(__file__).parent.parent.parent
 UNTIL = "examples"
+KILLS = 2
+"""benchmarks/kills.py has twenty of each kind."""
 
 
 def command(server: Any, root: Path) -> list[str]:
@@ -55,7 +57,7 @@ def test_a_killed_run_goes_on_where_it_was(scripted_server: Any, tmp_path: Path)
     calls = undisturbed.stats()["calls"]
 
     server, rng = scripted_server(latency_s=0.05), random.Random(0)
-    for _ in range(4):
+    for _ in range(KILLS):
         process = subprocess.Popen(
             command(server, tmp_path / "cut"), cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL
         )
@@ -72,6 +74,6 @@ def test_a_killed_run_goes_on_where_it_was(scripted_server: Any, tmp_path: Path)
     for name, rows in wanted.items():
         assert set(Counter(row.id for row in rows).values()) == {1}, name
     repeated = sum(n - 1 for n in server.stats()["requests"].values())
-    in_flight = 4 * 12  # kills, and records that are under way at most
+    in_flight = KILLS * 12  # records that are under way at most
     assert repeated <= in_flight
     assert server.stats()["calls"] - repeated == calls
