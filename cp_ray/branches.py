@@ -14,10 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cp_ray.errors import BaseModelError
+from cp_ray.chat import encode_answers
 from cp_ray.records import Message
 
-__all__ = ["Batch", "Branches", "answer_logprobs", "collate", "encode", "hidden_states", "token_logprobs"]
+__all__ = [
+    "Batch",
+    "Branches",
+    "answer_logprobs",
+    "collate",
+    "collate_lines",
+    "encode",
+    "hidden_states",
+    "token_logprobs",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +47,7 @@ class Branches:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Several `Branches` as tensors, padded on the right; and for every answer token where it is predicted."""
+    """Lines of `Branches` as tensors, padded on the right; and for every answer token where it is predicted."""
 
     input_ids: Tensor
     """[b, t]"""
@@ -56,6 +65,8 @@ class Batch:
     """[n]: which answer of the batch it belongs to, counted through."""
     weight: Tensor
     """[n]: the weight of that answer."""
+    prompt: Tensor
+    """[n]: which `Branches` of the batch that answer belongs to, counted through."""
 
     def to(self, device: Any) -> "Batch":
         """The same on another device."""
@@ -63,55 +74,52 @@ class Batch:
 
 
 def encode(tokenizer: Any, messages: Sequence[Message], answers: Sequence[tuple[str, float]]) -> Branches:
-    """A chat's prompt and the answers to it, by the model's own chat template.
-
-    Rendering the chat with and without the answer shows which tokens are the assistant's, whatever the template.
-    What a template puts behind the end of the turn (SmolLM2: a line break) is not part of the answer.
+    """A chat's prompt and the weighted answers to it, by the model's own chat template.
 
     Raises:
-        BaseModelError: the template changes the prompt when an answer follows, so that no tokens can be told to be
-            the assistant's.
+        ConfigError: there is no message to answer.
+        BaseModelError: the template does not take these messages, or does not let an answer's tokens be told.
     """
-    chat = [{"role": m.role, "content": m.content} for m in messages]
-    prompt = _render(tokenizer, chat, add_generation_prompt=True)
-    branches = []
-    for text, _ in answers:
-        whole = _render(tokenizer, [*chat, {"role": "assistant", "content": text}], add_generation_prompt=False)
-        if whole[: len(prompt)] != prompt:
-            raise BaseModelError(
-                "base model: its chat template renders a prompt differently once an answer follows, so the answer's "
-                "tokens cannot be told apart; use a model whose template does not"
-            )
-        branches.append(_up_to_end_of_turn(tokenizer, whole[len(prompt) :]))
-    return Branches(tuple(prompt), tuple(branches), tuple(weight for _, weight in answers))
+    prompt, branches = encode_answers(tokenizer, messages, [text for text, _ in answers])
+    return Branches(prompt, tuple(branches), tuple(weight for _, weight in answers))
 
 
 def collate(rows: Sequence[Branches], pad_id: int, dtype: torch.dtype = torch.float32) -> Batch:
-    """Rows as one batch."""
-    length = max(row.tokens for row in rows)
-    input_ids = torch.full((len(rows), length), pad_id)
-    positions = torch.zeros((len(rows), length), dtype=torch.long)
-    branch = torch.full((len(rows), length), -1)
-    labels: list[tuple[int, int, int, int]] = []
+    """Rows as one batch, a line each."""
+    return collate_lines([[row] for row in rows], pad_id, dtype)
+
+
+def collate_lines(lines: Sequence[Sequence[Branches]], pad_id: int, dtype: torch.dtype = torch.float32) -> Batch:
+    """Lines of one or more rows as one batch; no row of a line sees another."""
+    shape = (len(lines), max(sum(row.tokens for row in line) for line in lines))
+    input_ids, positions = torch.full(shape, pad_id), torch.zeros(shape, dtype=torch.long)
+    row_of, branch_of = torch.full(shape, -1), torch.full(shape, -1)
+    labels: list[tuple[int, int, int, int, int]] = []
     weights: list[float] = []
-    answers = 0
-    for r, row in enumerate(rows):
-        at = len(row.prompt)
-        input_ids[r, :at] = torch.tensor(row.prompt)
-        positions[r, :at] = torch.arange(at)
-        branch[r, :at] = 0
-        for b, (answer, weight) in enumerate(zip(row.answers, row.weights, strict=True), 1):
-            fed = len(answer) - 1
-            input_ids[r, at : at + fed] = torch.tensor(answer[:-1], dtype=torch.long)
-            positions[r, at : at + fed] = len(row.prompt) + torch.arange(fed)
-            branch[r, at : at + fed] = b
-            # An answer's first token is predicted where the prompt ends, each other one where the last was fed.
-            places = [len(row.prompt) - 1, *range(at, at + fed)]
-            labels += [(r, place, token, answers) for place, token in zip(places, answer, strict=True)]
-            weights += [weight] * len(answer)
-            at, answers = at + fed, answers + 1
-    row_, place, target, answer_ = torch.tensor(labels).unbind(1)
-    return Batch(input_ids, positions, _mask(branch, dtype), row_, place, target, answer_, torch.tensor(weights))
+    rows = answers = 0
+    for r, line in enumerate(lines):
+        at = 0
+        for row in line:
+            begin, at = at, at + len(row.prompt)
+            row_of[r, begin : begin + row.tokens] = rows
+            input_ids[r, begin:at] = torch.tensor(row.prompt)
+            positions[r, begin:at] = torch.arange(len(row.prompt))
+            branch_of[r, begin:at] = 0
+            end_of_prompt = at - 1
+            for b, (answer, weight) in enumerate(zip(row.answers, row.weights, strict=True), 1):
+                fed = len(answer) - 1
+                input_ids[r, at : at + fed] = torch.tensor(answer[:-1], dtype=torch.long)
+                positions[r, at : at + fed] = len(row.prompt) + torch.arange(fed)
+                branch_of[r, at : at + fed] = b
+                # An answer's first token is predicted where the prompt ends, each other one where the last was fed.
+                places = [end_of_prompt, *range(at, at + fed)]
+                labels += [(r, place, token, answers, rows) for place, token in zip(places, answer, strict=True)]
+                weights += [weight] * len(answer)
+                at, answers = at + fed, answers + 1
+            rows += 1
+    line_, place, target, answer_, prompt = torch.tensor(labels).unbind(1)
+    mask = _mask(row_of, branch_of, dtype)
+    return Batch(input_ids, positions, mask, line_, place, target, answer_, torch.tensor(weights), prompt)
 
 
 def hidden_states(model: Any, batch: Batch) -> Tensor:
@@ -135,29 +143,12 @@ def answer_logprobs(logprobs: Tensor, batch: Batch) -> Tensor:
     return total.index_add(0, batch.answer, logprobs)
 
 
-def _render(tokenizer: Any, chat: list[dict[str, str]], *, add_generation_prompt: bool) -> list[int]:
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=add_generation_prompt)
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
-
-
-def _up_to_end_of_turn(tokenizer: Any, ids: list[int]) -> tuple[int, ...]:
-    """`ids` without what follows the last special token, the one that ends the turn."""
-    special = set(tokenizer.all_special_ids)
-    ends = [k for k, id in enumerate(ids) if id in special]
-    if not ends:
-        raise BaseModelError(
-            "base model: its chat template puts no end-of-turn token behind an answer, so a model trained on it would "
-            "never stop; use a model whose template does"
-        )
-    return tuple(ids[: ends[-1] + 1])
-
-
-def _mask(branch: Tensor, dtype: torch.dtype) -> Tensor:
+def _mask(row: Tensor, branch: Tensor, dtype: torch.dtype) -> Tensor:
     length = branch.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool).tril()
-    same = branch[:, :, None] == branch[:, None, :]
-    allowed = causal & (same | (branch == 0)[:, None, :])
+    same_row = row[:, :, None] == row[:, None, :]
+    same_branch = branch[:, :, None] == branch[:, None, :]
+    allowed = causal & same_row & (same_branch | (branch == 0)[:, None, :])
     # Padding must see something, or its softmax would be over nothing.
     allowed |= torch.eye(length, dtype=torch.bool)
     return torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)[:, None]

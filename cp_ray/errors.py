@@ -9,6 +9,7 @@
     │   ├── TeacherDenied        it refuses the key
     │   ├── TeacherUnknownModel  it does not know the model
     │   └── TooManyFailures      too large a share of the calls came to no answer
+    ├── TrainerError             hosted fine-tuning cannot be used, or its job came to nothing
     ├── BudgetReached            the next call could pass the run's budget
     ├── BaseModelError           a base model or its weights cannot be loaded
     └── PlacementError           a stage asks for more than the cluster has
@@ -35,6 +36,7 @@ __all__ = [
     "TeacherUnknownModel",
     "TeacherUnreachable",
     "TooManyFailures",
+    "TrainerError",
     "told_in",
 ]
 
@@ -73,6 +75,10 @@ class TeacherUnknownModel(TeacherError):
 
 class TooManyFailures(TeacherError):
     """Too large a share of the calls came to no answer."""
+
+
+class TrainerError(CpRayError):
+    """Hosted fine-tuning cannot be used, or its job came to nothing."""
 
 
 class BudgetReached(CpRayError):

@@ -1,102 +1,34 @@
-"""Stacked LoRA: many adapters on one frozen base, chosen per row of a batch. PEFT folders in.
+"""Stacked LoRA: many adapters on one frozen base, chosen per row of a batch; they come and go while it is in use.
 
-The adapters' A matrices lie under each other and their B matrices side by side, so all of them are two dense
-products, whatever the mix of rows; a row's mask zeroes what belongs to the other adapters. For this the sum of
-the ranks should stay well below the hidden size.
+Each adapted layer holds the adapters' matrices in two tensors, one place for each adapter (`stacked_linear`). A pass
+runs over the first places only: the adapters that a batch needs are moved there, so those that are merely loaded cost
+memory once and no time.
+
+A DoRA adapter (arXiv:2402.09353) also learns how long each row of W + BA is to be: its rows' outputs are scaled by
+that length over the one that W + BA has, which is the same for every input and computed once.
 """
 
 import contextlib
-import json
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from cp_ray.errors import BaseModelError
+from cp_ray.peft_folder import Added, linear_of, read_adapter
+from cp_ray.stacked_linear import Selection, StackedLinear
 
 __all__ = ["StackedLora"]
 
-_WEIGHTS = "adapter_model.safetensors"
-_PREFIX = "base_model.model."
-
-_REFUSED = (
-    "alora_invocation_tokens",
-    "alpha_pattern",
-    "arrow_config",
-    "fan_in_fan_out",
-    "kasa_config",
-    "layer_replication",
-    "lora_bias",
-    "modules_to_save",
-    "monteclora_config",
-    "rank_pattern",
-    "target_parameters",
-    "trainable_token_indices",
-    "use_bdlora",
-    "use_dora",
-    "use_qalora",
-)
-"""Options of PEFT's LoraConfig under which an adapter is more than one A and one B per module."""
-
-_PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
-"""Initialisations that leave the base's weights alone; with the others the adapter fits a changed base."""
-
-
-@dataclass(slots=True)
-class _Layout:
-    """Which adapter owns each rank of a stack; shared by the modules that are stacked alike."""
-
-    owner: Tensor
-    """[ranks], index of the adapter."""
-    mask: Tensor | None = None
-    """[rows, 1, ranks] of 0 and 1 for the rows selected now; None: all rows are the bare base."""
-
-
-@dataclass(slots=True)
-class _Stack:
-    """The adapters' matrices for one module, in the order of the adapters."""
-
-    owner: list[int] = field(default_factory=list)
-    down: list[Tensor] = field(default_factory=list)
-    """[rank, in] each."""
-    up: list[Tensor] = field(default_factory=list)
-    """[out, rank] each, scaling included."""
-
-
-class _StackedLinear(nn.Module):
-    """A linear layer plus what each row's adapter adds to it."""
-
-    down: Tensor
-    up: Tensor
-
-    def __init__(self, base: nn.Linear, stack: _Stack, layout: _Layout) -> None:
-        super().__init__()
-        self.base = base
-        self.layout = layout
-        like = base.weight
-        self.register_buffer("down", torch.cat(stack.down).to(like.device, like.dtype), persistent=False)
-        self.register_buffer("up", torch.cat(stack.up, dim=1).to(like.device, like.dtype), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        mask = self.layout.mask
-        y: Tensor = self.base(x)
-        if mask is None:
-            return y
-        if x.shape[0] != mask.shape[0]:
-            raise ValueError(f"rows: {mask.shape[0]} adapters are selected for a batch of {x.shape[0]}")
-        hidden = nn.functional.linear(x, self.down) * mask
-        return y + nn.functional.linear(hidden, self.up)
+_SPARE = 4
+"""Places added at once where one more is needed."""
 
 
 class StackedLora:
     """LoRA adapters on one model, chosen per row of a batch.
 
-    The result of a row equals PEFT's with that adapter, to float tolerance. Outside of `rows` the model is the
-    bare base.
+    LoRA and DoRA. The result of a row equals PEFT's with that adapter, to float tolerance. Outside of `rows` the model
+    is the bare base. Not for several threads.
     """
 
     def __init__(self, model: nn.Module, adapters: Mapping[str, Path]) -> None:
@@ -108,21 +40,69 @@ class StackedLora:
                 modules may differ.
 
         Raises:
-            BaseModelError: a folder is not a plain LoRA adapter in safetensors, or was made for another base.
+            BaseModelError: a folder is not a LoRA or DoRA adapter in safetensors, or was made for another base.
         """
-        self.names = tuple(adapters)
-        """The adapters, in the order given."""
-        self._index = {name: i for i, name in enumerate(self.names)}
+        self._model = model
         self._device = next(model.parameters()).device
-        self._dtype = next(model.parameters()).dtype
-        self._layouts: dict[tuple[int, ...], _Layout] = {}
-        stacks: dict[str, _Stack] = {}
+        self._selection = Selection()
+        self._chosen: Sequence[str | None] | None = None
+        self._layers: dict[str, StackedLinear] = {}
+        self._places: list[str | None] = [None] * len(adapters)
         for name, folder in adapters.items():
-            _read(name, folder, self._index[name], model, stacks)
-        for path, stack in stacks.items():
-            parent, _, leaf = path.rpartition(".")
-            replacement = _StackedLinear(_linear(model, path), stack, self._layout(stack.owner))
-            setattr(model.get_submodule(parent), leaf, replacement)
+            self.add(name, self.read(name, folder))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The adapters that are on the model."""
+        return tuple(name for name in self._places if name is not None)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the adapters take."""
+        stacks = [s for layer in self._layers.values() for s in (layer.down, layer.up, layer.stretch) if s is not None]
+        return sum(stack.nbytes for stack in stacks)
+
+    def read(self, name: str, folder: Path) -> dict[str, Added]:
+        """A PEFT folder's matrices, checked against the base; may run in another thread than the model.
+
+        Raises:
+            BaseModelError: as in the constructor.
+        """
+        return read_adapter(name, folder, lambda path: self._linear(path, name))
+
+    @torch.no_grad()
+    def add(self, name: str, matrices: Mapping[str, Added]) -> None:
+        """Put one more adapter on the model.
+
+        Args:
+            name: one that is not on it.
+            matrices: from `read`.
+        """
+        if name in self._places:
+            raise ValueError(f"adapter {name!r} is on the model already")
+        if None not in self._places:
+            self._places += [None] * _SPARE
+            for layer in self._layers.values():
+                layer.resize(len(self._places), layer.down.shape[1])
+        place = self._places.index(None)
+        for path in matrices:
+            if path not in self._layers:
+                self._layers[path] = self._stacked(path)
+        for path, layer in self._layers.items():
+            layer.put(place, matrices.get(path))
+        self._places[place] = name
+
+    @torch.no_grad()
+    def remove(self, name: str) -> None:
+        """Take an adapter off; its place is the next one's.
+
+        Raises:
+            KeyError: it is not on the model.
+        """
+        place = self._place(name)
+        for layer in self._layers.values():
+            layer.put(place, None)
+        self._places[place] = None
 
     @contextlib.contextmanager
     def rows(self, names: Sequence[str | None]) -> Iterator[None]:
@@ -132,90 +112,55 @@ class StackedLora:
             names: one for each row of the batch.
 
         Raises:
-            KeyError: an adapter is unknown.
+            KeyError: an adapter is not on the model.
         """
-        chosen = torch.tensor([-1 if n is None else self._index[n] for n in names], device=self._device)
-        bare = all(n is None for n in names)
-        before = [layout.mask for layout in self._layouts.values()]
-        for layout in self._layouts.values():
-            mask = (layout.owner[None, None, :] == chosen[:, None, None]).to(self._dtype)
-            layout.mask = None if bare else mask
+        before = self._chosen
+        self._select(names)
         try:
             yield
         finally:
-            for layout, mask_before in zip(self._layouts.values(), before, strict=True):
-                layout.mask = mask_before
+            self._select(before)
 
     @staticmethod
     def touches(module: nn.Module) -> bool:
         """Does an adapter change anything inside this module?"""
-        return any(isinstance(part, _StackedLinear) for part in module.modules())
+        return any(isinstance(part, StackedLinear) for part in module.modules())
 
-    def _layout(self, owner: list[int]) -> _Layout:
-        key = tuple(owner)
-        if key not in self._layouts:
-            self._layouts[key] = _Layout(torch.tensor(owner, device=self._device))
-        return self._layouts[key]
+    def _select(self, names: Sequence[str | None] | None) -> None:
+        needed = {self._place(name) for name in names or () if name is not None}
+        selection = self._selection
+        if needed and max(needed) >= _room(len(needed)):
+            self._compact(needed)
+        self._chosen = names
+        selection.choose([-1 if name is None else self._place(name) for name in names or ()], self._device)
 
+    @torch.no_grad()
+    def _compact(self, needed: set[int]) -> None:
+        """Move the needed adapters to the first places."""
+        free = [place for place in range(len(needed)) if place not in needed]
+        for place in sorted(needed):
+            if place >= len(needed):
+                to = free.pop(0)
+                for layer in self._layers.values():
+                    layer.swap(place, to)
+                self._places[place], self._places[to] = self._places[to], self._places[place]
 
-def _read(name: str, folder: Path, index: int, model: nn.Module, stacks: dict[str, _Stack]) -> None:
-    """Add the matrices of one adapter to the stacks of its modules."""
-    scaling_of = _scaling(name, folder)
-    weights = _weights(name, folder)
-    odd = [key for key in weights if not key.endswith((".lora_A.weight", ".lora_B.weight"))]
-    if odd:
-        raise BaseModelError(f"adapter {name!r}: weight {min(odd)} is not plain LoRA; train it with PEFT's defaults")
-    for key in sorted(k for k in weights if k.endswith(".lora_A.weight")):
-        path = key.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
-        down, up = weights[key], weights.get(key.replace(".lora_A.", ".lora_B."))
-        linear = _linear(model, path, adapter=name)
-        if up is None or down.shape[1] != linear.in_features or up.shape[0] != linear.out_features:
-            raise BaseModelError(f"adapter {name!r}: its matrices do not fit {path}; it was made for another base")
-        stack = stacks.setdefault(path, _Stack())
-        stack.owner.extend([index] * down.shape[0])
-        stack.down.append(down)
-        stack.up.append(up * scaling_of(down.shape[0]))
+    def _place(self, name: str) -> int:
+        if name not in self._places:
+            raise KeyError(name)
+        return self._places.index(name)
 
+    def _linear(self, path: str, adapter: str) -> nn.Linear:
+        known = self._layers.get(path)
+        return known.base if known else linear_of(self._model, path, adapter)
 
-def _scaling(name: str, folder: Path) -> Callable[[int], float]:
-    """A function from rank to scaling, from an adapter's configuration."""
-    path = folder / "adapter_config.json"
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BaseModelError(f"adapter {name!r}: cannot read {path}; give a PEFT folder") from error
-    if config.get("peft_type") != "LORA":
-        raise BaseModelError(f"adapter {name!r}: peft_type must be LORA, got {config.get('peft_type')!r}")
-    if config.get("bias", "none") != "none":
-        raise BaseModelError(f"adapter {name!r}: bias must be 'none', got {config['bias']!r}; only plain LoRA")
-    for option in _REFUSED:
-        if config.get(option):
-            raise BaseModelError(f"adapter {name!r}: {option} must be off, got {config[option]!r}; only plain LoRA")
-    start = config.get("init_lora_weights", True)
-    if start not in _PLAIN_STARTS:
-        raise BaseModelError(f"adapter {name!r}: init_lora_weights {start!r} changes the base; convert it with PEFT")
-    alpha, rslora = float(config["lora_alpha"]), bool(config.get("use_rslora"))
-    return lambda rank: alpha / (math.sqrt(rank) if rslora else rank)
+    def _stacked(self, path: str) -> StackedLinear:
+        parent, _, leaf = path.rpartition(".")
+        layer = StackedLinear(linear_of(self._model, path), self._selection, len(self._places))
+        setattr(self._model.get_submodule(parent), leaf, layer)
+        return layer
 
 
-def _weights(name: str, folder: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    path = folder / _WEIGHTS
-    if not path.is_file():
-        raise BaseModelError(f"adapter {name!r}: no {_WEIGHTS} in {folder}; .bin files are pickles and not read")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise BaseModelError(f"adapter {name!r}: {path} is damaged ({error}); copy it again") from error
-
-
-def _linear(model: nn.Module, path: str, adapter: str = "") -> nn.Linear:
-    try:
-        module = model.get_submodule(path)
-    except AttributeError as error:
-        raise BaseModelError(f"adapter {adapter!r}: the base has no module {path}; it was made for another") from error
-    if not isinstance(module, nn.Linear):
-        raise BaseModelError(f"adapter {adapter!r}: {path} is a {type(module).__name__}; only linear layers can adapt")
-    return module
+def _room(needed: int) -> int:
+    """Places that a pass may run over for so many adapters; moving one costs about as much as a pass over a few."""
+    return needed + needed // 2 + 1

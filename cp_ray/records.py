@@ -1,52 +1,39 @@
-"""The rows that flow through the pipeline, and their Arrow schemas.
+"""The rows that flow through the pipeline.
 
     Seed ─ Candidate ─ Dialogue ─ Opinion ─┐
       └─── Paraphrase ─ Translation ───────┴─ Example ─ Prediction ─ Score
 
-Each row is a frozen dataclass. Its Arrow schema is derived from the dataclass, so code and data cannot
-drift apart, and a column in which every value is missing keeps its type. Every row names what it came from.
-`reject` is None on a row that counts; otherwise it says why the row was set aside. Rejected rows are kept.
+Each row is a frozen dataclass, from which its Arrow schema is derived (`cp_ray.arrow`). Every row names what it came
+from. `reject` is None on a row that counts; otherwise it says why the row was set aside. Rejected rows are kept.
 """
 
-from __future__ import annotations
-
-import dataclasses
-import functools
-import types
-import typing
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from typing import Literal
 
 __all__ = [
     "Analysis",
     "Candidate",
     "Dialogue",
     "Example",
+    "Item",
     "Message",
     "Nearness",
     "Opinion",
     "Paraphrase",
     "Prediction",
     "Quality",
-    "Question",
+    "QuestionScore",
     "Score",
     "Seed",
     "Split",
+    "TextLoss",
     "TrainPoint",
     "Translation",
     "Turn",
-    "from_table",
-    "schema",
-    "to_table",
 ]
 
 Split = Literal["train", "heldout"]
 Relation = Literal["entail", "contradict", "irrelevant"]
-Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,16 +152,8 @@ class Opinion:
     rewritten: bool = False
     """It contradicted the claim and was rewritten to agree with it."""
     reject: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A survey question by itself, which is the same for all cultures."""
-
-    id: str
-    topic: str
-    question: str
-    options: tuple[str, ...]
+    duplicate_of: str | None = None
+    """Of one that was set aside because another says the same: the id of that other, the nearest of those kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +222,10 @@ class Quality:
     """By how much its relation to the survey was the likeliest; None where that is not known."""
     perplexity: float | None
     """Of a language model, per token; None where there is no text."""
+    language: str
+    """The likeliest, in ISO 639; `und` where nothing tells."""
+    language_probability: float
+    """Its, among the languages that are told apart."""
     reject: str | None = None
 
 
@@ -253,19 +236,22 @@ class Example:
     id: str
     culture: str
     kind: str
-    """`answer`: a survey answer drawn from the real distribution; `opinion`: from a dialogue."""
+    """`answer`: a survey answer, in proportion to the real distribution; `opinion`: from a dialogue."""
     question_id: str
     messages: tuple[Message, ...]
     parents: tuple[str, ...]
     """Ids of the rows it was made from."""
     split: Split
+    options: tuple[str, ...] = ()
+    """Of a survey question, one of which is the answer; an opinion has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainPoint:
-    """One optimiser step of a training run."""
+    """One optimiser step of an adapter."""
 
-    culture: str
+    model: str
+    """The adapter's name: a culture's id, or `unified`."""
     step: int
     loss: float
     """Negative log-likelihood of an answer, in nats: the mean over the step's batch."""
@@ -274,6 +260,26 @@ class TrainPoint:
     """Tokens seen so far, prompts included."""
     seconds: float
     """Since the first step."""
+    validation: float | None = None
+    """The same loss on the questions that are kept to validate with, where it was time for that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that models are asked in an evaluation: a chat, and the options to choose among."""
+
+    id: str
+    culture: str
+    """Whose answer it is, or in whose language."""
+    task: str
+    messages: tuple[Message, ...]
+    options: tuple[str, ...]
+    """As they stand in the chat, but in the order of the scale or of the task's labels."""
+    gold: str = ""
+    """The right option; empty where none is right."""
+    source: str = ""
+    """What it was made from: a question's id, or a file and its line."""
+    reject: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,96 +288,70 @@ class Prediction:
 
     id: str
     model: str
-    """`uniform`, `base`, or the culture whose adapter it is."""
+    """`base`, the culture whose adapter it is, or an endpoint's name."""
     culture: str
     """Whose answers it is asked for."""
     task: str
-    """`survey_heldout`, `survey_train` or `chat`."""
+    """`survey_heldout`, `survey_train`, `chat`, or another evaluation's."""
     item: str
     output: str
     probabilities: tuple[float, ...] = ()
     """Over the item's options, in the order of the scale; empty for free text."""
+    asked: tuple[tuple[float, ...], ...] = ()
+    """Those that each way of asking gave, of which the above are the mean: the options from one end of the scale and
+    from the other, then the same in each other wording. Empty where there was one way."""
+    lost: float = 0.0
+    """Share of the answers drawn that named no option; they count nowhere else."""
+    reject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionScore:
+    """One answerer's distances to one culture's answers to one question."""
+
+    model: str
+    """An adapter, `base`, an endpoint, one of the answerers that know nothing (`cp_ray.evals.nulls`), or `human`."""
+    culture: str
+    question_id: str
+    topic: str
+    split: Split
+    emd: float
+    jsd: float
+    order_gap: float | None = None
+    """Earth mover's distance between its answers when the options are listed from either end of the scale."""
+    wording_gap: float | None = None
+    """The mean of that between its answers to each two wordings."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextLoss:
+    """What a model makes of a text that it is given."""
+
+    model: str
+    text: str
+    """Its number."""
+    tokens: int
+    nats: float
+    """Negative log-likelihood of all of them."""
+    agreed: int
+    """Tokens before which its likeliest one was the base's likeliest too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One measure of one model on one culture's answers."""
+    """One measure of one model."""
 
     model: str
     culture: str
     task: str
+    """`survey_heldout` and the like; `survey_heldout/<topic>` for the questions of a topic."""
     metric: str
-    """`emd` or `jsd`: 0 is a perfect match, 1 the farthest possible."""
+    """`emd`, `jsd`: a distance, 0 is a perfect match, 1 the farthest possible. `skill_emd`, `skill_jsd`: 0 is a
+    uniform answerer, 1 one half of the people against the other. `order_stability`, `wording_stability`: 1 is the same
+    answer however it is asked. `macro_f1`, `unparsable`: of a classification task."""
     value: float
     low: float
-    """Lower end of the 95 % bootstrap interval over questions."""
+    """Lower end of the 95 % interval over the items."""
     high: float
     n: int
-    """Questions."""
-
-
-@functools.cache
-def schema(row: type) -> pa.Schema:
-    """The Arrow schema of a row type."""
-    import pyarrow as pa
-
-    return pa.schema(_fields(row))
-
-
-def to_table(rows: Iterable[Any], row: type) -> pa.Table:
-    """An Arrow table with one line per row, in the declared schema even when there are no rows."""
-    import pyarrow as pa
-
-    return pa.Table.from_pylist([dataclasses.asdict(r) for r in rows], schema=schema(row))
-
-
-def from_table(table: pa.Table, row: type[Row]) -> list[Row]:
-    """The rows of an Arrow table; the inverse of `to_table`.
-
-    Raises:
-        TypeError: a column that the row type needs is missing.
-    """
-    return [_build(row, line) for line in table.to_pylist()]
-
-
-@functools.cache
-def _hints(row: type) -> dict[str, Any]:
-    return typing.get_type_hints(row)
-
-
-def _fields(row: type) -> list[pa.Field]:
-    import pyarrow as pa
-
-    hints = _hints(row)
-    return [pa.field(f.name, _arrow(hints[f.name])) for f in dataclasses.fields(row)]
-
-
-def _arrow(hint: Any) -> pa.DataType:
-    import pyarrow as pa
-
-    plain = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-    if hint in plain:
-        return plain[hint]
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return pa.struct(_fields(hint))
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return pa.string()
-    if origin is tuple:
-        return pa.list_(_arrow(arguments[0]))
-    if origin in (types.UnionType, typing.Union):
-        return _arrow(next(a for a in arguments if a is not type(None)))
-    raise TypeError(f"no Arrow type is known for {hint!r}; use str, int, float, bool, tuple or a dataclass")
-
-
-def _build(hint: Any, value: Any) -> Any:
-    """`value`, as Arrow gives it back, in the type that the dataclass declares."""
-    if value is None:
-        return None
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        hints = _hints(hint)
-        return hint(**{name: _build(hints[name], v) for name, v in value.items() if name in hints})
-    if typing.get_origin(hint) is tuple:
-        inner = typing.get_args(hint)[0]
-        return tuple(_build(inner, v) for v in value)
-    return value
+    """Items."""

@@ -7,9 +7,10 @@ import torch
 
 from cp_ray.errors import BaseModelError
 from cp_ray.lora import StackedLora
+from cp_ray.stacked_linear import Selection
 
 
-def tiny_base() -> Any:
+def tiny_base(*, bias: bool = False) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -20,20 +21,26 @@ def tiny_base() -> Any:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        attention_bias=bias,
     )
     model: Any = LlamaForCausalLM(config)
+    for name, weight in model.named_parameters():
+        if name.endswith(".bias"):
+            torch.nn.init.normal_(weight)
     return model.eval()
 
 
-def make_adapter(folder: Path, seed: int, **changes: Any) -> Path:
-    """A PEFT folder whose two matrices are both random, so that it does change the base."""
+def make_adapter(folder: Path, seed: int, *, bias: bool = False, **changes: Any) -> Path:
+    """A PEFT folder whose weights are all random, so that it does change the base."""
     from peft import LoraConfig, get_peft_model
 
     options: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"]} | changes
-    model: Any = get_peft_model(tiny_base(), LoraConfig(**options))
+    model: Any = get_peft_model(tiny_base(bias=bias), LoraConfig(**options))
     torch.manual_seed(seed)
     for name, weight in model.named_parameters():
-        if "lora_" in name:
+        if "lora_magnitude" in name:
+            weight.data *= 1 + torch.rand_like(weight)
+        elif "lora_" in name:
             torch.nn.init.normal_(weight, std=0.3)
     model.save_pretrained(folder)
     return folder
@@ -47,6 +54,10 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "b": make_adapter(root / "b", 2),
         "wide": make_adapter(root / "wide", 3, r=7, lora_alpha=3, target_modules="all-linear", use_rslora=True),
         "other": make_adapter(root / "other", 4, target_modules=["o_proj", "q_proj"]),
+        "dora": make_adapter(root / "dora", 5, use_dora=True),
+        "dora too": make_adapter(
+            root / "dora too", 6, use_dora=True, r=3, use_rslora=True, target_modules=["q_proj", "o_proj"]
+        ),
     }
 
 
@@ -74,7 +85,17 @@ def stacked_logits(adapters: dict[str, Path], rows: list[str | None], ids: torch
 
 @pytest.mark.parametrize(
     "rows",
-    [["a", "b", None, "wide", "other"], ["wide", None, "other", "b", "a", "a"], ["b"], [None], [None, None]],
+    [
+        ["a", "b", None, "wide", "other"],
+        ["wide", None, "other", "b", "a", "a"],
+        ["b"],
+        [None],
+        [None, None],
+        ["dora", "a", None, "dora too", "dora", "wide"],
+        ["dora too"],
+        ["other", None],
+        ["a", "a", "b", "a", "wide", "other", "a", "dora"],
+    ],
 )
 def test_each_row_equals_peft_with_its_own_adapter(
     adapters: dict[str, Path], ids: torch.Tensor, rows: list[str | None]
@@ -84,6 +105,44 @@ def test_each_row_equals_peft_with_its_own_adapter(
         torch.testing.assert_close(
             logits[row : row + 1], expected(adapters[name] if name else None, ids), atol=1e-5, rtol=0
         )
+
+
+def test_rows_are_seated_by_adapter_unless_most_seats_would_stay_empty() -> None:
+    selection, device = Selection(), torch.device("cpu")
+    selection.choose([1, -1, 0, 1], device)
+    assert selection.seats is not None
+    assert (selection.seats.rows[[0, 2, 3]].tolist(), selection.seats.adapted.tolist()) == ([2, 0, 3], [2, 0, 3])
+    assert selection.seats.own.tolist() == [0, 2, 3]
+    selection.choose([0, 0, 1, 0, 2, 3, 0, 4], device)
+    assert selection.seats is None
+
+
+def test_dora_leaves_a_layer_s_bias_as_it_is(tmp_path: Path, ids: torch.Tensor) -> None:
+    from peft import PeftModel
+
+    folders = {
+        name: make_adapter(
+            tmp_path / name, seed, bias=True, use_dora=name == "dora", target_modules=["q_proj", "o_proj"]
+        )
+        for seed, name in enumerate(("dora", "lora"))
+    }
+    model = tiny_base(bias=True)
+    stacked = StackedLora(model, folders)
+    with torch.inference_mode(), stacked.rows(["dora", None, "lora"]):
+        logits = model(ids.expand(3, -1)).logits
+    for row, name in ((0, "dora"), (2, "lora")):
+        alone: Any = PeftModel.from_pretrained(tiny_base(bias=True), folders[name])
+        with torch.inference_mode():
+            torch.testing.assert_close(logits[row], alone.eval()(ids).logits[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits[1], tiny_base(bias=True)(ids).logits[0].detach(), atol=1e-5, rtol=0)
+    assert all((logits[i] - logits[j]).abs().max() > 1e-3 for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_rows_beside_a_dora_adapter_stay_as_they_are(adapters: dict[str, Path], ids: torch.Tensor) -> None:
+    plain = {name: adapters[name] for name in ("a", "b")}
+    alone = stacked_logits(plain, ["a", None, "b"], ids)
+    beside = stacked_logits({**plain, "dora": adapters["dora"]}, ["a", None, "b"], ids)
+    torch.testing.assert_close(beside, alone, atol=1e-6, rtol=0)
 
 
 def test_the_adapters_do_differ_from_each_other_and_from_the_base(adapters: dict[str, Path], ids: torch.Tensor) -> None:
@@ -123,7 +182,7 @@ def test_a_batch_of_another_size_is_refused(adapters: dict[str, Path], ids: torc
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"use_dora": True}, "use_dora"),
+        ({"use_dora": True}, "has no lengths of DoRA that fit"),
         ({"bias": "all"}, "bias"),
         ({"modules_to_save": ["norm"]}, "modules_to_save"),
         ({"rank_pattern": {"q_proj": 2}}, "rank_pattern"),
@@ -136,6 +195,14 @@ def test_what_is_not_plain_lora_is_refused(tmp_path: Path, options: dict[str, An
     config = folder / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | options))
     with pytest.raises(BaseModelError, match=f"'x'.*{message}"):
+        StackedLora(tiny_base(), {"x": folder})
+
+
+def test_lengths_that_the_configuration_does_not_tell_of_are_refused(tmp_path: Path) -> None:
+    folder = make_adapter(tmp_path / "x", 1, use_dora=True)
+    config = folder / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"use_dora": False}))
+    with pytest.raises(BaseModelError, match=r"'x': weight .*lora_magnitude_vector is not plain LoRA"):
         StackedLora(tiny_base(), {"x": folder})
 
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cp_ray import records
-from cp_ray.records import Dialogue, Example, Opinion, Prediction, Score, Seed, TrainPoint, from_table, schema, to_table
+from cp_ray.arrow import from_table, replaced, schema, to_table
+from cp_ray.records import Dialogue, Example, Opinion, Prediction, Score, Seed, TrainPoint
 
 # What Arrow's columns can hold; and not-a-number would not equal itself.
 st.register_type_strategy(str, st.text(st.characters(exclude_categories=["Cs"])))
@@ -38,6 +39,16 @@ def test_a_missing_column_is_an_error() -> None:
     table = pa.Table.from_pylist([{"model": "base"}], schema=pa.schema([("model", pa.string())]))
     with pytest.raises(TypeError):
         from_table(table, Score)
+
+
+def test_columns_are_replaced_and_others_left_out() -> None:
+    given = to_table([Score("base", "german", "t", "emd", 0.1, 0.0, 0.2, 3)], Score)
+    more = given.append_column("more", pa.array([1])).drop_columns(["model"])
+    made = replaced(more, Score, {"model": pa.array(["uniform"])})
+    assert made.schema == schema(Score)
+    assert from_table(made, Score) == [Score("uniform", "german", "t", "emd", 0.1, 0.0, 0.2, 3)]
+    with pytest.raises(KeyError):
+        replaced(more, Score, {})
 
 
 def test_a_row_cannot_be_changed() -> None:

@@ -14,7 +14,7 @@ TEMPLATE = (
 )
 
 
-def make_base(folder: Path) -> Path:
+def make_base(folder: Path, *, layers: int = 2, context: int = CONTEXT) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = make_tokenizer()
@@ -23,10 +23,10 @@ def make_base(folder: Path) -> Path:
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
+        max_position_embeddings=context,
         eos_token_id=tokenizer.eos_token_id,
         initializer_range=0.3,
     )

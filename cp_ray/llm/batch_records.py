@@ -16,7 +16,7 @@ import pyarrow.fs as pafs
 
 from cp_ray.errors import RunFolderError
 
-__all__ = ["BatchRecords", "Sent"]
+__all__ = ["BatchRecords", "Sent", "write_surely"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,7 @@ class BatchRecords:
     def write(self, sent: Sent) -> None:
         """Put a batch on disk; it is there whole, or not at all, whenever the process ends."""
         data = json.dumps(dataclasses.asdict(sent)).encode()
-        path = posixpath.join(self._folder, f"{sent.digest}.json")
-        self._filesystem.create_dir(self._folder, recursive=True)
-        if isinstance(self._filesystem, pafs.LocalFileSystem):
-            _replace(path, data)
-            return
-        with self._filesystem.open_output_stream(path) as stream:
-            stream.write(data)
+        write_surely(self._filesystem, posixpath.join(self._folder, f"{sent.digest}.json"), data)
 
     def read(self) -> list[Sent]:
         """All batches, in the order in which they were sent.
@@ -75,6 +69,16 @@ class BatchRecords:
             raise RunFolderError(
                 f"root: {path} is damaged ({error}); remove the file to pay for its batch again"
             ) from error
+
+
+def write_surely(filesystem: pafs.FileSystem, path: str, data: bytes) -> None:
+    """Write a file so that it is there whole, or as it was before, whenever the process or the machine ends."""
+    filesystem.create_dir(posixpath.dirname(path), recursive=True)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        _replace(path, data)
+        return
+    with filesystem.open_output_stream(path) as stream:  # object stores publish a file when it is closed
+        stream.write(data)
 
 
 def _replace(path: str, data: bytes) -> None:

@@ -181,9 +181,13 @@ def _gauges() -> dict[str, Any]:
 
 
 def _reconstructed() -> bool:
+    """Whether this is an actor that died and was started again; outside an actor it is not."""
     import ray
 
-    return ray.is_initialized() and bool(ray.get_runtime_context().was_current_actor_reconstructed)
+    if not ray.is_initialized():
+        return False
+    context = ray.get_runtime_context()
+    return context.get_actor_id() is not None and bool(context.was_current_actor_reconstructed)
 
 
 def control(rules: Rules) -> Any:

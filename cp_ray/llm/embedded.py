@@ -12,16 +12,18 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cp_ray.errors import BaseModelError
+from cp_ray.llm.hub import HINT, fetchable, first_line
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["compute_dtype", "load_base", "minilm", "resolve_base", "smollm2"]
+__all__ = ["SMOLLM2_ID", "compute_dtype", "load_base", "load_tokenizer", "minilm", "resolve_base", "smollm2"]
 
-_HINT = "give a folder with a model, a Hugging Face id, or 'smollm2'"
+SMOLLM2_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""What others know the embedded `smollm2` by."""
 
 
 def smollm2() -> Path:
@@ -71,7 +73,7 @@ def resolve_base(name: str) -> str:
     if folder.is_dir():
         return str(folder.resolve())
     if not name or name.startswith((".", "/", "~")):
-        raise BaseModelError(f"base model: no folder {name!r}; {_HINT}")
+        raise BaseModelError(f"base model: no folder {name!r}; {HINT}")
     return name
 
 
@@ -90,33 +92,103 @@ def compute_dtype(device: str) -> "torch.dtype":
     return torch.bfloat16 if fast else torch.float32
 
 
-def load_base(name: str, *, device: str = "cpu", chat: bool = True) -> tuple[Any, Any]:
+def load_base(
+    name: str,
+    *,
+    device: str = "cpu",
+    chat: bool = True,
+    dtype: "torch.dtype | Literal['auto'] | None" = None,
+    four_bit: bool = False,
+) -> tuple[Any, Any]:
     """A causal language model in evaluation mode on `device`, and its tokenizer, which has a pad token.
 
     Args:
         name: as in `resolve_base`.
         device: `cpu`, `cuda` or `cuda:0`.
         chat: it is to be talked to, and needs a chat template.
+        dtype: `auto` for the one that its weights are stored in, None for `compute_dtype`.
+        four_bit: keep the weights of linear maps in 4 bits (NF4, as in QLoRA, arXiv:2305.14314); on a GPU.
 
     Raises:
-        BaseModelError: there is no such model, it is gated, it is not a causal language model, its weights are
-            damaged, or its tokenizer has no chat template.
+        BaseModelError: there is no such model, it is gated, the hub cannot be reached, it is not a causal language
+            model, it needs a package that is not installed, its weights are damaged, or its tokenizer has no chat
+            template.
     """
+    source, cached = _source(name)
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    source = resolve_base(name)
+    tokenizer = _tokenizer(name, source, cached=cached)
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(source)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=compute_dtype(device))
-    except (OSError, ValueError, SafetensorError) as error:
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BaseModelError(f"base model: cannot load {name!r} ({why}); {_HINT}") from error
-    if chat and tokenizer.chat_template is None:
-        raise BaseModelError(f"base model: {name!r} has no chat template; choose one tuned for chat (instruct)")
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=dtype or compute_dtype(device),
+            local_files_only=cached,
+            use_safetensors=True,  # other formats are pickles, which run what they hold
+            **_four_bit(device, asked=four_bit),
+        )
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        raise BaseModelError(f"base model: cannot load {name!r} ({first_line(error)}); {HINT}") from error
+    if chat:
+        _check_template(name, tokenizer)
+    return (model if four_bit else model.to(device)).eval(), tokenizer
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a base model that is talked to; it has a pad token.
+
+    Args:
+        name: as in `resolve_base`.
+
+    Raises:
+        BaseModelError: there is no such model, it is gated, the hub cannot be reached, or it has no chat template.
+    """
+    source, cached = _source(name)
+    tokenizer = _tokenizer(name, source, cached=cached)
+    _check_template(name, tokenizer)
+    return tokenizer
+
+
+def _source(name: str) -> tuple[str, bool]:
+    """Where it is, and whether it has to be there already."""
+    source = resolve_base(name)
+    return source, not Path(source).is_dir() and not fetchable(source)
+
+
+def _tokenizer(name: str, source: str, *, cached: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=cached)
+    except (OSError, ValueError, ImportError) as error:
+        raise BaseModelError(f"base model: cannot load {name!r} ({first_line(error)}); {HINT}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model.to(device).eval(), tokenizer
+    return tokenizer
+
+
+def _check_template(name: str, tokenizer: Any) -> None:
+    if tokenizer.chat_template is None:
+        raise BaseModelError(f"base model: {name!r} has no chat template; choose one tuned for chat (instruct)")
+
+
+def _four_bit(device: str, *, asked: bool) -> dict[str, Any]:
+    if not asked:
+        return {}
+    if not device.startswith("cuda"):
+        raise BaseModelError("base model: in 4 bits it needs a GPU; choose lora, or a machine that has one")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise BaseModelError("base model: in 4 bits it needs the package bitsandbytes; pip install bitsandbytes")
+    import transformers
+
+    untyped: Any = transformers.BitsAndBytesConfig
+    config = untyped(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype(device),
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def _package_folder(module: str, distribution: str) -> Path:

@@ -47,7 +47,7 @@ class Gate:
         self._hurry, self._room = asyncio.Event(), asyncio.Event()
         self._orders: Orders | None = None
         self._stopped: BaseException | None = None
-        self._sent = self._refused = self._refused_now = 0
+        self._through = self._refused = self._refused_now = 0
         self._answered = 0 if probe else 1
         self._pause_s, self._shown = 0.0, Shown()
         self._grant = self._spent = self._reserved = 0.0
@@ -94,7 +94,9 @@ class Gate:
     def refused(self, generation: int, wait_s: float | None, shown: Shown | None) -> None:
         """The provider said 429."""
         self._refused += 1
-        self._refused_now += self._orders is not None and generation == self._orders.lease.generation
+        if self._orders is not None and generation == self._orders.lease.generation:
+            self._refused_now += 1
+            self._through -= 1
         self._pause_s, self._shown = max(self._pause_s, wait_s or 0.0), shown or self._shown
         self._bucket.pause(wait_s or 0.0)
         self._hurry.set()
@@ -136,7 +138,7 @@ class Gate:
 
     def _go(self, most_usd: float) -> int:
         self.under_way += 1
-        self._sent += 1
+        self._through += 1
         self._grant -= most_usd
         self._reserved += most_usd
         return self._orders.lease.generation if self._orders else 0
@@ -162,7 +164,8 @@ class Gate:
         """Renew the lease for as long as there are calls."""
         busy = time.monotonic()
         try:
-            while time.monotonic() - busy < _IDLE_S:
+            # Looked at anew each time: while the actor is being restarted an answer may be long in coming.
+            while self._queue or self.under_way or time.monotonic() - busy < _IDLE_S:
                 busy = time.monotonic() if self._queue or self.under_way else busy
                 self._hurry.clear()
                 state = self._state()
@@ -174,7 +177,7 @@ class Gate:
                 await asyncio.sleep(_GAP_S)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._hurry.wait(), orders.lease.next_s - _GAP_S)
-            self._orders, self._renewals = None, None
+            self._orders, self._renewals, self._through = None, None, 0
             await self._actor.leave.remote(self._name)
         except asyncio.CancelledError:
             raise
@@ -189,7 +192,7 @@ class Gate:
             share=lease.share if lease else 0.0,
             generation=lease.generation if lease else 0,
             waiting=len(self._queue),
-            sent=self._sent,
+            through=self._through,
             refused=self._refused,
             refused_now=self._refused_now,
             answered=self._answered,
@@ -203,6 +206,8 @@ class Gate:
         return State(self._endpoint, report, self.under_way, self._calls, dict(self._failures), money, seen)
 
     def _follow(self, orders: Orders) -> None:
+        if self._orders is not None and orders.lease.generation != self._orders.lease.generation:
+            self._through = self._refused_now = 0
         self._orders = orders
         self._bucket.renew(orders.lease)
         self.limit, self._grant = orders.lease.limit, orders.grant

@@ -8,9 +8,10 @@ lease a few times a second, so the load on the actor grows with workers and not 
 never sum to more than the whole (as in Google's Doorman), so no moment sees more than the limit.
 
 The rate is the least of what the user tells, what the provider's headers show, and what its refusals taught. A refusal
-counts once for each generation of leases: late ones, of calls that went under an older rate, do not lower the new one.
-Between two refusals that are near each other the provider's bucket was empty at both ends, so what it let through in
-between is its rate; that is what is learnt.
+counts once for each generation of leases: late ones, of calls that went under an older rate, do not lower the new one,
+nor do any while some worker still goes by the older one. Between two refusals that are near each other the provider's
+bucket was empty at both ends, so what it let through in between is its rate; that is what is learnt. What came through
+is counted under each generation by itself, or the late refusals would be taken off the newer calls.
 """
 
 import math
@@ -39,7 +40,7 @@ PROBE = 96
 """Calls under way in the whole cluster until the first answer has shown which limits there are."""
 
 _SETTLE_S = 0.8
-"""A refusal that comes sooner after a decrease is of the same event, and too soon to measure by."""
+"""A refusal that comes sooner after all workers follow a decrease is of the same event, and too soon to measure by."""
 _NEAR_S = 3.0
 """Two refusals no farther apart than this had the provider's bucket empty all the time between them."""
 _HOLD_S, _LONGEST_HOLD_S = 3.0, 60.0
@@ -47,8 +48,12 @@ _HOLD_S, _LONGEST_HOLD_S = 3.0, 60.0
 _BELOW, _GROWTH = 0.985, 0.004
 """Of the learnt rate that is used; growth a second when trying a higher one, by as much more for each second that this
 goes well."""
-_SEARCH_GROWTH, _SEARCH_BACK = 0.3, 0.7
+_BACK = 0.9
+"""What is left of a rate that went well for long, when it is refused after all."""
+_SEARCH_GROWTH, _SEARCH_BACK = 0.3, 0.6
 """Growth a second while the rate is not known yet; what is left of it after the refusal that this ends in."""
+_DOUBT_HOLD_S, _DOUBT_GROWTH = 1.0, 0.02
+"""How long a rate that may have been measured too low is kept, and how much faster it grows until it is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class Shown:
 class Report:
     """What a worker tells when it renews its lease.
 
-    Counts are over the worker's life, so that a report may be told twice.
+    All counts but `refused_now` are totals, so that a report may be told twice.
     """
 
     worker: str
@@ -90,12 +95,14 @@ class Report:
     """Of the last lease."""
     waiting: int
     """Calls that wait for their turn."""
-    sent: int
+    through: int
+    """Calls that went under the last lease's generation and were not refused."""
     refused: int
-    """429s."""
+    """429s, over the worker's life."""
     refused_now: int
     """Those of calls that went under the last lease's generation, since the last report."""
     answered: int
+    """Over the worker's life."""
     shown: Shown = Shown()
     pause_s: float = 0.0
     """The longest that the provider asked to wait, since the last report."""
@@ -127,8 +134,14 @@ class _Worker:
     share: float = 0.0
     weight: float = 1.0
     heard: float = 0.0
-    sent: int = 0
-    refused: int = 0
+    late: bool = False
+    """Has it not told yet that it follows the last decrease?"""
+    since: float = 0.0
+    """Since when what comes through is counted."""
+    before: int = 0
+    """Of its generation, what had come through then."""
+    through: int = 0
+    """What has come through since."""
 
 
 @dataclass(slots=True)
@@ -151,14 +164,17 @@ class Allowance:
     """Workers may be long in coming up."""
     _answered: bool = False
     _paused_until: float = -math.inf
-    _decreased: float = -math.inf
-    _let_through: int = 0
-    """Calls sent and not refused since the last decrease."""
+    _since: float = -math.inf
+    """Since when all workers follow the last decrease; -inf: there was none; inf: some are late."""
     _hold_s: float = _HOLD_S
     _held_until: float = math.inf
     _grown: float = 0.0
     _known: bool = False
     """Is the learnt rate measured between two refusals, or a first guess?"""
+    _measured: float = math.inf
+    """The last rate that was measured."""
+    _doubted: bool = False
+    """Is it the first, or far below the one before? Callers hold back after a refusal, and reports come late."""
 
     def __post_init__(self) -> None:
         self._began = self._grown = self.clock()
@@ -166,7 +182,8 @@ class Allowance:
     def renew(self, report: Report) -> Lease:
         """A worker's next lease, after what it reports has been taken in."""
         now = self.clock()
-        worker = self._workers.setdefault(report.worker, _Worker(report.share, 1.0, now, report.sent, report.refused))
+        new = _Worker(report.share, since=min(self._since, now), before=report.through)
+        worker = self._workers.setdefault(report.worker, new)
         worker.heard, worker.weight = now, max(1.0, report.waiting)
         self._forget(now)
         self._take_in(report, worker, now)
@@ -223,9 +240,11 @@ class Allowance:
             self.learnt, self._known, self._held_until = report.learnt, True, now + self._hold_s
         if report.generation > self.generation:
             self.generation = report.generation
-        self._let_through += (report.sent - worker.sent) - (report.refused - worker.refused)
-        worker.sent, worker.refused = report.sent, report.refused
-        self._first_sent = min(self._first_sent, now if report.sent else math.inf)
+        if report.generation == self.generation:
+            worker.late, worker.through = False, report.through - worker.before
+        if self._since == math.inf and not any(w.late for w in self._workers.values()):
+            self._begin(now)
+        self._first_sent = min(self._first_sent, now if report.through else math.inf)
         self._answered = self._answered or report.answered > 0 or report.refused > 0
         if report.shown != Shown() and report.shown != self.shown:
             self._show(report.shown)
@@ -235,43 +254,69 @@ class Allowance:
 
     def _show(self, shown: Shown) -> None:
         """Headers are the provider's own word: what refusals taught before is outdated."""
-        self.shown, self.learnt, self._known = shown, None, False
+        self.shown, self.learnt, self._known, self._measured = shown, None, False, math.inf
 
     def _decrease(self, now: float) -> None:
-        since = now - self._decreased
+        since, (requests, _) = now - self._since, self.rates()
         if since < _SETTLE_S:
             return
-        through = self._let_through / since if since < math.inf else math.nan
-        requests, _ = self.rates()
         if since <= _NEAR_S:
             # The bucket was empty then and is now: what came through is the rate.
-            self.learnt, self._known = _BELOW * through, True
+            self.learnt, self._known = max(_BELOW * self._through_per_s(), requests / 2), True
+            self._doubted, self._measured = self.learnt < _BACK * self._measured, self.learnt
         elif self.learnt is not None and not self._known:
             # While searching, a full bucket hid for a while that the rate was passed already. It is empty now: the
             # next refusal is near and measures.
             self.learnt = _SEARCH_BACK * requests
-        elif requests < math.inf:
-            # What came through is no more than the rate, and what we tried is more than it.
-            self.learnt = max(0.95 * requests, min(_BELOW * through, requests) if since < math.inf else 0.0)
-            self._known = True
+        elif since == math.inf and self._guess(now) < requests / 2:
+            # The first refusal, and no limit known, or one that is far too high.
+            self.learnt = self._guess(now)
         else:
-            # The first refusal, and no limit known: what came through until now came in about the bucket's depth.
-            self.learnt = max(1.0, 0.8 * self._let_through / max(1.0, now - self._first_sent))
+            # What came through is no more than the rate, and what we tried is more than it.
+            through = min(_BELOW * self._through_per_s(), requests) if since < math.inf else 0.0
+            self.learnt, self._known, self._doubted = max(_BACK * requests, through), True, False
         self.learnt = max(self.learnt, 0.1)
         self.generation += 1
-        self._decreased, self._let_through = now, 0
-        self._held_until = now + self._hold_s if self._known else now
-        self._hold_s = min(_LONGEST_HOLD_S, self._hold_s * 2) if self._known else self._hold_s
+        self._since = math.inf
+        for worker in self._workers.values():
+            worker.late, worker.before, worker.through = True, 0, 0
+        self._hold(now)
+
+    def _begin(self, now: float) -> None:
+        """All workers follow the last decrease: from now on it is counted what comes through."""
+        self._since = now
+        for worker in self._workers.values():
+            worker.since, worker.before, worker.through = worker.heard, worker.before + worker.through, 0
+
+    def _through_per_s(self) -> float:
+        """What came through since, of each worker until its last word; one without a word is taken for the others."""
+        heard = [w for w in self._workers.values() if w.heard > w.since]
+        through = sum(w.through / (w.heard - w.since) for w in heard)
+        return through * sum(w.share for w in self._workers.values()) / max(1e-9, sum(w.share for w in heard))
+
+    def _guess(self, now: float) -> float:
+        """A rate to begin with: what came through until the first refusal came in about the bucket's depth."""
+        return max(1.0, 0.8 * sum(w.through for w in self._workers.values()) / max(1.0, now - self._first_sent))
+
+    def _hold(self, now: float) -> None:
+        """Say until when the new rate is kept."""
+        if not self._known:
+            self._held_until = now
+        elif self._doubted:
+            self._held_until = now + _DOUBT_HOLD_S
+        else:
+            self._held_until = now + self._hold_s
+            self._hold_s = min(_LONGEST_HOLD_S, self._hold_s * 2)
 
     def _grow(self, now: float) -> None:
         elapsed, self._grown = now - self._grown, now
-        if self.learnt is not None and now >= self._held_until and now - self._decreased > _SETTLE_S:
-            growth = _GROWTH * (1 + now - self._held_until) if self._known else _SEARCH_GROWTH
-            self.learnt *= 1 + min(growth, _SEARCH_GROWTH) * min(elapsed, 1.0)
-            ceiling = min((r for r in (self.limits.rpm and self.limits.rpm / 60, self.shown.requests_per_s) if r),
-                          default=math.inf)  # fmt: skip
-            if self.learnt >= ceiling:
-                self.learnt = None
+        if self.learnt is None or now < self._held_until or now - self._since <= _SETTLE_S:
+            return
+        growth = _GROWTH * (1 + now - self._held_until) + _DOUBT_GROWTH * self._doubted
+        self.learnt *= 1 + min(growth if self._known else _SEARCH_GROWTH, _SEARCH_GROWTH) * min(elapsed, 1.0)
+        ceilings = (self.limits.rpm and self.limits.rpm / 60, self.shown.requests_per_s)
+        if self.learnt >= min((ceiling for ceiling in ceilings if ceiling), default=math.inf):
+            self.learnt = None
 
 
 @dataclass(slots=True)

@@ -50,7 +50,7 @@ class Worker:
     name: str
     clock: Clock
     waiting: int = 100
-    sent: int = 0
+    through: int = 0
     refused: int = 0
     refused_now: int = 0
     answered: int = 0
@@ -63,11 +63,13 @@ class Worker:
     def renew(self, allowance: Allowance) -> Lease:
         lease = self.bucket.lease
         report = Report(
-            self.name, lease.share if lease else 0.0, lease.generation if lease else 0, self.waiting, self.sent,
+            self.name, lease.share if lease else 0.0, lease.generation if lease else 0, self.waiting, self.through,
             self.refused, self.refused_now, self.answered, self.shown, learnt=lease.learnt if lease else None,
         )  # fmt: skip
         self.refused_now = 0
         new = allowance.renew(report)
+        if lease is None or new.generation != lease.generation:
+            self.through = 0
         self.bucket.renew(new)
         self.due = self.clock.now + new.next_s
         return new
@@ -76,9 +78,9 @@ class Worker:
         for _ in range(300):
             if self.bucket.take(1):
                 return
-            self.sent += 1
             if provider.ask():
                 self.answered += 1
+                self.through += 1
             else:
                 self.refused += 1
                 self.refused_now += 1

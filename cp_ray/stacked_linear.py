@@ -1,0 +1,162 @@
+"""A linear layer with a stack of LoRA adapters beside it, of which each row of a batch takes one.
+
+Each layer holds its adapters' A matrices as one tensor and their B matrices as another, a place for each adapter. Rows
+are seated by their adapters, so that a pass is two batched products in which every adapter meets its own rows alone. As
+many rows are seated for each adapter as the most wanted one has; where most seats would stay empty, all rows meet all
+adapters in two dense products, and a mask zeroes what belongs to others.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from cp_ray.peft_folder import Added
+
+__all__ = ["Selection", "StackedLinear"]
+
+_SEATS = 2
+"""Seats for each row up to which rows are seated."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seats:
+    """Where rows sit: beside each other by adapter, the same number for each."""
+
+    rows: Tensor
+    """[places x most], the row in each seat; one that stays empty has some row, whose result nobody takes."""
+    own: Tensor
+    """[adapted rows], seat of each."""
+    adapted: Tensor
+    """[adapted rows], those that have an adapter."""
+
+
+@dataclass(slots=True)
+class Selection:
+    """Which adapter each row of the batch is under now; one for all layers."""
+
+    places: Tensor | None = None
+    """[rows], place of each row's adapter, -1 for the bare base; None: all rows are the bare base."""
+    front: int = 0
+    """Places that a pass runs over."""
+    seats: _Seats | None = None
+    """None: too many would stay empty."""
+    masks: dict[int, Tensor] = field(default_factory=dict)
+    """By rank: [rows, 1, front x rank] of 0 and 1."""
+
+    def choose(self, places: Sequence[int], device: torch.device) -> None:
+        """Select a place for each row, -1 for none."""
+        self.masks.clear()
+        self.front = max(places, default=-1) + 1
+        self.places = torch.tensor(places, device=device) if self.front else None
+        self.seats = self._seated(places, device) if self.front else None
+
+    def mask(self, rank: int, like: Tensor) -> Tensor:
+        """Which ranks of a stack of this rank each row keeps."""
+        if rank not in self.masks:
+            assert self.places is not None
+            own = self.places[:, None, None] == torch.arange(self.front, device=like.device).repeat_interleave(rank)
+            self.masks[rank] = own.to(like.dtype)
+        return self.masks[rank]
+
+    def _seated(self, places: Sequence[int], device: torch.device) -> _Seats | None:
+        by_place: list[list[int]] = [[] for _ in range(self.front)]
+        for row, place in enumerate(places):
+            if place >= 0:
+                by_place[place].append(row)
+        most = max(map(len, by_place))
+        if self.front * most > _SEATS * len(places):
+            return None
+        rows = [row for own in by_place for row in (own + most * [0])[:most]]
+        adapted = [row for own in by_place for row in own]
+        seats = [place * most + k for place, own in enumerate(by_place) for k in range(len(own))]
+        return _Seats(*(torch.tensor(values, device=device) for values in (rows, seats, adapted)))
+
+
+class StackedLinear(nn.Module):
+    """A linear layer plus what each row's adapter adds to it."""
+
+    down: Tensor
+    """[places, rank, in]."""
+    up: Tensor
+    """[places, rank, out]."""
+    stretch: Tensor | None
+    """[places, 1, out], once there is a DoRA adapter."""
+
+    def __init__(self, base: nn.Linear, selection: Selection, places: int) -> None:
+        super().__init__()
+        self.base = base
+        self.selection = selection
+        like = base.weight
+        self.register_buffer("down", like.new_zeros(places, 0, base.in_features), persistent=False)
+        self.register_buffer("up", like.new_zeros(places, 0, base.out_features), persistent=False)
+        self.register_buffer("stretch", None, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[rows, tokens, in] to [rows, tokens, out], each row under its adapter.
+
+        Raises:
+            ValueError: adapters are selected for another number of rows.
+        """
+        places = self.selection.places
+        y: Tensor = self.base(x)
+        if places is None:
+            return y
+        if x.shape[0] != places.shape[0]:
+            raise ValueError(f"rows: {places.shape[0]} adapters are selected for a batch of {x.shape[0]}")
+        y = self._adapted(x, y)
+        if self.stretch is None:
+            return y
+        # Added, not multiplied, so that the rows of other adapters stay as they are to the last bit.
+        own = y if self.base.bias is None else y - self.base.bias
+        by_row = self.stretch[places.clamp(min=0)] * (places >= 0)[:, None, None]
+        return torch.addcmul(y, own, by_row.to(y.dtype))
+
+    def _adapted(self, x: Tensor, y: Tensor) -> Tensor:
+        """What the base makes of `x`, with what each row's adapter adds."""
+        selection, front = self.selection, self.selection.front
+        seats = selection.seats
+        if seats is None:
+            hidden = nn.functional.linear(x, self.down[:front].flatten(0, 1))
+            hidden = hidden * selection.mask(self.down.shape[1], hidden)
+            return y + hidden @ self.up[:front].flatten(0, 1)
+        seated = x.index_select(0, seats.rows).view(front, -1, x.shape[-1])
+        added = torch.bmm(torch.bmm(seated, self.down[:front].transpose(1, 2)), self.up[:front])
+        added = added.view(len(seats.rows), *y.shape[1:]).index_select(0, seats.own)
+        return y.index_add(0, seats.adapted, added)
+
+    def resize(self, places: int, rank: int) -> None:
+        """Make room for so many adapters of at most this rank."""
+        if (places, rank) == tuple(self.down.shape[:2]):
+            return
+        self.down, self.up = _grown(self.down, places, rank), _grown(self.up, places, rank)
+        if self.stretch is not None:
+            self.stretch = _grown(self.stretch, places, 1)
+
+    def put(self, place: int, added: Added | None) -> None:
+        """Fill a place; None: its adapter leaves this layer as it is."""
+        self.down[place], self.up[place] = 0, 0
+        if self.stretch is not None:
+            self.stretch[place] = 0
+        if added is None:
+            return
+        rank = added.down.shape[0]
+        self.resize(self.down.shape[0], max(rank, self.down.shape[1]))
+        self.down[place, :rank], self.up[place, :rank] = added.down, added.up
+        if added.stretch is not None:
+            if self.stretch is None:
+                self.stretch = self.up.new_zeros(self.up.shape[0], 1, self.up.shape[2])
+            self.stretch[place, 0] = added.stretch
+
+    def swap(self, a: int, b: int) -> None:
+        """Let two places change their contents."""
+        for stack in (self.down, self.up, self.stretch):
+            if stack is not None:
+                stack[[a, b]] = stack[[b, a]]
+
+
+def _grown(stack: Tensor, places: int, rank: int) -> Tensor:
+    larger = stack.new_zeros(places, rank, stack.shape[2])
+    larger[: stack.shape[0], : stack.shape[1]] = stack
+    return larger
