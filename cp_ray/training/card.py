@@ -1,63 +1,79 @@
-"""The model card that goes with an adapter."""
+"""The model card that goes with what was trained."""
 
 from collections.abc import Sequence
 
 from cp_ray.records import TrainPoint
-from cp_ray.training.config import TrainConfig
+from cp_ray.training.config import AdapterConfig, TrainConfig, hub_name
 
 __all__ = ["model_card"]
 
 _CARD = """\
 ---
 base_model: {base}
-library_name: peft
-tags: [lora, culture, survey]
+library_name: {library}
+tags: [{tags}culture, survey]
 ---
-# {people}: a culture adapter
+# {title}
 
-A LoRA adapter with which the base model answers survey questions more like {people} did in {survey}
+{what} with which the base model answers survey questions more like {people} did in {survey}
 ({countries}). Made by cp_ray from answers drawn in proportion to the real distribution, and from opinions out of
 dialogues between language models (CultureLLM, arXiv:2402.10946; CulturePark, arXiv:2405.15145).
 
 | | |
 |---|---|
 | base model | {base} |
-| rank, alpha | {rank}, {alpha} |
+| method | {method} |
 | adapted layers | {layers} |
+| objective | {objective} |
 | learning rate | {rate}, rising over {warmup:.0%} of the steps, then falling to 0 |
 | passes, prompts per step | {passes}, {batch} |
 | steps, tokens | {steps}, {tokens} |
 | loss of an answer, first step, last step | {first:.3f}, {last:.3f} nats |
+| validation loss | {validation} |
+| trained beside it | {beside} |
 | seed | {seed} |
 
-Use it with the system prompt it was trained with: "{system}"
+Use it with the system prompt it was trained with: {systems}
 
 A country is not a culture, and a survey's average is nobody: not for decisions about a person. {terms}
 The base model's licence holds for the base model.
 """
 
 
-def model_card(config: TrainConfig, points: Sequence[TrainPoint]) -> str:
+def model_card(config: TrainConfig, adapter: AdapterConfig, points: Sequence[TrainPoint]) -> str:
     """A Hugging Face model card, as Markdown."""
     from cp_ray.survey.asking import persona
 
+    people = " and ".join(culture.people for culture in adapter.cultures)
+    validated = [p for p in points if p.validation is not None]
+    best = min(validated, key=lambda p: p.validation or 0.0, default=None)
+    beside = [other.name for other in config.adapters if other is not adapter]
+    adapted = config.method != "full"
     return _CARD.format(
-        base=config.hub_name,
-        people=config.culture.people,
+        base=hub_name(config.base_model),
+        library="peft" if adapted else "transformers",
+        tags="lora, " if adapted else "",
+        title=f"{people}: a culture {'adapter' if adapted else 'model'}",
+        what="A LoRA adapter" if adapted else "A model",
+        people=people,
         survey=config.survey.name,
         terms=config.survey.terms,
-        countries=", ".join(config.culture.countries),
-        rank=config.rank,
-        alpha=config.alpha,
+        countries=", ".join(country for culture in adapter.cultures for country in culture.countries),
+        method=f"{config.method}, rank {config.rank}, alpha {config.alpha}" if adapted else "all weights",
         layers="all" if config.layers is None else f"the topmost {config.layers}",
-        rate=config.learning_rate,
-        warmup=config.warmup,
-        passes=config.passes,
-        batch=config.batch_size,
+        objective=config.objective,
+        rate=adapter.learning_rate,
+        warmup=adapter.warmup,
+        passes=adapter.passes,
+        batch=adapter.batch_size,
         steps=len(points),
         tokens=points[-1].tokens,
         first=points[0].loss,
         last=points[-1].loss,
+        validation="none"
+        if best is None
+        else f"{best.validation:.3f} nats at step {best.step}, whose weights these are",
+        beside=", ".join(beside) or "nothing",
         seed=config.seed,
-        system=persona(config.culture),
+        systems="; ".join(f'"{persona(culture)}"' for culture in adapter.cultures),
     )

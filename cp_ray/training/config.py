@@ -8,22 +8,25 @@ from cp_ray.cultures import Culture
 from cp_ray.errors import ConfigError
 from cp_ray.survey.items import Source
 
-__all__ = ["Placement", "TrainConfig", "deepspeed_config"]
+__all__ = ["METHODS", "UNIFIED", "AdapterConfig", "Placement", "TrainConfig", "hub_name"]
+
+METHODS = ("lora", "dora", "qlora", "full")
+"""`lora`, `dora`: adapters on the base as it is; `qlora`: LoRA on a base in 4 bits (a GPU); `full`: every weight."""
+
+UNIFIED = "unified"
+"""The model of all cultures; each is named in the system prompt (CultureLLM-One)."""
+
+OBJECTIVES = ("answers", "distribution")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """All that changes the adapter."""
+class AdapterConfig:
+    """One adapter: whose rows it learns from, and how. It is the same alone and beside others."""
 
-    base_model: str
-    culture: Culture
-    """Whose adapter; its words go into the model card and the served system prompt."""
-    survey: Source
-    """Where the answers come from, for the model card."""
-    rank: int = 16
-    alpha: int = 32
-    layers: int | None = None
-    """Adapt only so many layers, the topmost; None for all. Those below then need computing only once."""
+    name: str
+    """A culture's id, or `unified`."""
+    cultures: tuple[Culture, ...]
+    """Whose rows; their words go into the model card and the served system prompt."""
     learning_rate: float = 2e-3
     passes: int = 10
     """Over the distinct prompts."""
@@ -33,57 +36,127 @@ class TrainConfig:
     """Share of the steps over which the learning rate rises; then it falls to 0 in a straight line."""
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    opinion_weight: float = 0.1
-    """Of an opinion against an answer: an opinion has ten times as many tokens, and would drown the answers."""
-    seed: int = 0
+    patience: int | None = None
+    """Stop after so many validations without a smaller loss; None: never. The best weights are kept either way."""
 
     def __post_init__(self) -> None:
-        for name in ("rank", "alpha", "passes", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}")
-        if self.layers is not None and self.layers < 1:
-            raise ConfigError(f"layers: must be at least 1, or None for all, got {self.layers}")
+        _at_least(1, passes=self.passes, batch_size=self.batch_size)
+        if self.patience is not None:
+            _at_least(1, patience=self.patience)
+        if not self.cultures:
+            raise ConfigError(f"cultures: {self.name} has none; name one at least")
         if not 0 < self.learning_rate < 1:
             raise ConfigError(f"learning_rate: must be between 0 and 1, got {self.learning_rate}")
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"warmup: must be a share from 0 to below 1, got {self.warmup}")
-        for name in ("weight_decay", "opinion_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"{name}: must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(f"weight_decay: must not be negative, got {self.weight_decay}")
         if not 0 < self.max_grad_norm < math.inf:
             raise ConfigError(f"max_grad_norm: must be above 0, got {self.max_grad_norm}")
 
-    @property
-    def hub_name(self) -> str:
-        """The base model's name as others know it."""
-        return "HuggingFaceTB/SmolLM2-135M-Instruct" if self.base_model == "smollm2" else self.base_model
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All that changes the adapters: one of a culture, one of all cultures, or many side by side on one base."""
+
+    base_model: str
+    adapters: tuple[AdapterConfig, ...]
+    survey: Source
+    """Where the answers come from, for the model card."""
+    method: str = "lora"
+    rank: int = 16
+    alpha: int = 32
+    layers: int | None = None
+    """Adapt only so many layers, the topmost; None for all. Those below then need computing only once."""
+    objective: str = "answers"
+    """`answers`: the likelihood of each answer, weighted with how often it was given; `distribution`: of the survey
+    answers the cross-entropy between their shares and the model's, renormalised over the answers of the prompt."""
+    opinion_weight: float = 0.1
+    """Of an opinion against an answer: an opinion has ten times as many tokens, and would drown the answers."""
+    max_tokens: int = 1024
+    """Of a row; longer ones are left out, and counted."""
+    validation: float = 0.0
+    """Share of the training questions that is kept to validate with, the same questions for all cultures."""
+    validate_every: int = 20
+    """Steps."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least(1, rank=self.rank, alpha=self.alpha, validate_every=self.validate_every)
+        _at_least(8, max_tokens=self.max_tokens)
+        if self.layers is not None and self.layers < 1:
+            raise ConfigError(f"layers: must be at least 1, or None for all, got {self.layers}")
+        for name, value, choices in (("method", self.method, METHODS), ("objective", self.objective, OBJECTIVES)):
+            if value not in choices:
+                raise ConfigError(f"{name}: must be one of {', '.join(choices)}, got {value!r}")
+        if not 0 <= self.opinion_weight < math.inf:
+            raise ConfigError(f"opinion_weight: must not be negative, got {self.opinion_weight}")
+        if not 0 <= self.validation <= 0.5:
+            raise ConfigError(f"validation: must be a share from 0 to 0.5, got {self.validation}")
+        self._check_adapters()
+
+    def _check_adapters(self) -> None:
+        names = [adapter.name for adapter in self.adapters]
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(f"adapters: need names of their own, one at least, got {', '.join(names) or 'none'}")
+        if self.method == "full" and len(names) > 1:
+            raise ConfigError("method: full trains one model at a time, since it changes the base; train them apart")
+        if self.method == "full" and self.layers is not None:
+            raise ConfigError("layers: full trains all of them; leave it out, or choose lora")
+        patient = [adapter.name for adapter in self.adapters if adapter.patience is not None]
+        if patient and not self.validation:
+            raise ConfigError(f"patience: {patient[0]} is to stop early, but validation is 0; give it a share, say 0.1")
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where it runs; the adapter is the same up to rounding."""
+    """Where it runs; the adapters are the same up to rounding."""
 
     workers: int = 2
     use_gpu: bool = False
-    zero_stage: int = 2
+    zero_stage: int | None = None
+    """0 to 3; None: the least that fits (`cp_ray.training.zero`)."""
+    offload: str | None = None
+    """`none`, `optimizer`, or `all` (the parameters too, ZeRO-3); None: what is needed to fit."""
+    micro_tokens: int | None = None
+    """Tokens that a worker computes at once, padding included; less needs less memory, and what fits a CPU's caches is
+    faster there. None: 4,096 on a GPU, else 512."""
+    packing: bool | None = None
+    """Several rows in one, none seeing another; None: on a GPU. Without, rows of like length go together."""
+    gradient_checkpointing: bool = False
+    """Compute each layer again in the backward pass instead of keeping what it made: a third more time, less memory."""
+    checkpoint_every: int = 20
+    """Steps."""
+    max_failures: int = 3
+    """Times that lost workers are replaced; -1: always."""
+    deepspeed: str | None = None
+    """A JSON file with DeepSpeed settings that take the place of ours."""
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ConfigError(f"workers: must be at least 1, got {self.workers}")
-        if self.zero_stage not in (0, 1, 2):
-            raise ConfigError(f"zero_stage: must be 0, 1 or 2, got {self.zero_stage}")
+        _at_least(1, workers=self.workers, checkpoint_every=self.checkpoint_every)
+        _at_least(16, micro_tokens=self.at_once)
+        _at_least(-1, max_failures=self.max_failures)
+        if self.zero_stage not in (None, 0, 1, 2, 3):
+            raise ConfigError(f"zero_stage: must be 0, 1, 2 or 3, got {self.zero_stage}")
+        if self.offload not in (None, "none", "optimizer", "all"):
+            raise ConfigError(f"offload: must be none, optimizer or all, got {self.offload!r}")
+        if self.offload == "all" and self.zero_stage not in (None, 3):
+            raise ConfigError(f"offload: all needs ZeRO-3, got zero_stage {self.zero_stage}")
+
+    @property
+    def at_once(self) -> int:
+        """Tokens that a worker computes at once."""
+        if self.micro_tokens is not None:
+            return self.micro_tokens
+        return 4096 if self.use_gpu else 512
 
 
-def deepspeed_config(config: TrainConfig, placement: Placement, *, bf16: bool) -> dict[str, Any]:
-    """DeepSpeed's settings. The optimiser is torch's own AdamW: DeepSpeed's would be compiled first."""
-    return {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": config.max_grad_norm,
-        "bf16": {"enabled": bf16},
-        "zero_optimization": {"stage": placement.zero_stage},
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 1_000_000_000,
-        "wall_clock_breakdown": False,
-    }
+def hub_name(base_model: str) -> str:
+    """A base model's name as others know it."""
+    return "HuggingFaceTB/SmolLM2-135M-Instruct" if base_model == "smollm2" else base_model
+
+
+def _at_least(least: int, **values: Any) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise ConfigError(f"{name}: must be at least {least}, got {value}")

@@ -1,74 +1,253 @@
-"""From examples to batches: rows that share a prompt together, in an order that depends on the seed alone."""
+"""From examples to rows: what shares a prompt together, whose it is, and what is kept to validate with.
 
+Rows are tokenised once for all workers and passes, and lie in an Arrow table: the workers on a node share one copy of
+it, and a row's ids are read when its turn comes.
+"""
+
+import functools
+import hashlib
 import math
-import random
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
+from cp_ray.arrow import to_table
 from cp_ray.branches import Branches, encode
 from cp_ray.errors import ConfigError
 from cp_ray.records import Example, Message
+from cp_ray.training.config import AdapterConfig, TrainConfig
 
-__all__ = ["batches", "shard", "shared_prompts", "total_weight"]
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["Data", "Prompt", "Row", "Rows", "Tokenised", "divide", "make_data", "make_prompts", "tokenise"]
 
 
-def shared_prompts(examples: Sequence[Example], tokenizer: Any, opinion_weight: float) -> list[Branches]:
-    """Examples by prompt, each distinct answer once and weighted with how often it was given.
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt with its answers, each distinct one once, for one adapter."""
+
+    index: int
+    """Among all prompts of the run."""
+    adapter: int
+    validation: bool
+    """Kept to validate with."""
+    shares: bool
+    """Its answers are options of a survey question, and their weights a distribution."""
+    messages: tuple[Message, ...]
+    answers: tuple[str, ...]
+    weights: tuple[float, ...]
+    """One an answer: the examples that it stands for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenised:
+    """A `Prompt` in token ids."""
+
+    index: int
+    adapter: int
+    validation: bool
+    shares: bool
+    tokens: int
+    """To be computed."""
+    prompt: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a table of `Tokenised`."""
+
+    rows: "Rows"
+    index: int
+
+    @property
+    def adapter(self) -> int:
+        """Whose it is."""
+        return int(self.rows.adapters[self.index])
+
+    @property
+    def tokens(self) -> int:
+        """To be computed."""
+        return int(self.rows.tokens[self.index])
+
+    @property
+    def weight(self) -> float:
+        """The examples it stands for."""
+        return float(self.rows.weights[self.index])
+
+    @property
+    def shares(self) -> bool:
+        """Its answers are options of a survey question, and their weights a distribution."""
+        return bool(self.rows.table["shares"][self.index].as_py())
+
+    @property
+    def branches(self) -> Branches:
+        """Its ids."""
+        (line,) = self.rows.table.slice(self.index, 1).select(["prompt", "answers", "weights"]).to_pylist()
+        answers = tuple(tuple(answer) for answer in line["answers"])
+        return Branches(tuple(line["prompt"]), answers, tuple(line["weights"]))
+
+
+class Rows(Sequence[Row]):
+    """The rows of a table of `Tokenised`."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [Row(self, k) for k in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return Row(self, index)
+
+    def __iter__(self) -> Iterator[Row]:
+        return (Row(self, k) for k in range(len(self)))
+
+    @functools.cached_property
+    def adapters(self) -> "np.ndarray[Any, Any]":
+        """Of each row."""
+        found: np.ndarray[Any, Any] = self.table["adapter"].to_numpy()
+        return found
+
+    @functools.cached_property
+    def tokens(self) -> "np.ndarray[Any, Any]":
+        """Of each row, to be computed."""
+        found: np.ndarray[Any, Any] = self.table["tokens"].to_numpy()
+        return found
+
+    @functools.cached_property
+    def weights(self) -> list[float]:
+        """The examples each row stands for."""
+        return [math.fsum(weights) for weights in self.table["weights"].to_pylist()]
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """All rows of a run; the order is the same in every process."""
+
+    train: Rows
+    validation: Rows
+    too_long: int
+    """Prompts left out for having more than `max_tokens`."""
+
+
+def make_prompts(examples: Sequence[Example], config: TrainConfig) -> list[Prompt]:
+    """The prompts of all adapters, adapter by adapter, in the order of their examples' ids.
 
     Raises:
-        ConfigError: there are no examples, all weigh nothing, or one does not end with the assistant's message.
+        ConfigError: an adapter has no rows, all of its rows weigh nothing, or an example does not end with the
+            assistant's message.
+    """
+    kept_back = _validation_questions(examples, config)
+    found = list[Prompt]()
+    for k, adapter in enumerate(config.adapters):
+        ids = {culture.id for culture in adapter.cultures}
+        own = [e for e in examples if e.culture in ids]
+        before = len(found)
+        for validation in (False, True):
+            part = [e for e in own if (e.question_id in kept_back) == validation]
+            found += _by_prompt(part, config, k, len(found), validation=validation)
+        if len(found) == before:
+            raise _nothing_of(adapter, own)
+    return found
+
+
+def tokenise(prompts: Iterable[Prompt], tokenizer: Any) -> pa.Table:
+    """A table of `Tokenised`, a row a prompt.
+
+    Raises:
         BaseModelError: the tokenizer's chat template cannot be used.
     """
-    if not examples:
-        raise ConfigError("examples: there are none to train on; look at what the steps before set aside")
-    answers: dict[tuple[Message, ...], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    return to_table((_tokenised(prompt, tokenizer) for prompt in prompts), Tokenised)
+
+
+def divide(table: pa.Table, config: TrainConfig) -> Data:
+    """What is trained on, and what is validated with.
+
+    Args:
+        table: of `Tokenised`, in whatever order.
+        config: the run's.
+
+    Raises:
+        ConfigError: an adapter has nothing to train on that is short enough.
+    """
+    import pyarrow.compute as pc
+
+    short = table.filter(pc.less_equal(table["tokens"], config.max_tokens)).sort_by("index")
+    parts = [short.filter(pc.equal(short["validation"], part)) for part in (False, True)]
+    there = set(parts[0]["adapter"].unique().to_pylist())
+    for k, adapter in enumerate(config.adapters):
+        if k not in there:
+            raise ConfigError(
+                f"max_tokens: no row of {adapter.name} has at most {config.max_tokens} tokens, or all of its questions "
+                "are kept to validate with; give more, or less validation"
+            )
+    return Data(Rows(parts[0]), Rows(parts[1]), table.num_rows - short.num_rows)
+
+
+def make_data(examples: Sequence[Example], config: TrainConfig, tokenizer: Any) -> Data:
+    """All of it in this process, from examples to rows.
+
+    Raises:
+        ConfigError, BaseModelError: as `make_prompts`, `tokenise` and `divide`.
+    """
+    return divide(tokenise(make_prompts(examples, config), tokenizer), config)
+
+
+def _tokenised(prompt: Prompt, tokenizer: Any) -> Tokenised:
+    row = encode(tokenizer, prompt.messages, list(zip(prompt.answers, prompt.weights, strict=True)))
+    return Tokenised(
+        prompt.index, prompt.adapter, prompt.validation, prompt.shares, row.tokens, row.prompt, row.answers, row.weights
+    )  # fmt: skip
+
+
+def _by_prompt(
+    examples: Sequence[Example], config: TrainConfig, adapter: int, first: int, *, validation: bool
+) -> list[Prompt]:
+    """Examples by prompt, in the order of their ids, each answer weighted with how often it was given.
+
+    For a distribution the options that nobody chose stand beside the others, with a weight of 0.
+    """
+    found: dict[tuple[tuple[Message, ...], bool], dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for example in sorted(examples, key=lambda e: e.id):
         *prompt, answer = example.messages
         if answer.role != "assistant":
             raise ConfigError(f"examples: {example.id} must end with the assistant's message, got {answer.role!r}")
-        # By row, not by prompt: an opinion and an answer may share one.
-        weight = opinion_weight if example.kind == "opinion" else 1.0
+        weight = config.opinion_weight if example.kind == "opinion" else 1.0
         # A step of rows that weigh nothing has no mean loss.
         if weight > 0:
-            answers[tuple(prompt)][answer.content] += weight
-    if not answers:
-        raise ConfigError("opinion_weight: is 0 and there are only opinions to train on; give it more, or add answers")
-    return [encode(tokenizer, prompt, sorted(weighed.items())) for prompt, weighed in answers.items()]
+            answers = found[tuple(prompt), example.kind == "answer"]
+            answers[answer.content] += weight
+            if config.objective == "distribution":
+                for option in example.options:
+                    answers.setdefault(option, 0.0)
+    return [
+        Prompt(first + k, adapter, validation, shares, messages, *zip(*sorted(answers.items()), strict=True))
+        for k, ((messages, shares), answers) in enumerate(found.items())
+    ]
 
 
-def total_weight(rows: Sequence[Branches]) -> float:
-    """The rows' weights together: the examples they stand for."""
-    return math.fsum(weight for row in rows for weight in row.weights)
+def _validation_questions(examples: Sequence[Example], config: TrainConfig) -> frozenset[str]:
+    questions = sorted(
+        {e.question_id for e in examples}, key=lambda q: hashlib.sha256(f"{config.seed}/{q}".encode()).digest()
+    )
+    return frozenset(questions[: round(config.validation * len(questions))])
 
 
-def batches(lengths: Sequence[int], batch_size: int, passes: int, seed: int) -> list[list[int]]:
-    """Indices for every optimiser step: each pass takes every row once, rows of like length together.
-
-    A pass is shuffled, cut into windows of four batches, and each window sorted by length before it is cut into
-    batches, which are shuffled again: little padding, and still another order in every pass.
-    """
-    rng = random.Random(seed)
-    steps: list[list[int]] = []
-    for _ in range(passes):
-        order = list(range(len(lengths)))
-        rng.shuffle(order)
-        cut: list[list[int]] = []
-        window = batch_size * 4
-        for start in range(0, len(order), window):
-            some = sorted(order[start : start + window], key=lambda i: lengths[i])
-            cut += [some[k : k + batch_size] for k in range(0, len(some), batch_size)]
-        rng.shuffle(cut)
-        steps += cut
-    return steps
-
-
-def shard(batch: Sequence[int], lengths: Sequence[int], rank: int, world: int) -> list[int]:
-    """A worker's part of a batch; the longest rows are dealt first, each to whoever has least."""
-    parts: list[list[int]] = [[] for _ in range(world)]
-    loads = [0] * world
-    for index in sorted(batch, key=lambda i: (-lengths[i], i)):
-        least = loads.index(min(loads))
-        parts[least].append(index)
-        loads[least] += lengths[index]
-    return parts[rank]
+def _nothing_of(adapter: AdapterConfig, own: Sequence[Example]) -> ConfigError:
+    if not own:
+        return ConfigError(
+            f"examples: there are none of {adapter.name} to train on; look at what the steps before set aside"
+        )
+    return ConfigError(
+        f"opinion_weight: is 0 and {adapter.name} has only opinions to train on; give it more, or add answers"
+    )

@@ -1,74 +1,112 @@
-"""One training run on Ray Train: workers start, train, and leave an adapter folder."""
+"""One training run on Ray Train: workers start, train, keep checkpoints, and leave adapter folders."""
 
+import json
 import logging
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cp_ray.errors import PlacementError
-from cp_ray.records import Example, TrainPoint, to_table
-from cp_ray.training.card import model_card
+import pyarrow as pa
+from ray.train import UserCallback
+
+from cp_ray.arrow import from_table, to_table
+from cp_ray.cluster import check_room
+from cp_ray.errors import CpRayError
+from cp_ray.records import Example, TrainPoint
+from cp_ray.rollout import cause_of
 from cp_ray.training.config import Placement, TrainConfig
+from cp_ray.training.data import Data, Prompt, divide, make_prompts, tokenise
 
 if TYPE_CHECKING:
-    from cp_ray.pipeline import Folder
+    from cp_ray.folder import Folder
+    from cp_ray.training.checkpoint import State
+    from cp_ray.training.loop import Told, Trainer
 
 __all__ = ["fit"]
+
+_CHECKPOINTS = "checkpoints"
+
+_BLOCK = 1024
+"""Prompts that are tokenised in one task: a second or two."""
 
 
 def fit(
     config: TrainConfig, placement: Placement, examples: Sequence[Example], out: "Folder", *, progress: Any = None
 ) -> None:
-    """Train an adapter and leave it in `out`: `adapter/` (PEFT) and `log/rows` (a TrainPoint a step).
+    """Train, and leave in `out`: `adapters/<name>` (PEFT), `log/rows` (TrainPoint), `tensorboard`, and `run.json`.
+
+    What an earlier attempt left in `out` is gone on with: its last checkpoint. Workers that die are replaced, and go on
+    in the same way.
 
     Args:
         config: what to train.
         placement: on how many workers.
-        examples: of one culture.
+        examples: of all cultures; each adapter takes its own.
         out: a folder on any pyarrow filesystem that the workers reach.
         progress: a `cp_ray.progress.Progress`, told of every step.
 
     Raises:
-        PlacementError: the cluster has fewer CPUs or GPUs than workers.
+        PlacementError: the cluster has fewer CPUs or GPUs than workers, or there is not enough memory.
         CpRayError: what a worker raised.
     """
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    _check_room(placement)
-    logging.getLogger("ray.train").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory(prefix="cp_ray-train-") as storage:
-        trainer = TorchTrainer(
-            _work,
-            train_loop_config={
-                "config": config, "placement": placement, "examples": ray.put(list(examples)), "out": out,
-                "progress": progress,
-            },
-            scaling_config=ScalingConfig(
-                num_workers=placement.workers,
-                use_gpu=placement.use_gpu,
-                resources_per_worker={"CPU": 1, "GPU": 1} if placement.use_gpu else {"CPU": 1},
-            ),
-            run_config=RunConfig(
-                name=f"train-{config.culture.id}", storage_path=storage, failure_config=FailureConfig(max_failures=0)
-            ),
-        )  # fmt: skip
-        trainer.fit()
+    check_room("workers: training", {"GPU" if placement.use_gpu else "CPU": placement.workers})
+    prompts = make_prompts(examples, config)
+    # A few are tokenised by each worker sooner than by a process that is started for it.
+    data = prompts if len(prompts) <= _BLOCK else divide(_tokenised(prompts, config.base_model), config)
+    logging.getLogger("ray.train").setLevel(logging.CRITICAL)
+    callbacks: list[Any] = [_GiveUp()]  # Ray's type names Tune's callbacks
+    out.filesystem.create_dir(out.path, recursive=True)
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={
+            "config": config, "placement": placement, "data": ray.put(data), "out": out, "progress": progress,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=placement.workers,
+            use_gpu=placement.use_gpu,
+            resources_per_worker={"CPU": 1, "GPU": 1} if placement.use_gpu else {"CPU": 1},
+        ),
+        run_config=RunConfig(
+            # Ray's own notes stand beside our checkpoints: it takes none that lie elsewhere.
+            name=_CHECKPOINTS,
+            storage_path=out.path,
+            storage_filesystem=out.filesystem,
+            failure_config=FailureConfig(max_failures=placement.max_failures),
+            callbacks=callbacks,
+        ),
+    )  # fmt: skip
+    trainer.fit()
+    (out / _CHECKPOINTS).clear()
 
 
-def _check_room(placement: Placement) -> None:
+class _GiveUp(UserCallback):
+    """Workers that died are replaced; an error of ours would come again, and ends the run."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for error in worker_exceptions.values():
+            cause = cause_of(error)
+            if cause is not None:
+                raise cause
+
+
+def _tokenised(prompts: Sequence[Prompt], base_model: str) -> pa.Table:
+    """A table of `Tokenised`, made on all of the cluster."""
     import ray
 
-    kind = "GPU" if placement.use_gpu else "CPU"
-    resources: Any = ray.cluster_resources  # untyped in Ray
-    there = int(resources().get(kind, 0))
-    if there < placement.workers:
-        raise PlacementError(
-            f"workers: training asks for {placement.workers} {kind}s and the cluster has {there}; "
-            "give fewer --workers or add nodes"
-        )
+    blocks = [to_table(prompts[k : k + _BLOCK], Prompt) for k in range(0, len(prompts), _BLOCK)]
+    task: Any = _tokenise_block  # Ray's type has no place for more arguments
+    rows = ray.data.from_arrow(blocks).map_batches(task, fn_args=(base_model,), batch_size=None, batch_format="pyarrow")
+    return pa.concat_tables(ray.get(rows.to_arrow_refs()))
+
+
+def _tokenise_block(block: pa.Table, base_model: str) -> pa.Table:
+    from cp_ray.llm.embedded import load_tokenizer
+
+    return tokenise(from_table(block, Prompt), load_tokenizer(base_model))
 
 
 def _work(given: dict[str, Any]) -> None:
@@ -77,36 +115,81 @@ def _work(given: dict[str, Any]) -> None:
     import torch
     from ray import train
 
-    from cp_ray.training.loop import train_adapter
+    from cp_ray.llm.embedded import load_tokenizer
+    from cp_ray.training.checkpoint import Checkpoints
+    from cp_ray.training.loop import Trainer
+    from cp_ray.training.memory import short_of_memory
+    from cp_ray.training.trackers import Trackers
 
     config: TrainConfig = given["config"]
-    if not given["placement"].use_gpu:
+    placement: Placement = given["placement"]
+    out: Folder = given["out"]
+    if not placement.use_gpu:
         torch.set_num_threads(1)
     first = train.get_context().get_world_rank() == 0
-    progress = given["progress"] if first else None
+    checkpoints = Checkpoints(out / _CHECKPOINTS)
 
-    def on_step(done: int, total: int, loss: float) -> None:
-        if progress is not None:
-            progress.step(done, total, loss=loss)
+    def on_step(told: "Told") -> None:
+        if not first:
+            return
+        trackers.log(told.points)
+        if given["progress"] is not None:
+            rate = {"tokens/s": told.tokens_per_s, "GB": told.gb}
+            given["progress"].step(told.step, told.steps, loss=told.loss, **rate)
 
-    examples = ray.get(given["examples"])
-    model, points = train_adapter(config, given["placement"], examples, on_step)
+    def on_checkpoint(state: "State") -> None:
+        # Written by ourselves, so that it is there before Ray knows of it; Ray is told where.
+        error = None
+        folder = out / _CHECKPOINTS / f"{state.step:08d}"
+        if first:
+            try:
+                folder = checkpoints.write(state)
+            except CpRayError as raised:
+                error = raised
+        told = [error]
+        trackers.flush()
+        torch.distributed.broadcast_object_list(told)
+        if told[0] is not None:
+            raise told[0]
+        train.report(
+            {"step": state.step, "loss": state.points[-1].loss},
+            checkpoint=train.Checkpoint(folder.path, folder.filesystem) if first else None,
+            checkpoint_upload_mode=train.CheckpointUploadMode.NO_UPLOAD,
+        )
+
+    state = checkpoints.latest()
+    try:
+        data = ray.get(given["data"])
+        if not isinstance(data, Data):
+            data = divide(tokenise(data, load_tokenizer(config.base_model)), config)
+        trainer = Trainer(config, placement, data, state)
+        with Trackers(out / "tensorboard" if first else None, config, trainer.state.step) as trackers:
+            trainer.run(on_step, on_checkpoint)
+        weights = trainer.weights()
+    except Exception as error:
+        found = short_of_memory(error, placement)
+        if found is None:
+            raise
+        raise found from error
     if first:
-        _save(model, points, config, given["out"])
-    train.report({"loss": points[-1].loss})
+        _leave(out, config, trainer, weights)
+    train.report({"step": trainer.state.step})
 
 
-def _save(model: Any, points: Sequence[TrainPoint], config: TrainConfig, out: "Folder") -> None:
-    import pyarrow.fs as pafs
+def _leave(out: "Folder", config: TrainConfig, trainer: "Trainer", weights: dict[str, Any]) -> None:
+    """Write what the run has come to."""
     import pyarrow.parquet as pq
 
-    adapter, log = out / "adapter", out / "log" / "rows"
-    with tempfile.TemporaryDirectory(prefix="cp_ray-adapter-") as local:
-        # The name that others know the base by; the folder it was loaded from means nothing elsewhere.
-        model.peft_config["default"].base_model_name_or_path = config.hub_name
-        model.save_pretrained(local, save_embedding_layers=False)
-        Path(local, "README.md").write_text(model_card(config, points), encoding="utf-8")
-        adapter.filesystem.create_dir(adapter.path, recursive=True)
-        pafs.copy_files(local, adapter.path, destination_filesystem=adapter.filesystem)
+    from cp_ray.training.save import save_adapter, save_model
+
+    for adapter in config.adapters:
+        points = [p for p in trainer.state.points if p.model == adapter.name]
+        own = weights[adapter.name]
+        if trainer.learner.adapters is None:
+            save_model(out / "models" / adapter.name, trainer.base, trainer.tokenizer, config, adapter, own, points)
+        else:
+            save_adapter(out / "adapters" / adapter.name, trainer.learner.adapters, config, adapter, own, points)
+    log = out / "log" / "rows"
     log.filesystem.create_dir(log.path, recursive=True)
-    pq.write_table(to_table(points, TrainPoint), f"{log.path}/0.parquet", filesystem=log.filesystem)
+    pq.write_table(to_table(trainer.state.points, TrainPoint), f"{log.path}/0.parquet", filesystem=log.filesystem)
+    out.write_text("run.json", json.dumps(asdict(trainer.summary()), indent=1))

@@ -1,203 +1,273 @@
-"""What each training worker does: one adapter, from shared prompts, with DeepSpeed.
+"""What each training worker does, with one adapter or many.
 
-Run by `fit` in Ray Train's workers. Every worker holds all rows and works out the same batches from the seed, so that
-nothing about the order has to be communicated; each computes its part of a batch.
+Run by `fit` in Ray Train's workers. Every worker reaches all rows and works out the same steps from the seed, so that
+nothing about the order has to be communicated; each computes its part of a step. At each step an adapter's loss is the
+mean over its own batch, and the losses of all adapters are summed: no adapter's gradient depends on another's rows.
 """
 
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cp_ray.branches import Batch, Branches, collate, hidden_states, token_logprobs
+from cp_ray.branches import collate_lines
 from cp_ray.errors import ConfigError
 from cp_ray.llm.embedded import load_base
-from cp_ray.records import Example, TrainPoint
-from cp_ray.training.config import Placement, TrainConfig, deepspeed_config
-from cp_ray.training.data import batches, shard, shared_prompts, total_weight
-from cp_ray.trunk import FAMILIES, crown, trunk
+from cp_ray.records import TrainPoint
+from cp_ray.training.checkpoint import Best, State
+from cp_ray.training.config import Placement, TrainConfig
+from cp_ray.training.data import Data, Rows
+from cp_ray.training.engine import start_engine
+from cp_ray.training.memory import peak_memory
+from cp_ray.training.model import make_learner, trunk_states
+from cp_ray.training.optimizer import rate_factor
+from cp_ray.training.plan import Batch, deal, groups, plan
+from cp_ray.training.zero import Zero, begin_state, read_state, write_state
 
-__all__ = ["train_adapter"]
-
-_TRUNK_BYTES = 4 * 2**30
-"""Hidden states that a worker keeps at most; beyond, the trunk is computed in every pass."""
-
-
-class _Loss(nn.Module):
-    """The adapted model, down to the loss; what DeepSpeed wraps."""
-
-    def __init__(self, model: Any, depth: int) -> None:
-        super().__init__()
-        self.model = model
-        self.depth = depth
-
-    def forward(self, batch: Batch, below: Tensor | None) -> Tensor:
-        """Weighted negative log-likelihood, summed over the batch; `below` is what the trunk made of it, if kept."""
-        causal = self.model.get_base_model()
-        if below is None:
-            states = hidden_states(causal, batch)
-        else:
-            states = crown(causal.get_decoder(), self.depth, below, batch.positions, batch.mask)
-        return -(token_logprobs(causal, states, batch) * batch.weight).sum()
+__all__ = ["Summary", "Told", "Trainer"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
-    """All rows of the run, and what the trunk makes of each (None: it is not kept)."""
+class Told:
+    """How far a run is."""
 
-    rows: Sequence[Branches]
-    below: Sequence[Tensor] | None
-
-    def collated(self, indices: Sequence[int], pad_id: int, dtype: torch.dtype) -> tuple[Batch, Tensor | None]:
-        """Some rows as a batch with the trunk's states [b, t, d]."""
-        batch = collate([self.rows[i] for i in indices], pad_id, dtype)
-        if self.below is None:
-            return batch, None
-        some = [self.below[i] for i in indices]
-        return batch, nn.utils.rnn.pad_sequence(some, batch_first=True)
-
-
-def train_adapter(
-    config: TrainConfig,
-    placement: Placement,
-    examples: Sequence[Example],
-    on_step: Callable[[int, int, float], None],
-) -> tuple[Any, list[TrainPoint]]:
-    """Train one adapter. Called by every worker of an initialised process group; all get the same result.
-
-    Args:
-        config: what to train.
-        placement: where; this process is one of `placement.workers`.
-        examples: of one culture.
-        on_step: called after each step with steps done, steps in all, and the loss.
-
-    Returns:
-        The PEFT model, and a point per step.
-    """
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if placement.use_gpu else torch.device("cpu")
-    base, tokenizer = load_base(config.base_model, device=str(device))
-    rows = shared_prompts(examples, tokenizer, config.opinion_weight)
-    depth = _depth(base, config.layers)
-    kept = _Rows(rows, _below(base, depth, rows, tokenizer.pad_token_id))
-    model = _with_adapter(base, depth, config)
-    lengths = [row.tokens for row in rows]
-    steps = batches(lengths, config.batch_size, config.passes, config.seed)
-    engine, schedule = _engine(_Loss(model, depth), config, placement, len(steps), base.dtype)
-
-    points: list[TrainPoint] = []
-    seen, began = 0, time.monotonic()
-    for number, step in enumerate(steps, 1):
-        own = shard(step, lengths, dist.get_rank(), dist.get_world_size())
-        scale = 1 / total_weight([rows[i] for i in step])
-        loss = _step(engine, kept, own, tokenizer.pad_token_id, base.dtype, scale)
-        rate = float(schedule.get_last_lr()[0])
-        schedule.step()
-        seen += sum(lengths[i] for i in step)
-        points.append(TrainPoint(config.culture.id, number, loss, rate, seen, round(time.monotonic() - began, 3)))
-        on_step(number, len(steps), loss)
-    return model, points
+    step: int
+    steps: int
+    loss: float
+    """Mean over the adapters that took part."""
+    tokens_per_s: float
+    gb: float
+    """Peak memory of this worker."""
+    points: tuple[TrainPoint, ...]
+    """Of the step, one an adapter."""
 
 
-def _step(engine: Any, kept: _Rows, own: Sequence[int], pad_id: int, dtype: torch.dtype, scale: float) -> float:
-    """One optimiser step; the batch's mean loss over all workers.
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run took."""
 
-    DeepSpeed averages gradients over the workers, each of which has only its part of the sum: hence times their number.
-    A worker without a row in a short batch still takes part, with a loss of nothing.
-    """
-    if own:
-        batch, below = kept.collated(own, pad_id, dtype)
-        batch = batch.to(engine.device)
-        local = engine(batch, below if below is None else below.to(engine.device)) * scale
-    else:
-        local = sum(p.sum() for p in engine.parameters() if p.requires_grad) * 0.0
-    engine.backward(local * dist.get_world_size())
-    engine.step()
-    total = local.detach().clone()
-    dist.all_reduce(total)
-    loss = float(total)
-    if not math.isfinite(loss):
-        raise ConfigError(f"learning_rate: training diverged (loss {loss}); lower it")
-    return loss
+    zero: Zero
+    steps: int
+    seconds: float
+    tokens: int
+    peak_bytes: int
+    """Of the first worker."""
+    too_long: int
+    """Prompts left out for having more than `max_tokens`."""
+    stopped: dict[str, int]
+    """Adapters that stopped early, with the step whose weights were kept."""
 
 
-def _depth(base: Any, layers: int | None) -> int:
-    """How many layers lie below the first adapted one."""
-    total = len(base.get_decoder().layers)
-    if layers is not None and layers > total:
-        raise ConfigError(f"layers: the base model has {total}, got {layers}; give at most so many, or None for all")
-    return 0 if layers is None else total - layers
+class Trainer:
+    """A run on one worker of an initialised process group."""
 
+    def __init__(self, config: TrainConfig, placement: Placement, data: Data, state: State | None) -> None:
+        """Load the base, and go on from `state` if there is one.
 
-@torch.no_grad()
-def _below(base: Any, depth: int, rows: Sequence[Branches], pad_id: int) -> list[Tensor] | None:
-    """What the trunk makes of every row: each worker computes its share, then they exchange them."""
-    width = base.config.hidden_size * base.dtype.itemsize
-    fits = sum(row.tokens for row in rows) * width <= _TRUNK_BYTES
-    if depth == 0 or not fits or base.config.model_type not in FAMILIES:
-        return None
-    rank, world = dist.get_rank(), dist.get_world_size()
-    order = sorted(range(len(rows)), key=lambda i: rows[i].tokens)[rank::world]
-    own: dict[int, Tensor] = {}
-    for start in range(0, len(order), 8):
-        some = order[start : start + 8]
-        batch = collate([rows[i] for i in some], pad_id, base.dtype).to(base.device)
-        states = trunk(base.get_decoder(), depth, batch.input_ids, batch.positions, batch.mask).cpu()
-        own |= {i: states[k, : rows[i].tokens].clone() for k, i in enumerate(some)}
-    shares: list[Any] = [None] * world
-    dist.all_gather_object(shares, own)
-    everything = {i: states for share in shares for i, states in share.items()}
-    return [everything[i] for i in range(len(rows))]
+        Raises:
+            CpRayError: the base, the rows or the settings cannot be used, or there is not enough memory.
+        """
+        self.config, self.placement = config, placement
+        self.device = (
+            torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if placement.use_gpu else torch.device("cpu")
+        )
+        self.base, self.tokenizer = load_base(
+            config.base_model, device=str(self.device), four_bit=config.method == "qlora"
+        )
+        self.rows = data
+        self.plan = plan(self.rows.train, config.adapters, config.seed)
+        self.state = state or State(updates={adapter.name: 0 for adapter in config.adapters})
+        self.tokens = Counter({point.model: point.tokens for point in self.state.points})
+        self.learner = make_learner(self.base, config, placement)
+        pad = self.tokenizer.pad_token_id
+        self.below, self.below_validation = (
+            trunk_states(self.base, self.learner.depth, rows, pad) for rows in (self.rows.train, self.rows.validation)
+        )
+        self._put_weights()
+        self.zero, self.engine, self.optimizer = start_engine(self.learner, config, placement, self.device)
+        self._restore()
 
+    @property
+    def steps(self) -> int:
+        """Of the longest adapter."""
+        return max(len(own) for own in self.plan)
 
-def _with_adapter(base: Any, depth: int, config: TrainConfig) -> Any:
-    """The base, frozen, with a fresh LoRA adapter on every linear map of the layers from `depth` on."""
-    from peft import LoraConfig, get_peft_model
+    def run(self, on_step: Callable[[Told], None], on_checkpoint: Callable[[State], None]) -> None:
+        """Train to the end; `on_checkpoint` is called on every worker, with tensors on the first alone."""
+        began, seconds, tokens = time.monotonic(), self.state.seconds, 0
+        while self.state.step < self.steps and self._active():
+            active = self._active()
+            batch = [i for k in active for i in self.plan[k][self.state.step]]
+            losses = self._step(batch, active)
+            tokens += int(self.rows.train.tokens[batch].sum())
+            self.state.step += 1
+            self.state.seconds = seconds + time.monotonic() - began
+            validated = self._validate(active)
+            self._note(active, losses, validated)
+            mean = sum(float(losses[k]) for k in active) / len(active)
+            rate, gb = tokens / (time.monotonic() - began), peak_memory(self.device) / 2**30
+            on_step(Told(self.state.step, self.steps, mean, rate, gb, tuple(self.state.points[-len(active) :])))
+            if self.state.step % self.placement.checkpoint_every == 0 and self.state.step < self.steps:
+                on_checkpoint(self._snapshot())
 
-    layers = base.get_decoder().layers
-    linear = {name.rpartition(".")[2] for name, module in layers[0].named_modules() if isinstance(module, nn.Linear)}
-    torch.manual_seed(config.seed)
-    lora = LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,
-        lora_dropout=0.0,
-        target_modules=sorted(linear),
-        layers_to_transform=list(range(depth, len(layers))) if depth else None,
-        task_type="CAUSAL_LM",
-    )
-    model: Any = get_peft_model(base, lora)
-    return model
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """The weights to keep, by adapter: those with the smallest validation loss, or the last; on every worker."""
+        found = {}
+        for k, adapter in enumerate(self.config.adapters):
+            last = {name: read_state(self.engine, p)["weight"] for name, p in self.learner.parameters_of(k)}
+            best = self.state.best.get(adapter.name)
+            found[adapter.name] = best.weights if best is not None else last
+        return found
 
+    def summary(self) -> Summary:
+        """What it took."""
+        return Summary(
+            self.zero,
+            self.state.step,
+            self.state.seconds,
+            sum(self.tokens.values()),
+            peak_memory(self.device),
+            self.rows.too_long,
+            {name: self.state.best[name].step for name in self.state.stopped},
+        )
 
-def _engine(
-    module: _Loss, config: TrainConfig, placement: Placement, steps: int, dtype: torch.dtype
-) -> tuple[Any, torch.optim.lr_scheduler.LambdaLR]:
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if placement.use_gpu else "cpu")
-    import deepspeed
+    def _active(self) -> list[int]:
+        """Adapters that take part in the next step."""
+        return [
+            k for k, adapter in enumerate(self.config.adapters)
+            if adapter.name not in self.state.stopped and self.state.step < len(self.plan[k])
+        ]  # fmt: skip
 
-    # Without this, DeepSpeed compiles a shared-memory operator for the CPU first; plain gloo does the same.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _rate(steps, config.warmup))
-    deepspeed.init_distributed("nccl" if placement.use_gpu else "gloo", auto_mpi_discovery=False, verbose=False)
-    engine, *_ = deepspeed.initialize(
-        model=module,
-        optimizer=optimizer,
-        config=deepspeed_config(config, placement, bf16=dtype == torch.bfloat16),
-    )
-    return engine, schedule
+    def _step(self, batch: Batch, active: Sequence[int]) -> Tensor:
+        """One optimiser step; the mean loss of each adapter over all workers."""
+        weights = torch.zeros(len(self.config.adapters), dtype=torch.float64)
+        for i in batch:
+            weights[self.rows.train[i].adapter] += self.rows.train[i].weight
+        scales = torch.where(weights > 0, 1 / weights, 0.0).float().to(self.device)
+        losses = torch.zeros_like(scales)
+        parts = self._parts(batch, self.rows.train)
+        for number, group in enumerate(parts):
+            self.engine.set_gradient_accumulation_boundary(number == len(parts) - 1)
+            means = self._losses(group, self.rows.train, self.below) * scales
+            # DeepSpeed averages over the workers, each of which has its part of the sum.
+            self.engine.backward(means.sum() * dist.get_world_size())
+            losses += means.detach()
+        for k, (adapter, settings_) in enumerate(zip(self.config.adapters, self.optimizer.param_groups, strict=True)):
+            settings_["active"] = k in active
+            settings_["lr"] = adapter.learning_rate * rate_factor(self.state.step, len(self.plan[k]), adapter.warmup)
+        self.engine.step()
+        dist.all_reduce(losses)
+        self._check(losses)
+        return losses.cpu()
 
+    def _check(self, losses: Tensor) -> None:
+        for adapter, loss in zip(self.config.adapters, losses.tolist(), strict=True):
+            if not math.isfinite(loss):
+                raise ConfigError(f"learning_rate: {adapter.name} diverged (loss {loss}); lower it")
 
-def _rate(steps: int, warmup: float) -> Callable[[int], float]:
-    rising = max(1, round(steps * warmup))
+    def _parts(self, batch: Batch, rows: Rows) -> list[list[Batch]]:
+        """This worker's groups: as many as every other's, since ZeRO's workers move together; some may be empty."""
+        packing = self.placement.use_gpu if self.placement.packing is None else self.placement.packing
+        all_ = [
+            groups(part, rows, self.placement.at_once, packing=packing)
+            for part in deal(batch, rows.tokens, dist.get_world_size())
+        ]
+        own = all_[dist.get_rank()]
+        return own + [[] for _ in range(max(map(len, all_)) - len(own))]
 
-    def factor(step: int) -> float:
-        return min(1.0, (step + 1) / rising) * max(0.0, (steps - step) / steps)
+    def _losses(self, group: Sequence[Batch], rows: Rows, below: Sequence[Tensor] | None) -> Tensor:
+        """Summed losses of each adapter [n] on a group of lines; an empty one computes a row that does not count."""
+        lines = list(group) or [[int(rows.tokens.argmin())]]
+        batch = collate_lines(
+            [[rows[i].branches for i in line] for line in lines], self.tokenizer.pad_token_id, self.base.dtype
+        )
+        owners = [rows[line[0]].adapter for line in lines]
+        if self.learner.adapters is not None:
+            self.learner.adapters.select(owners, everyone=self.zero.stage > 0)
+        kept = None
+        if below is not None:
+            some = [torch.cat([below[i] for i in line]) for line in lines]
+            kept = nn.utils.rnn.pad_sequence(some, batch_first=True).to(self.device)
+        shares = torch.tensor([rows[i].shares for line in lines for i in line], device=self.device)
+        losses: Tensor = self.engine(batch.to(self.device), kept, owners, shares)
+        return losses if group else losses * 0
 
-    return factor
+    @torch.no_grad()
+    def _validate(self, active: Sequence[int]) -> dict[int, float]:
+        """Mean loss of each active adapter on its validation rows, where it is time for that."""
+        rows, step = self.rows.validation, self.state.step
+        due = [k for k in active if step % self.config.validate_every == 0 or step == len(self.plan[k])]
+        batch = [i for i, k in enumerate(rows.adapters) if k in due]
+        if not batch:
+            return {}
+        losses = torch.zeros(len(self.config.adapters), device=self.device)
+        for group in self._parts(batch, rows):
+            losses += self._losses(group, rows, self.below_validation)
+        dist.all_reduce(losses)
+        weight = {k: sum(rows[i].weight for i in batch if rows[i].adapter == k) for k in due}
+        return {k: float(losses[k]) / weight[k] for k in due if weight[k]}
+
+    def _note(self, active: Sequence[int], losses: Tensor, validated: dict[int, float]) -> None:
+        """Write down what a step came to, and who stops."""
+        for k in active:
+            adapter, loss = self.config.adapters[k], validated.get(k)
+            self.state.updates[adapter.name] += 1
+            self.tokens[adapter.name] += int(self.rows.train.tokens[self.plan[k][self.state.step - 1]].sum())
+            self.state.points.append(
+                TrainPoint(
+                    model=adapter.name,
+                    step=self.state.step,
+                    loss=float(losses[k]),
+                    learning_rate=float(self.optimizer.param_groups[k]["lr"]),
+                    tokens=self.tokens[adapter.name],
+                    seconds=round(self.state.seconds, 3),
+                    validation=loss,
+                )
+            )
+            if loss is not None:
+                self._judge(k, loss)
+
+    def _judge(self, k: int, loss: float) -> None:
+        adapter = self.config.adapters[k]
+        best = self.state.best.get(adapter.name)
+        if best is None or loss < best.loss:
+            weights = {name: read_state(self.engine, p)["weight"] for name, p in self.learner.parameters_of(k)}
+            self.state.best[adapter.name] = Best(loss, self.state.step, weights)
+            return
+        best.since += 1
+        if adapter.patience is not None and best.since >= adapter.patience:
+            self.state.stopped.append(adapter.name)
+
+    def _snapshot(self) -> State:
+        self.state.tensors = {
+            (adapter.name, name, key): tensor
+            for k, adapter in enumerate(self.config.adapters)
+            for name, parameter in self.learner.parameters_of(k)
+            for key, tensor in read_state(self.engine, parameter).items()
+        }
+        return self.state
+
+    @torch.no_grad()
+    def _put_weights(self) -> None:
+        """Give the parameters the state's weights, before DeepSpeed makes its own copies of them."""
+        for k, adapter in enumerate(self.config.adapters if self.state.tensors else ()):
+            for name, parameter in self.learner.parameters_of(k):
+                parameter.copy_(self.state.tensors[adapter.name, name, "weight"])
+
+    def _restore(self) -> None:
+        """Give the optimiser its moments, those of the state if it has any."""
+        groups_ = [[p for _, p in self.learner.parameters_of(k)] for k in range(len(self.config.adapters))]
+        begin_state(self.engine, groups_, [self.state.updates[adapter.name] for adapter in self.config.adapters])
+        if not self.state.tensors:
+            return
+        for k, adapter in enumerate(self.config.adapters):
+            for name, parameter in self.learner.parameters_of(k):
+                keys = ("weight", "exp_avg", "exp_avg_sq")
+                write_state(self.engine, parameter, {key: self.state.tensors[adapter.name, name, key] for key in keys})
+        self.state.tensors = {}

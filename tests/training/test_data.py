@@ -1,91 +1,147 @@
-from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cp_ray.cultures import CULTURES
 from cp_ray.errors import ConfigError
 from cp_ray.records import Example, Message
 from cp_ray.survey.read import WVS7
-from cp_ray.training.config import Placement, TrainConfig
-from cp_ray.training.data import batches, shard, shared_prompts, total_weight
+from cp_ray.training.config import AdapterConfig, Placement, TrainConfig
+from cp_ray.training.data import make_data
 from tests.tiny import make_tokenizer
 
+GERMAN, GREEK = (AdapterConfig(id, (CULTURES[id],)) for id in ("german", "greek"))
 
-def example(k: int, question: str, answer: str, kind: str = "answer") -> Example:
-    messages = (Message("system", "You are German."), Message("user", question), Message("assistant", answer))
-    return Example(f"e{k}", "german", kind, "Q1", messages, (), "train")
+
+def example(
+    k: int, question: str, answer: str, kind: str = "answer", culture: str = "german", question_id: str = "Q1"
+) -> Example:
+    messages = (Message("system", "You are."), Message("user", question), Message("assistant", answer))
+    return Example(f"e{k:03d}", culture, kind, question_id, messages, (), "train")
+
+
+def config(*adapters: AdapterConfig, **settings: Any) -> TrainConfig:
+    return TrainConfig("tiny", adapters or (GERMAN,), WVS7, **settings)
 
 
 def test_rows_of_one_prompt_are_counted_together(embedded_base: Any) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(embedded_base)
-    answers = ["Yes", "No", "Yes", "Yes"]
-    examples = [example(k, "Is it?", a) for k, a in enumerate(answers)]
+    examples = [example(k, "Is it?", a) for k, a in enumerate(["Yes", "No", "Yes", "Yes"])]
     examples += [example(9, "Is that?", "No"), example(10, "What do Germans think?", "That it is.", "opinion")]
-    rows = shared_prompts(examples, tokenizer, opinion_weight=0.25)
-    assert [row.weights for row in rows] == [(1.0, 3.0), (0.25,), (1.0,)], "in the order of their ids"
-    assert total_weight(rows) == 5.25
-    assert shared_prompts(examples[::-1], tokenizer, 0.25) == rows
-    with pytest.raises(ConfigError, match="none to train on"):
-        shared_prompts([], tokenizer, 1.0)
+    rows = make_data(examples, config(opinion_weight=0.25), tokenizer)
+    assert [row.branches.weights for row in rows.train] == [(1.0, 3.0), (1.0,), (0.25,)], "in the order of their ids"
+    assert [row.shares for row in rows.train] == [True, True, False]
+    assert sum(row.weight for row in rows.train) == 5.25
+    again = make_data(examples[::-1], config(opinion_weight=0.25), tokenizer)
+    assert [row.branches for row in again.train] == [row.branches for row in rows.train]
 
 
-def test_each_row_of_a_prompt_keeps_the_weight_of_its_kind() -> None:
+def test_a_distribution_is_over_all_options_chosen_or_not() -> None:
+    given = [
+        replace(example(k, "Is it?", a), options=("Yes", "Maybe", "No")) for k, a in enumerate(["Yes", "No", "Yes"])
+    ]
+    (row,) = make_data(given, config(objective="distribution"), make_tokenizer()).train
+    assert row.branches.weights == (0.0, 1.0, 2.0), "in the order of the alphabet"
+    (row,) = make_data(given, config(), make_tokenizer()).train
+    assert row.branches.weights == (1.0, 2.0)
+
+
+def test_an_opinion_and_an_answer_to_one_prompt_stay_apart() -> None:
     mixed = [example(1, "Is it?", "Yes"), example(2, "Is it?", "No", "opinion"), example(3, "Is it?", "Yes")]
-    (row,) = shared_prompts(mixed, make_tokenizer(), opinion_weight=0.25)
-    assert row.weights == (0.25, 2.0), "No, then Yes"
+    rows = make_data(mixed, config(opinion_weight=0.25), make_tokenizer()).train
+    assert [(row.branches.weights, row.shares) for row in rows] == [((2.0,), True), ((0.25,), False)]
 
 
-def test_rows_that_weigh_nothing_are_left_out() -> None:
-    opinion, answer = example(1, "What of it?", "It is.", "opinion"), example(2, "Is it?", "Yes")
-    (row,) = shared_prompts([opinion, answer], make_tokenizer(), opinion_weight=0.0)
-    assert row.weights == (1.0,)
-    with pytest.raises(ConfigError, match="only opinions"):
-        shared_prompts([opinion], make_tokenizer(), opinion_weight=0.0)
+def test_each_adapter_takes_its_own_and_the_unified_one_all() -> None:
+    unified = AdapterConfig("unified", (CULTURES["german"], CULTURES["greek"]))
+    examples = [example(1, "Is it?", "Yes"), example(2, "Was it?", "No", culture="greek")]
+    rows = make_data(examples, config(GREEK, unified), make_tokenizer()).train
+    assert [row.adapter for row in rows] == [0, 1, 1]
 
 
-@given(
-    lengths=st.lists(st.integers(1, 200), min_size=1, max_size=60),
-    size=st.integers(1, 9),
-    passes=st.integers(1, 4),
-    seed=st.integers(0, 9),
-)
-def test_each_pass_takes_every_row_once(lengths: list[int], size: int, passes: int, seed: int) -> None:
-    steps = batches(lengths, size, passes, seed)
-    assert Counter(i for step in steps for i in step) == dict.fromkeys(range(len(lengths)), passes)
-    assert all(1 <= len(step) <= size for step in steps)
-    assert steps == batches(lengths, size, passes, seed)
+def test_validation_takes_the_same_questions_of_all() -> None:
+    examples = [
+        example(10 * q + k, f"Is it {q}?", "Yes", culture=culture, question_id=f"Q{q}")
+        for q in range(10)
+        for k, culture in enumerate(("german", "greek"))
+    ]
+    rows = make_data(examples, config(GERMAN, GREEK, validation=0.2), make_tokenizer())
+    prompts = [{row.branches.prompt for row in rows.validation if row.adapter == k} for k in (0, 1)]
+    assert len(prompts[0]) == 2
+    assert prompts[0] == prompts[1]
+    assert not prompts[0] & {row.branches.prompt for row in rows.train}
+    assert len(rows.train) == 16
 
 
-@given(st.lists(st.integers(1, 200), min_size=1, max_size=20), st.integers(1, 5))
-def test_workers_share_a_batch_without_gaps_or_overlap(lengths: list[int], world: int) -> None:
-    batch = list(range(len(lengths)))
-    parts = [shard(batch, lengths, rank, world) for rank in range(world)]
-    assert sorted(i for part in parts for i in part) == batch
-    loads = [sum(lengths[i] for i in part) for part in parts]
-    assert max(loads) - min(loads) <= max(lengths)
+def test_what_is_too_long_is_left_out_and_counted() -> None:
+    examples = [example(1, "Is it?", "Yes"), example(2, "Is it " * 100, "Yes")]
+    rows = make_data(examples, config(max_tokens=200), make_tokenizer())
+    assert (len(rows.train), rows.too_long) == (1, 1)
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("examples", "settings", "said"),
     [
-        {"rank": 0},
-        {"passes": 0},
-        {"layers": 0},
-        {"learning_rate": 0},
-        {"warmup": 1.0},
-        {"opinion_weight": -1},
-        {"opinion_weight": float("nan")},
-        {"weight_decay": -0.1},
-        {"max_grad_norm": 0},
+        ([], {}, "examples: there are none of german to train on"),
+        ([example(1, "Is it?", "Yes", culture="greek")], {}, "there are none of german"),
+        ([example(1, "Is it?", "Yes", "opinion")], {"opinion_weight": 0.0}, "german has only opinions"),
+        ([example(1, "Is it?", "Yes")], {"max_tokens": 8}, "max_tokens: no row of german has at most 8 tokens"),
     ],
 )
-def test_wrong_settings_are_told(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(wrong))):
-        TrainConfig("smollm2", CULTURES["german"], WVS7, **wrong)
-    with pytest.raises(ConfigError, match="workers"):
-        Placement(workers=0)
+def test_no_rows_are_told(examples: list[Example], settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make_data(examples, config(**settings), make_tokenizer())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"rank": 0}, "rank: must be at least 1, got 0"),
+        ({"layers": 0}, "layers: must be at least 1, or None for all, got 0"),
+        ({"method": "lorra"}, "method: must be one of lora, dora, qlora, full, got 'lorra'"),
+        ({"objective": "x"}, "objective: must be one of answers, distribution, got 'x'"),
+        ({"validation": 0.6}, "validation: must be a share from 0 to 0.5, got 0.6"),
+        ({"adapters": (GERMAN, GERMAN)}, "adapters: need names of their own, one at least, got german, german"),
+        ({"adapters": ()}, "adapters: need names of their own, one at least, got none"),
+        ({"adapters": (GERMAN, GREEK), "method": "full"}, "method: full trains one model at a time"),
+        ({"adapters": (AdapterConfig("german", (CULTURES["german"],), patience=2),)}, "patience: german is to stop"),
+    ],
+)
+def test_a_run_that_cannot_be_is_told(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said.replace("(", r"\(")):
+        TrainConfig(**{"base_model": "tiny", "adapters": (GERMAN,), "survey": WVS7, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate: must be between 0 and 1, got 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate: must be between 0 and 1, got nan"),
+        ({"warmup": 1.0}, "warmup: must be a share"),
+        ({"passes": 0}, "passes: must be at least 1, got 0"),
+        ({"max_grad_norm": float("inf")}, "max_grad_norm: must be above 0, got inf"),
+        ({"weight_decay": -1.0}, "weight_decay: must not be negative, got -1.0"),
+        ({"patience": 0}, "patience: must be at least 1, got 0"),
+    ],
+)
+def test_an_adapter_that_cannot_be_is_told(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        AdapterConfig(**{"name": "german", "cultures": (CULTURES["german"],), **wrong})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"workers": 0}, "workers: must be at least 1, got 0"),
+        ({"zero_stage": 4}, "zero_stage: must be 0, 1, 2 or 3, got 4"),
+        ({"offload": "disk"}, "offload: must be none, optimizer or all, got 'disk'"),
+        ({"offload": "all", "zero_stage": 2}, "offload: all needs ZeRO-3, got zero_stage 2"),
+        ({"micro_tokens": 1}, "micro_tokens: must be at least 16, got 1"),
+    ],
+)
+def test_a_placement_that_cannot_be_is_told(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Placement(**wrong)

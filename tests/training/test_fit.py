@@ -1,30 +1,28 @@
 """Real Ray Train and DeepSpeed, on a model of a few thousand weights."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cp_ray.cultures import CULTURES
-from cp_ray.errors import BaseModelError, ConfigError, PlacementError
-from cp_ray.pipeline import open_folder
-from cp_ray.records import Example, Message, TrainPoint
+from cp_ray.errors import ConfigError, PlacementError, RunFolderError
+from cp_ray.folder import open_folder
+from cp_ray.records import TrainPoint
 from cp_ray.rollout import cause_of
-from cp_ray.survey.read import WVS7
 from cp_ray.training.config import Placement, TrainConfig
 from cp_ray.training.fit import fit
+from cp_ray.training.said import remarks
+from tests.chaos.test_kill import ROOT, kill_tree
 from tests.tiny import make_base
-
-EXAMPLES = [
-    Example(
-        f"e{q}/{k}", "german", "answer", f"Q{q}",
-        (Message("system", "S."), Message("user", f"Is it {q}?"), Message("assistant", "Yes" if k % 4 else "No")),
-        (), "train",
-    )
-    for q in range(5)
-    for k in range(8)
-]  # fmt: skip
+from tests.training.fit_driver import PLACEMENT, config
+from tests.training.ranks import EXAMPLES, make_config
 
 
 @pytest.fixture(scope="module")
@@ -32,68 +30,147 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_base(tmp_path_factory.mktemp("base"))
 
 
-def train(base: Path, out: Path, workers: int, **settings: Any) -> list[TrainPoint]:
-    settings = {"passes": 4, "batch_size": 2, "learning_rate": 0.01, "rank": 4, **settings}
+def train(config: TrainConfig, out: Path, placement: Placement, progress: Any = None) -> list[TrainPoint]:
     folder = open_folder(str(out))
-    fit(TrainConfig(str(base), CULTURES["german"], WVS7, **settings), Placement(workers), EXAMPLES, folder)
+    fit(config, placement, EXAMPLES, folder, progress=progress)
     return (folder / "log").read(TrainPoint)
 
 
-def test_an_adapter_is_learnt_and_anybody_can_load_it(ray_cluster: None, base: Path, tmp_path: Path) -> None:
+def weights(out: Path, name: str) -> bytes:
+    return (out / "adapters" / name / "adapter_model.safetensors").read_bytes()
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A run that nothing happens to."""
+
+    out: Path
+    points: list[TrainPoint]
+
+    @property
+    def adapters(self) -> dict[str, bytes]:
+        return {name: weights(self.out, name) for name in ("german", "greek")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ray_cluster: None, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """Its rows are tokenised in several tasks; the few of the others by each worker for itself."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cp_ray.training.fit._BLOCK", 4)
+        return Undisturbed(out, train(config(base), out, PLACEMENT))
+
+
+@dataclass
+class Killer:
+    """Ends the worker that tells of some step, the first time it comes there."""
+
+    at: int
+    marker: Path
+
+    def step(self, done: int, total: int, **latest: float) -> None:
+        if done == self.at and not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.timeout(1200)
+def test_adapters_are_learnt_and_anybody_can_load_them(undisturbed: Undisturbed, base: Path) -> None:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    points = train(base, tmp_path / "a", workers=2, warmup=0.25)
-    assert [p.step for p in points] == list(range(1, 13)), "3 batches of 5 prompts in each of 4 passes"
-    assert points[-1].loss < 0.8 * points[0].loss
-    assert points[0].learning_rate < points[1].learning_rate
-    assert points[-1].learning_rate < points[3].learning_rate
-    adapter = tmp_path / "a" / "adapter"
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == str(base)
-    assert "arXiv:2402.10946" in (adapter / "README.md").read_text()
-    plain = AutoModelForCausalLM.from_pretrained(base)
+    out = undisturbed.out
+    own = [p for p in undisturbed.points if p.model == "german"]
+    assert [p.step for p in own] == list(range(1, 9)), "2 batches of 4 prompts in each of 4 passes"
+    assert own[-1].loss < 0.8 * own[0].loss
+    assert own[0].learning_rate < own[1].learning_rate
+    assert own[-1].learning_rate < own[3].learning_rate
+    (said,) = remarks(open_folder(str(out)))
+    assert said.startswith("ZeRO-0 (")
+    assert "on each of 2 workers), " in said
+    assert not (out / "checkpoints").exists()
+    assert any(path.name.startswith("events.out.tfevents") for path in (out / "tensorboard").iterdir())
     ids = torch.tensor([[1, 2, 3]])
     with torch.no_grad():
-        before = plain(ids).logits
-        after = PeftModel.from_pretrained(plain, str(adapter))(ids).logits
-    assert (before - after).abs().max() > 1e-3
+        logits = [AutoModelForCausalLM.from_pretrained(base)(ids).logits]
+        for name in ("german", "greek"):
+            folder = out / "adapters" / name
+            assert "arXiv:2402.10946" in (folder / "README.md").read_text()
+            assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+            plain: Any = AutoModelForCausalLM.from_pretrained(base)
+            logits.append(PeftModel.from_pretrained(plain, str(folder))(ids).logits)
+    assert (logits[0] - logits[1]).abs().max() > 1e-3
+    assert (logits[1] - logits[2]).abs().max() > 1e-3
 
 
-def test_one_worker_or_two_and_again_the_same(ray_cluster: None, base: Path, tmp_path: Path) -> None:
-    from safetensors import safe_open
-
-    two = train(base, tmp_path / "two", workers=2, layers=1)
-    again = train(base, tmp_path / "again", workers=2, layers=1)
-    one = train(base, tmp_path / "one", workers=1, layers=1)
-    assert [p.loss for p in two] == [p.loss for p in again]
-    weights = [tmp_path / name / "adapter" / "adapter_model.safetensors" for name in ("two", "again")]
-    assert weights[0].read_bytes() == weights[1].read_bytes()
-    assert [p.loss for p in one] == pytest.approx([p.loss for p in two], abs=1e-4)
-    with safe_open(weights[0], "pt") as file:
-        assert {name.split(".layers.")[1][0] for name in file.keys()} == {"1"}, "only the upper layer is adapted"  # noqa: SIM118
+@pytest.mark.timeout(1200)
+def test_a_worker_that_dies_costs_no_more_than_what_follows_its_checkpoint(
+    undisturbed: Undisturbed, base: Path, tmp_path: Path
+) -> None:
+    killed = train(config(base), tmp_path / "killed", PLACEMENT, Killer(8, tmp_path / "marker"))
+    assert (tmp_path / "marker").exists()
+    assert [p.loss for p in killed] == [p.loss for p in undisturbed.points]
+    assert {name: weights(tmp_path / "killed", name) for name in undisturbed.adapters} == undisturbed.adapters
 
 
+@pytest.mark.timeout(1200)
+def test_a_driver_that_dies_goes_on_from_its_checkpoint(undisturbed: Undisturbed, base: Path, tmp_path: Path) -> None:
+    given = [sys.executable, "-m", "tests.training.fit_driver", str(base), str(tmp_path / "out"), str(tmp_path / "m")]
+    process = subprocess.Popen(given, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "m").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    kill_tree(process)
+    assert not (tmp_path / "out" / "adapters").exists()
+    subprocess.run(given, cwd=ROOT, check=True, capture_output=True)
+    steps = [int(step) for step in (tmp_path / "m.steps").read_text().split()]
+    assert steps == [*range(1, 6), *range(4, 9)], "from the checkpoint of step 3"
+    log = (open_folder(str(tmp_path / "out")) / "log").read(TrainPoint)
+    assert [p.loss for p in log] == [p.loss for p in undisturbed.points]
+    assert {name: weights(tmp_path / "out", name) for name in undisturbed.adapters} == undisturbed.adapters
+
+
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
-    ("settings", "workers", "error", "said"),
+    ("settings", "placement", "error", "said"),
     [
-        ({"layers": 9}, 1, ConfigError, "layers: the base model has 2, got 9"),
-        ({}, 64, PlacementError, "asks for 64 CPUs and the cluster has"),
+        ({"layers": 9}, Placement(1), ConfigError, "layers: the base model has 2, got 9"),
+        ({}, Placement(64), PlacementError, "asks for 64 CPUs and the cluster has"),
     ],
 )
 def test_what_goes_wrong_in_a_worker_comes_out_in_one_line(
-    ray_cluster: None, base: Path, tmp_path: Path, settings: dict[str, Any], workers: int, error: type, said: str
+    ray_cluster: None,
+    base: Path,
+    tmp_path: Path,
+    settings: dict[str, Any],
+    placement: Placement,
+    error: type,
+    said: str,
 ) -> None:
-    with pytest.raises(Exception, match="") as raised:
-        train(base, tmp_path / "x", workers, **settings)
+    with pytest.raises(Exception) as raised:
+        train(make_config(base, "german", **settings), tmp_path / "x", placement)
     cause = cause_of(raised.value)
-    assert type(cause) is error
+    assert type(cause) is error, repr(raised.value)
     assert said in str(cause)
-    assert not (tmp_path / "x" / "adapter").exists()
+    assert not (tmp_path / "x" / "adapters").exists()
 
 
-def test_a_base_that_is_not_there_is_told(ray_cluster: None, tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="") as raised:
-        train(tmp_path / "nothing", tmp_path / "x", workers=1)
-    assert type(cause_of(raised.value)) is BaseModelError
+def test_a_full_disk_and_too_little_memory_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real errors: a device that is always full, an allocation that no machine can make."""
+    import torch
+
+    from cp_ray.training.checkpoint import Checkpoints, State
+    from cp_ray.training.memory import short_of_memory
+
+    (tmp_path / "checkpoints" / "00000002").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "00000002" / "state.safetensors").symlink_to("/dev/full")
+    checkpoints = Checkpoints(open_folder(str(tmp_path / "checkpoints")))
+    monkeypatch.setattr("cp_ray.folder.Folder.clear", lambda self: None)
+    with pytest.raises(RunFolderError, match=r"a checkpoint of step 2 cannot be written to .*no space left"):
+        checkpoints.write(State(step=2))
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 60)
+    told = short_of_memory(raised.value, Placement(micro_tokens=512))
+    assert "micro_tokens: 512 tokens at once were too many" in str(told)
+    assert short_of_memory(RuntimeError("else"), Placement()) is None

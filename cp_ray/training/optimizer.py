@@ -1,0 +1,53 @@
+"""AdamW for several adapters at once: each has its own learning rate, schedule, clipping, and end."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = ["AdapterAdamW", "rate_factor"]
+
+
+class AdapterAdamW(torch.optim.AdamW):
+    """AdamW with a group of parameters for each adapter.
+
+    A group is clipped to its own `max_grad_norm`, and left alone while its `active` is False: its weights and moments
+    stay as they are.
+    """
+
+    def __init__(self, groups: Sequence[dict[str, Any]], *, partitioned: bool) -> None:
+        """Take groups with the keys params, lr, weight_decay, max_grad_norm.
+
+        `partitioned`: ZeRO gives every worker a part of each group, and the norm goes over all of them.
+        """
+        self.partitioned = partitioned
+        super().__init__([{**group, "active": True} for group in groups], fused=True)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Clip and update the active groups."""
+        for group in self.param_groups:
+            given = [p for p in group["params"] if p.grad is not None]
+            if not group["active"]:
+                for parameter in given:
+                    parameter.grad = None
+            elif given:
+                self._clip([p.grad for p in given if p.grad is not None], group["max_grad_norm"])
+        super().step(closure)
+
+    def _clip(self, gradients: Sequence[Tensor], limit: float) -> None:
+        norms = torch._foreach_norm(list(gradients))
+        squared = torch.stack(norms).square().sum()
+        if self.partitioned:
+            dist.all_reduce(squared)
+        factor = limit / (squared.sqrt() + 1e-6)
+        if float(factor) < 1:
+            torch._foreach_mul_(list(gradients), factor)
+
+
+def rate_factor(step: int, steps: int, warmup: float) -> float:
+    """What the learning rate is multiplied with at a step (from 0): it rises, then falls to 0 in a straight line."""
+    rising = max(1, round(steps * warmup))
+    return min(1.0, (step + 1) / rising) * max(0.0, (steps - step) / steps)

@@ -1,0 +1,93 @@
+"""Where curves go while a run is under way: TensorBoard, and MLflow and Weights & Biases where they are set up."""
+
+import importlib.util
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from cp_ray.records import TrainPoint
+from cp_ray.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from cp_ray.folder import Folder
+
+__all__ = ["Trackers"]
+
+
+class Trackers:
+    """Curves of every adapter: loss, validation loss, learning rate.
+
+    MLflow is told if it is installed and `MLFLOW_TRACKING_URI` is set, Weights & Biases if it is installed and
+    `WANDB_API_KEY` or `WANDB_MODE` is set: being installed alone sends nothing anywhere.
+    """
+
+    def __init__(self, folder: "Folder | None", config: TrainConfig, step: int) -> None:
+        """Open them.
+
+        Args:
+            folder: for TensorBoard's files; None: this worker tells nobody anything.
+            config: of the run.
+            step: steps done before; what was told of later ones counts no more.
+        """
+        self.folder, self.config, self.step = folder, config, step
+        self.writer: Any = None
+        self.mlflow: Any = None
+        self.wandb: Any = None
+
+    def __enter__(self) -> "Trackers":
+        if self.folder is None:
+            return self
+        from tensorboardX import SummaryWriter
+
+        self.local = tempfile.TemporaryDirectory(prefix="cp_ray-tensorboard-")
+        self.writer = SummaryWriter(self.local.name, purge_step=self.step + 1 if self.step else None)
+        name = "+".join(adapter.name for adapter in self.config.adapters)
+        if os.environ.get("MLFLOW_TRACKING_URI") and importlib.util.find_spec("mlflow"):
+            self.mlflow = importlib.import_module("mlflow")
+            self.mlflow.start_run(run_name=name)
+            self.mlflow.log_params({key: str(value)[:500] for key, value in asdict(self.config).items()})
+        if (os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE")) and importlib.util.find_spec("wandb"):
+            self.wandb = importlib.import_module("wandb").init(
+                project="cp_ray", name=name, config=asdict(self.config), resume="allow"
+            )
+        return self
+
+    def log(self, points: Sequence[TrainPoint]) -> None:
+        """Tell of a step: a point for each adapter that took part."""
+        if self.writer is None:
+            return
+        for point in points:
+            values = {"loss": point.loss, "learning_rate": point.learning_rate, "validation": point.validation}
+            told = {f"{point.model}/{name}": value for name, value in values.items() if value is not None}
+            for name, value in told.items():
+                self.writer.add_scalar(name, value, point.step)
+            if self.mlflow is not None:
+                self.mlflow.log_metrics(told, step=point.step)
+            if self.wandb is not None:
+                self.wandb.log(told, step=point.step)
+
+    def flush(self) -> None:
+        """Let others see what was told so far."""
+        if self.writer is None or self.folder is None:
+            return
+        import pyarrow.fs as pafs
+
+        self.writer.flush()
+        self.folder.filesystem.create_dir(self.folder.path, recursive=True)
+        pafs.copy_files(self.local.name, self.folder.path, destination_filesystem=self.folder.filesystem)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.writer is None:
+            return
+        self.writer.close()
+        self.flush()
+        self.local.cleanup()
+        if self.mlflow is not None:
+            self.mlflow.end_run("FINISHED" if error is None else "FAILED")
+        if self.wandb is not None:
+            self.wandb.finish(exit_code=int(error is not None))

@@ -1,0 +1,189 @@
+"""An adapter learns beside others what it learns alone; in one process, without Ray."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from cp_ray.cultures import CULTURES
+from cp_ray.errors import BaseModelError
+from cp_ray.records import Example, Message
+from cp_ray.survey.read import WVS7
+from cp_ray.training.config import AdapterConfig, Placement, TrainConfig
+from cp_ray.training.loop import Trainer
+from tests.tiny import make_base
+from tests.training.ranks import data_of
+
+MANY = [*CULTURES, *(f"{id}2" for id in CULTURES)]
+
+
+def examples_of(name: str) -> list[Example]:
+    """Rows unlike any other adapter's."""
+    k = MANY.index(name)
+    return [
+        Example(
+            f"{name}/{q}/{a}", name, "answer", f"Q{q}",
+            (
+                Message("user", f"Is {name} {q}{'?' * (k + q)}"),
+                Message("assistant", "Yes" if a * (k + 3) % 7 else "No"),
+            ),
+            (), "train",
+        )
+        for q in range(4)
+        for a in range(6)
+    ]  # fmt: skip
+
+
+def adapter(name: str, **settings: Any) -> AdapterConfig:
+    from dataclasses import replace
+
+    culture = replace(CULTURES[name.removesuffix("2")], id=name)
+    k = MANY.index(name)
+    own = {"learning_rate": 1e-3 * (1 + k), "max_grad_norm": 0.1 * (1 + k), "passes": 2 + k % 2, "batch_size": 2}
+    return AdapterConfig(name, (culture,), **{**own, **settings})
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def group() -> Iterator[None]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    given = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    dist.init_process_group("gloo")
+    yield
+    dist.destroy_process_group()
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def trained(base: Path, adapters: list[AdapterConfig], placement: Placement, **settings: Any) -> Trainer:
+    config = TrainConfig(str(base), tuple(adapters), WVS7, **{"rank": 4, "alpha": 8, **settings})
+    examples = [e for one in adapters for e in examples_of(one.name)]
+    trainer = Trainer(config, placement, data_of(examples, config), None)
+    trainer.run(lambda told: None, lambda state: None)
+    return trainer
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+@pytest.mark.parametrize("number", [2, 8, 20])
+def test_beside_others_as_alone(base: Path, number: int, method: str) -> None:
+    placement = Placement(1, zero_stage=0, offload="none")
+    joint = trained(base, [adapter(name) for name in MANY[:number]], placement, method=method)
+    weights = joint.weights()
+    for name in (MANY[0], MANY[number - 1]):
+        alone = trained(base, [adapter(name)], placement, method=method)
+        for key, tensor in alone.weights()[name].items():
+            assert (tensor - weights[name][key]).abs().max() <= 1e-6, (name, key)
+        own = [p for p in joint.state.points if p.model == name]
+        assert [p.step for p in own] == [p.step for p in alone.state.points]
+        assert [p.loss for p in own] == pytest.approx([p.loss for p in alone.state.points], abs=1e-5)
+    # They did learn, and not the same.
+    first, last = weights[MANY[0]], weights[MANY[number - 1]]
+    assert all(tensor.abs().max() > 1e-3 for key, tensor in first.items() if "lora_B" in key)
+    assert any((first[key] - last[key]).abs().max() > 1e-2 for key in first)
+
+
+def test_another_adapters_rows_give_no_gradient_at_all(base: Path) -> None:
+    names = MANY[:3]
+    config = TrainConfig(str(base), tuple(adapter(name) for name in names), WVS7, rank=4)
+    examples = [e for name in names for e in examples_of(name)]
+    trainer = Trainer(config, Placement(1, zero_stage=0, offload="none"), data_of(examples, config), None)
+    rows = [i for i, row in enumerate(trainer.rows.train) if row.adapter != 1]
+    trainer.engine.set_gradient_accumulation_boundary(False)
+    for part in trainer._parts(rows, trainer.rows.train):
+        trainer.engine.backward(trainer._losses(part, trainer.rows.train, None).sum())
+    for k in range(3):
+        gradients = [p.grad for name, p in trainer.learner.parameters_of(k) if "lora_B" in name]
+        if k == 1:
+            assert all(g is None or not g.any() for g in gradients)
+        else:
+            assert all(g is not None and g.any() for g in gradients)
+
+
+@pytest.mark.parametrize("settings", [{"micro_tokens": 64}, {"packing": True}, {"gradient_checkpointing": True}])
+def test_how_it_is_computed_changes_nothing(base: Path, settings: dict[str, Any]) -> None:
+    adapters = [adapter(name) for name in MANY[:3]]
+    plain = trained(base, adapters, Placement(1, zero_stage=0, offload="none"))
+    other = trained(base, adapters, Placement(1, zero_stage=0, offload="none", **settings))
+    assert [p.loss for p in other.state.points] == pytest.approx([p.loss for p in plain.state.points], abs=1e-5)
+
+
+def test_the_upper_layers_alone(base: Path) -> None:
+    """The trunk is computed once; without it kept, nothing changes."""
+    adapters = [adapter(name) for name in MANY[:2]]
+    kept = trained(base, adapters, Placement(1, zero_stage=0, offload="none"), layers=1)
+    assert kept.below is not None
+    assert {key.split(".layers.")[1][0] for key in kept.weights()[MANY[0]]} == {"1"}
+    examples = [e for a in adapters for e in examples_of(a.name)]
+    other = Trainer(kept.config, kept.placement, data_of(examples, kept.config), None)
+    other.below = None
+    other.run(lambda told: None, lambda state: None)
+    assert [p.loss for p in other.state.points] == pytest.approx([p.loss for p in kept.state.points], abs=1e-5)
+
+
+def test_a_distribution_is_learnt_over_its_answers_alone(base: Path) -> None:
+    """At the end of many steps the model's shares are the people's, however unlikely it holds the answers."""
+    one = adapter(MANY[1], passes=60, learning_rate=0.02, max_grad_norm=1.0)
+    trainer = trained(base, [one], Placement(1, zero_stage=0, offload="none"), objective="distribution", rank=8)
+    entropy = []
+    for row in trainer.rows.train:
+        shares = torch.tensor(row.branches.weights)
+        shares = shares / shares.sum()
+        entropy.append(float(-(shares * shares.log()).sum()))
+    least = sum(entropy) / len(entropy)
+    assert trainer.state.points[0].loss > least + 0.05
+    last = [p.loss for p in trainer.state.points][-8:]
+    assert sum(last) / 8 == pytest.approx(least, abs=0.02), (
+        "the cross-entropy cannot fall below the shares' own entropy"
+    )
+
+
+def test_an_adapter_stops_early_and_keeps_its_best(base: Path) -> None:
+    patient = adapter(MANY[0], passes=40, learning_rate=0.3, max_grad_norm=10.0, patience=2)
+    other = adapter(MANY[1], passes=6)
+    trainer = trained(
+        base, [patient, other], Placement(1, zero_stage=0, offload="none"), validation=0.25, validate_every=2
+    )
+    steps = [p.step for p in trainer.state.points if p.model == MANY[0]]
+    validated = {p.step: p.validation for p in trainer.state.points if p.model == MANY[0] and p.validation is not None}
+    best = min(validated, key=lambda step: validated[step] or 0)
+    assert trainer.state.stopped == [MANY[0]]
+    assert steps[-1] == best + 4 < len(trainer.plan[0])
+    assert trainer.summary().stopped == {MANY[0]: best}
+    assert [p.step for p in trainer.state.points if p.model == MANY[1]] == list(range(1, len(trainer.plan[1]) + 1))
+
+
+def test_four_bits_without_a_gpu_are_told(base: Path) -> None:
+    config = TrainConfig(str(base), (adapter(MANY[0]),), WVS7, method="qlora")
+    with pytest.raises(BaseModelError, match="in 4 bits it needs a GPU; choose lora"):
+        Trainer(config, Placement(1), data_of(examples_of(MANY[0]), config), None)
+
+
+def test_a_run_goes_on_from_its_state(base: Path) -> None:
+    import copy
+
+    adapters = [adapter(name, passes=4) for name in MANY[:3]]
+    placement = Placement(1, zero_stage=0, offload="none", checkpoint_every=3)
+    config = TrainConfig(str(base), tuple(adapters), WVS7, rank=4, validation=0.25, validate_every=2)
+    examples = [e for one in adapters for e in examples_of(one.name)]
+    states = []
+    whole = Trainer(config, placement, data_of(examples, config), None)
+    whole.run(lambda told: None, lambda state: states.append(copy.deepcopy(state)))
+    assert [state.step for state in states] == [3, 6]
+    rest = Trainer(config, placement, data_of(examples, config), states[0])
+    rest.run(lambda told: None, lambda state: None)
+    for name, weights in whole.weights().items():
+        assert all(torch.equal(tensor, rest.weights()[name][key]) for key, tensor in weights.items())
+    assert [p.loss for p in rest.state.points] == [p.loss for p in whole.state.points]

@@ -1,0 +1,117 @@
+"""ZeRO's stages on two processes, and going on with other numbers of them."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cp_ray.errors import ConfigError, PlacementError
+from cp_ray.training.config import Placement
+from cp_ray.training.zero import Need, Zero, choose, settings
+from tests.tiny import make_base
+from tests.training.ranks import make_config, on_ranks
+
+GIB = 2**30
+STAGES = ((0, "none"), (1, "none"), (2, "none"), (2, "optimizer"), (3, "none"), (3, "all"))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.mark.timeout(600)
+def test_every_stage_gives_the_losses_of_one_worker(base: Path) -> None:
+    """Of adapters, and of all weights."""
+    lora = make_config(base, "german", "greek", validation=0.2, validate_every=3)
+    full = make_config(base, "german", method="full", learning_rate=1e-3)
+    alone = on_ranks(1, [(run, Placement(1, zero_stage=0, offload="none"), None, 0) for run in (lora, full)])
+    runs = [(run, Placement(2, zero_stage=s, offload=o), None, 0) for s, o in STAGES for run in (lora, full)]
+    for k, points in enumerate(on_ranks(2, runs)):
+        one = alone[k % 2]
+        assert [p.loss for p in points] == pytest.approx([p.loss for p in one], abs=1e-4), runs[k][1]
+        assert [(p.model, p.step, p.tokens) for p in points] == [(p.model, p.step, p.tokens) for p in one]
+        validated = [p.validation or 0 for p in points]
+        assert validated == pytest.approx([p.validation or 0 for p in one], abs=1e-4), runs[k][1]
+    assert alone[0][-1].loss < 0.8 * alone[0][0].loss
+    assert alone[1][-1].loss < 0.8 * alone[1][0].loss
+
+
+@pytest.mark.timeout(600)
+def test_it_goes_on_with_other_workers_and_stages(base: Path, tmp_path: Path) -> None:
+    run = make_config(base, "german", "greek")
+    plain = Placement(2, zero_stage=2, offload="none", checkpoint_every=3)
+    whole, _ = on_ranks(2, [(run, plain, None, 0), (run, plain, str(tmp_path / "left"), 6)])
+    for workers, stage in ((1, 0), (2, 3), (4, 0)):
+        shutil.copytree(tmp_path / "left", tmp_path / f"left{workers}")
+        placement = Placement(workers, zero_stage=stage, offload="none", checkpoint_every=3)
+        (rest,) = on_ranks(workers, [(run, placement, str(tmp_path / f"left{workers}"), 0)])
+        assert [p.step for p in rest] == [p.step for p in whole]
+        assert [p.loss for p in rest] == pytest.approx([p.loss for p in whole], abs=1e-5), workers
+
+
+NEED = Need(frozen=0, trained=2 * GIB, gradients=2 * GIB, optimizer=12 * GIB, activations=1 * GIB)
+"""All weights of a model of a billion, in mixed precision."""
+
+
+@pytest.mark.parametrize(
+    ("workers", "memory", "chosen"),
+    [
+        (1, 80, (0, "none")),
+        (4, 20, (0, "none")),
+        (4, 10, (1, "none")),
+        (4, 8, (2, "none")),
+        (8, 4, (3, "none")),
+        (1, 8, (2, "optimizer")),
+        (2, 5, (2, "optimizer")),
+        (2, 4, (3, "optimizer")),
+    ],
+)
+def test_the_least_stage_that_fits_is_chosen(workers: int, memory: int, chosen: tuple[int, str]) -> None:
+    zero = choose(NEED, workers, memory * GIB, Placement(workers))
+    assert (zero.stage, zero.offload) == chosen
+    assert f"of {memory}.0 GiB on each of {workers} workers" in zero.why
+
+
+def test_what_is_asked_for_is_kept_to() -> None:
+    assert choose(NEED, 4, 80 * GIB, Placement(4, zero_stage=3)).stage == 3
+    assert choose(NEED, 1, GIB, Placement(1, zero_stage=1, offload="none")) == Zero(1, "none", "as asked for")
+    with pytest.raises(PlacementError, match=r"memory: a worker needs 3.0 GiB and has 2.0 GiB; give more workers"):
+        choose(NEED, 1, 2 * GIB, Placement(1))
+
+
+def own(tmp_path: Path, text: str) -> Placement:
+    (tmp_path / "ds.json").write_text(text)
+    return Placement(deepspeed=str(tmp_path / "ds.json"))
+
+
+def test_a_users_settings_go_over_ours(tmp_path: Path) -> None:
+    text = json.dumps(
+        {
+            "zero_optimization": {"stage": 3, "overlap_comm": True},
+            "train_batch_size": "auto",
+            "wall_clock_breakdown": True,
+        }
+    )
+    found = settings(Zero(2, "none", ""), own(tmp_path, text), bf16=False, largest_adapter=100)
+    assert found["zero_optimization"] == {"stage": 3, "overlap_comm": True}
+    assert found["wall_clock_breakdown"] is True
+    assert "train_batch_size" not in found
+    assert found["train_micro_batch_size_per_gpu"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "deepspeed: cannot read"),
+        ("[]", "must hold an object, got list"),
+        ('{"optimizer": {"type": "Adam"}}', "deepspeed: optimizer in .* is given by the run's own settings"),
+        ('{"gradient_clipping": 1.0}', "deepspeed: gradient_clipping in"),
+    ],
+)
+def test_a_users_settings_that_cannot_be_are_told(tmp_path: Path, text: str, said: str) -> None:
+    given: Any = own(tmp_path, text)
+    with pytest.raises(ConfigError, match=said):
+        settings(Zero(0, "none", ""), given, bf16=False, largest_adapter=1)
