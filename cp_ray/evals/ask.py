@@ -14,7 +14,7 @@ from cp_ray.survey.asking import ask, persona
 if TYPE_CHECKING:
     import openai
 
-    from cp_ray.pipeline import Folder
+    from cp_ray.folder import Folder
 
 __all__ = ["AskConfig", "ask_served_models", "most_telling"]
 

@@ -1,11 +1,12 @@
 """The report's charts, as SVG text without any script; colours come from the page's style sheet."""
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
 from cp_ray.records import Score, TrainPoint
 
-__all__ = ["distance_chart", "loss_chart", "option_bars", "value_chart"]
+__all__ = ["distance_chart", "loss_chart", "option_bars", "radar_chart", "value_chart"]
 
 _WIDTH = 480
 
@@ -101,6 +102,33 @@ def value_chart(values: Sequence[str], points: Sequence[float | None], title: st
             )
     parts.append(f'<polyline class="line c0" points="{" ".join(spots)}"/>')
     return _svg(title, _WIDTH, height, parts)
+
+
+def radar_chart(axes: Sequence[str], lines: Mapping[str, Sequence[float]], title: str) -> str:
+    """A closed line for each name over axes around a middle, on one scale from the least value to the greatest."""
+    middle, radius = (_WIDTH / 2, 140), 105
+    every = [value for values in lines.values() for value in values]
+    least, most = min(0.0, *every), max(100.0, *every)
+
+    def point(k: int, share: float) -> tuple[float, float]:
+        angle = 2 * math.pi * k / len(axes) - math.pi / 2
+        return middle[0] + math.cos(angle) * radius * share, middle[1] + math.sin(angle) * radius * share
+
+    parts = []
+    for k, axis in enumerate(axes):
+        (x, y), (label_x, label_y) = point(k, 1.0), point(k, 1.14)
+        parts.append(
+            f'<line class="axis" x1="{middle[0]}" y1="{middle[1]}" x2="{x:.1f}" y2="{y:.1f}"/>'
+            f'<text x="{label_x:.1f}" y="{label_y + 4:.1f}" text-anchor="middle">{escape(axis)}</text>'
+        )
+    for number, (name, values) in enumerate(lines.items()):
+        spots = [point(k, (value - least) / (most - least)) for k, value in enumerate(values)]
+        shown = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*spots, spots[0]])
+        parts.append(
+            f'<polyline class="line c{number}" points="{shown}"/>'
+            f'<text class="t{number}" x="8" y="{18 + 18 * number}">{escape(name)}</text>'
+        )
+    return _svg(title, _WIDTH, 280, parts)
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:

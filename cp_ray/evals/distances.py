@@ -1,20 +1,11 @@
-"""Distances between two answer distributions, and the interval of their mean over questions."""
+"""Distances between two answer distributions over the same options."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Interval", "emd", "interval", "jsd"]
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A mean and the 95 % interval around it."""
-
-    mean: float
-    low: float
-    high: float
+__all__ = ["emd", "emds", "jsd", "jsds"]
 
 
 def emd(p: Sequence[float], q: Sequence[float]) -> float:
@@ -22,28 +13,31 @@ def emd(p: Sequence[float], q: Sequence[float]) -> float:
 
     The options stand one step apart, and the distance is divided by the length of the scale.
     """
-    gaps = np.cumsum(np.asarray(p, dtype=np.float64) - np.asarray(q, dtype=np.float64))[:-1]
-    return float(np.abs(gaps).sum() / len(gaps))
+    return float(emds(p, q))
 
 
 def jsd(p: Sequence[float], q: Sequence[float]) -> float:
     """Jensen-Shannon distance (the square root of the divergence, logarithms to base 2), from 0 to 1."""
+    return float(jsds(p, q))
+
+
+def emds(p: ArrayLike, q: ArrayLike) -> NDArray[np.float64]:
+    """Earth mover's distances of arrays [..., options], as in `emd`."""
+    gaps = np.cumsum(np.asarray(p, dtype=np.float64) - np.asarray(q, dtype=np.float64), axis=-1)[..., :-1]
+    found: NDArray[np.float64] = np.abs(gaps).sum(axis=-1) / gaps.shape[-1]
+    return found
+
+
+def jsds(p: ArrayLike, q: ArrayLike) -> NDArray[np.float64]:
+    """Jensen-Shannon distances of arrays [..., options], as in `jsd`."""
     first, second = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
     middle = (first + second) / 2
     divergence = (_kl(first, middle) + _kl(second, middle)) / 2
-    return float(np.sqrt(max(divergence, 0.0)))
+    return np.sqrt(np.maximum(divergence, 0.0))
 
 
-def _kl(
-    p: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", q: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]"
-) -> float:
+def _kl(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
     some = p > 0
-    return float((p[some] * np.log2(p[some] / q[some])).sum())
-
-
-def interval(values: Sequence[float], *, resamples: int, seed: int) -> Interval:
-    """Mean of the questions' values with its percentile bootstrap interval over questions."""
-    x = np.asarray(values, dtype=np.float64)
-    draws = np.random.default_rng(seed).integers(0, len(x), size=(resamples, len(x)))
-    low, high = np.quantile(x[draws].mean(axis=1), [0.025, 0.975])
-    return Interval(float(x.mean()), float(low), float(high))
+    ratio = np.divide(p, q, out=np.ones_like(p), where=some)
+    found: NDArray[np.float64] = (p * np.log2(ratio)).sum(axis=-1)
+    return found

@@ -6,7 +6,7 @@ is computed once per question and not once per adapter.
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +21,12 @@ from cp_ray.records import Message
 from cp_ray.trunk import FAMILIES, crown, trunk
 
 if TYPE_CHECKING:
-    from cp_ray.pipeline import Folder
+    from cp_ray.folder import Folder
 
 __all__ = ["Asked", "Scorer"]
+
+_TOKENS, _TOKENS_ON_CPU = 4096, 1024
+"""In a batch, over all models, padding included. More overflow a CPU's caches: 4,096 take it half as long again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +51,55 @@ class Scorer:
         with tempfile.TemporaryDirectory(prefix="cp_ray-adapters-") as local:
             folders = {name: _fetch(folder, Path(local, str(k))) for k, (name, folder) in enumerate(adapters.items())}
             self.lora = StackedLora(self.model, folders)
+        self.context = int(getattr(self.model.config, "max_position_embeddings", None) or 2048)
         layers = self.model.get_decoder().layers
         adapted = [k for k, layer in enumerate(layers) if self.lora.touches(layer)]
         self.depth = min(adapted, default=len(layers)) if self.model.config.model_type in FAMILIES else 0
 
-    @torch.inference_mode()
-    def option_shares(self, asked: Sequence[Asked]) -> list[list[tuple[float, ...]]]:
+    def option_shares(self, asked: Sequence[Asked], tokens: int | None = None) -> list[list[tuple[float, ...]]]:
         """For each question and each of its models, the probability of each option among the options.
 
-        An option's probability is that of its whole text followed by the end of the turn.
+        An option's probability is that of its whole text followed by the end of the turn. Nothing for a question that
+        is longer than the model's context.
+
+        Args:
+            asked: the questions; those of like length share a batch.
+            tokens: of a batch at most, over all models; a longer question has one to itself. None for what suits the
+                device.
         """
+        tokens = tokens or (_TOKENS_ON_CPU if self.model.device.type == "cpu" else _TOKENS)
         rows = [encode(self.tokenizer, a.messages, [(option, 1.0) for option in a.options]) for a in asked]
+        found: list[list[tuple[float, ...]]] = [[] for _ in asked]
+        for batch in self._batches(rows, asked, tokens):
+            shares = self._shares([asked[k] for k in batch], [rows[k] for k in batch])
+            for k, own in zip(batch, shares, strict=True):
+                found[k] = own
+        return found
+
+    def _batches(self, rows: Sequence[Branches], asked: Sequence[Asked], tokens: int) -> Iterator[list[int]]:
+        """Places of the questions that fit the context, those of like length together."""
+        fitting = [k for k, row in enumerate(rows) if self._longest(row) <= self.context]
+        batch: list[int] = []
+        models = 0
+        for k in sorted(fitting, key=lambda k: rows[k].tokens):
+            models += len(asked[k].models)
+            if batch and models * rows[k].tokens > tokens:
+                yield batch
+                batch, models = [], len(asked[k].models)
+            batch.append(k)
+        if batch:
+            yield batch
+
+    @staticmethod
+    def _longest(row: Branches) -> int:
+        return len(row.prompt) + max(map(len, row.answers))
+
+    @torch.inference_mode()
+    def _shares(self, asked: Sequence[Asked], rows: Sequence[Branches]) -> list[list[tuple[float, ...]]]:
         models = [model for a in asked for model in a.models]
         of_row = [k for k, a in enumerate(asked) for _ in a.models]
-        logprobs = self._logprobs(rows, of_row, models)
-        shares = iter(logprobs)
-        return [[_softmax([next(shares) for _ in a.options]) for _ in a.models] for a in asked]
+        logprobs = iter(self._logprobs(rows, of_row, models))
+        return [[_softmax([next(logprobs) for _ in a.options]) for _ in a.models] for a in asked]
 
     def _logprobs(self, rows: Sequence[Branches], of_row: Sequence[int], models: Sequence[str | None]) -> list[float]:
         """Of every answer of every (question, model), in order."""

@@ -1,35 +1,25 @@
-"""Does a model answer a survey as a culture's people do?
+"""The survey, put to models: what each answers to each culture's questions.
 
-Every model gets the same chats: the question, put to a person of the culture, with the options in both orders.
-Its probability of an option is that of the option's whole text, renormalised over the options and averaged
-over the orders. `score` sets these against the real answers, beside a uniform answerer.
+Every model gets the same chats: the question, put to a person of the culture, with the options in both orders and, if
+asked for, in several wordings. Its answer is the mean over these. `alignment` sets the answers against the people's.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from cp_ray.cultures import Culture, of
 from cp_ray.errors import ConfigError
-from cp_ray.evals.distances import emd, interval, jsd
-from cp_ray.records import Prediction, Score, Seed, from_table, to_table
-from cp_ray.survey.asking import ask
+from cp_ray.evals.choose import LocalModels, choose
+from cp_ray.records import Item, Prediction, Seed
+from cp_ray.survey.asking import FRAMES, ask
 
 if TYPE_CHECKING:
-    from ray.data import Dataset
+    from cp_ray.folder import Folder
+    from cp_ray.progress import Progress
 
-    from cp_ray.pipeline import Folder
-
-__all__ = ["BASE", "UNIFORM", "PredictConfig", "ScoreConfig", "predict", "score"]
-
-_BATCH = 8
-"""Seeds that are scored together, each by every model."""
-
-BASE = "base"
-UNIFORM = "uniform"
+__all__ = ["PredictConfig", "predict", "survey_answers", "survey_items"]
 
 
 @dataclass(frozen=True)
@@ -41,107 +31,77 @@ class PredictConfig:
     """Ids of the cultures whose adapters are asked; the untrained base always is."""
     cultures: tuple[Culture, ...]
     """Of the seeds."""
-
-
-@dataclass(frozen=True)
-class ScoreConfig:
-    """How distances are summed up."""
-
-    resamples: int = 2000
-    seed: int = 0
+    wordings: int = 1
+    """Of the words around a question, the first being those that models are trained on."""
 
     def __post_init__(self) -> None:
-        if self.resamples < 100:
-            raise ConfigError(f"resamples: must be at least 100 for a 95 % interval, got {self.resamples}")
+        if not 1 <= self.wordings <= len(FRAMES):
+            raise ConfigError(f"wordings: must be between 1 and {len(FRAMES)}, got {self.wordings}")
 
 
 def predict(
-    seeds: Sequence[Seed], config: PredictConfig, adapters: "Mapping[str, Folder]", *, workers: int, progress: Any
-) -> "Dataset":
-    """What the base and each adapter answer to each seed, as `Prediction` rows; `workers` actors of one CPU each."""
-    import ray.data
+    seeds: Sequence[Seed],
+    config: PredictConfig,
+    adapters: "Mapping[str, Folder]",
+    *,
+    workers: int,
+    progress: "Progress | None",
+) -> list[Prediction]:
+    """What the base and each adapter answer to each seed; `workers` actors of one CPU each."""
+    from cp_ray.arrow import from_table
 
-    # Neighbours of like length waste little padding.
-    rows = sorted(seeds, key=lambda seed: (len(seed.options), len(seed.question), seed.id))
-    # Blocks of a batch each, so that there is work for every actor.
-    blocks = [to_table(rows[k : k + _BATCH], Seed) for k in range(0, len(rows), _BATCH)]
-    return ray.data.from_arrow(blocks).map_batches(
-        _Asker,
-        fn_constructor_args=(config, dict(adapters), progress),
-        batch_format="pyarrow",
-        batch_size=_BATCH,
-        compute=ray.data.ActorPoolStrategy(size=workers),
-        num_cpus=1,
+    models = LocalModels(config.base_model, config.adapters)
+    made = choose(
+        survey_items(seeds, config.cultures, config.wordings), models, adapters, workers=workers, progress=progress
     )
+    return survey_answers((p for block in made.iter_batches(batch_format="pyarrow", batch_size=None)
+                           for p in from_table(block, Prediction)), seeds)  # fmt: skip
 
 
-def score(predictions: Sequence[Prediction], seeds: Sequence[Seed], config: ScoreConfig) -> list[Score]:
-    """Mean distances of every model to every culture, on trained and held-out questions apart."""
-    truth = {(s.culture, s.question_id): s.distribution for s in seeds}
-    pairs: dict[tuple[str, str, str], list[tuple[Sequence[float], Sequence[float]]]] = defaultdict(list)
-    for p in predictions:
-        real = truth[p.culture, p.item]
-        pairs[p.model, p.culture, p.task].append((p.probabilities, real))
-    for seed in seeds:
-        even = [1 / len(seed.options)] * len(seed.options)
-        pairs[UNIFORM, seed.culture, f"survey_{seed.split}"].append((even, seed.distribution))
-    return list(_scores(pairs, config))
-
-
-def _scores(
-    pairs: Mapping[tuple[str, str, str], Sequence[tuple[Sequence[float], Sequence[float]]]], config: ScoreConfig
-) -> Iterator[Score]:
-    for (model, culture, task), answers in sorted(pairs.items()):
-        for metric, distance in (("emd", emd), ("jsd", jsd)):
-            mean = interval([distance(p, q) for p, q in answers], resamples=config.resamples, seed=config.seed)
-            yield Score(model, culture, task, metric, mean.mean, mean.low, mean.high, len(answers))
-
-
-class _Asker:
-    """Holds the base with all adapters, in a Ray Data actor."""
-
-    def __init__(self, config: PredictConfig, adapters: "Mapping[str, Folder]", progress: Any) -> None:
-        import torch
-
-        from cp_ray.evals.scorer import Scorer
-
-        torch.set_num_threads(1)
-        self.scorer = Scorer(config.base_model, adapters)
-        self.cultures = config.cultures
-        self.models = (None, *adapters)
-        self.progress = progress
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        seeds = from_table(table, Seed)
-        forward, backward = (self._shares(seeds, reverse=reverse) for reverse in (False, True))
-        rows = [
-            _prediction(model or BASE, seed, tuple((a + b) / 2 for a, b in zip(one, other, strict=True)))
-            for seed, ones, others in zip(seeds, forward, backward, strict=True)
-            for model, one, other in zip(self.models, ones, others, strict=True)
-        ]
-        if self.progress is not None:
-            self.progress.add(done=len(rows))
-        return to_table(rows, Prediction)
-
-    def _shares(self, seeds: Sequence[Seed], *, reverse: bool) -> list[list[tuple[float, ...]]]:
-        """For each seed and each model, the probabilities of the options in the order of the scale."""
-        from cp_ray.evals.scorer import Asked
-
-        return self.scorer.option_shares(
-            [
-                Asked(ask(of(self.cultures, s.culture), s.question, s.options, reverse=reverse), s.options, self.models)
-                for s in seeds
-            ]
+def survey_items(seeds: Iterable[Seed], cultures: Sequence[Culture], wordings: int) -> list[Item]:
+    """Each seed in each wording, with the options from either end of the scale."""
+    return [
+        Item(
+            id=f"{seed.id}/{2 * frame + reverse}",
+            culture=seed.culture,
+            task=f"survey_{seed.split}",
+            messages=ask(of(cultures, seed.culture), seed.question, seed.options, reverse=bool(reverse), frame=frame),
+            options=seed.options,
+            source=seed.question_id,
         )
+        for seed in seeds
+        for frame in range(wordings)
+        for reverse in (0, 1)
+    ]
 
 
-def _prediction(model: str, seed: Seed, shares: tuple[float, ...]) -> Prediction:
+def survey_answers(predictions: Iterable[Prediction], seeds: Sequence[Seed]) -> list[Prediction]:
+    """What models chose in the survey's items, put together: one row a model and seed.
+
+    A way of asking that brought no answer is left out of the mean; where none did, the row says why.
+    """
+    found: dict[tuple[str, str], dict[int, Prediction]] = defaultdict(dict)
+    for p in predictions:
+        seed_id, _, place = p.item.rpartition("/")
+        found[seed_id, p.model][int(place)] = p
+    by_id = {seed.id: seed for seed in seeds}
+    return [_joined(by_id[id], model, ways) for (id, model), ways in sorted(found.items())]
+
+
+def _joined(seed: Seed, model: str, ways: Mapping[int, Prediction]) -> Prediction:
+    given = [ways[k] for k in sorted(ways)]
+    asked = tuple(p.probabilities for p in given if p.probabilities)
+    shares = tuple(sum(column) / len(asked) for column in zip(*asked, strict=True))
     return Prediction(
         id=f"{model}/{seed.id}",
         model=model,
         culture=seed.culture,
         task=f"survey_{seed.split}",
         item=seed.question_id,
-        output=seed.options[shares.index(max(shares))],
+        output=seed.options[shares.index(max(shares))] if shares else "",
         probabilities=shares,
+        # Gaps between ways of asking are told where every way brought an answer.
+        asked=asked if len(asked) == len(given) else (),
+        lost=sum(p.lost for p in given) / len(given),
+        reject=None if shares else given[0].reject,
     )

@@ -4,9 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from cp_ray.evals.distances import Interval
+from cp_ray.evals.intervals import Interval, ratio_interval
 from cp_ray.records import Analysis
 
 __all__ = ["TalkRates", "rate", "talk_rates"]
@@ -49,7 +47,7 @@ def talk_rates(rows: Sequence[Analysis], *, seed: int = 0) -> list[TalkRates]:
 
 
 def rate(answers: Sequence[tuple[str, bool]], *, seed: int, resamples: int = _RESAMPLES) -> Interval | None:
-    """Share of yes among (dialogue, answer), with the 95 % percentile bootstrap interval over dialogues.
+    """Share of yes among (dialogue, answer), with its 95 % interval over dialogues.
 
     Utterances of a dialogue hang together, so whole dialogues are drawn. None where there is no answer.
     """
@@ -58,8 +56,5 @@ def rate(answers: Sequence[tuple[str, bool]], *, seed: int, resamples: int = _RE
     said: dict[str, list[bool]] = {}
     for dialogue, answer in answers:
         said.setdefault(dialogue, []).append(answer)
-    yes = np.array([sum(a) for a in said.values()], dtype=np.float64)
-    asked = np.array([len(a) for a in said.values()], dtype=np.float64)
-    draws = np.random.default_rng(seed).integers(0, len(yes), size=(resamples, len(yes)))
-    low, high = np.quantile(yes[draws].sum(axis=1) / asked[draws].sum(axis=1), [0.025, 0.975])
-    return Interval(float(yes.sum() / asked.sum()), float(low), float(high))
+    yes, asked = [float(sum(a)) for a in said.values()], [float(len(a)) for a in said.values()]
+    return ratio_interval(yes, asked, resamples=resamples, seed=seed, bounds=(0.0, 1.0))

@@ -1,0 +1,119 @@
+"""The local door: a base with adapters chooses among the options of items, by log-probability.
+
+All adapters share one base and one pass (`scorer`); every model sees the same chats. The items are spread over Ray Data
+actors, those of like length together. Models behind an endpoint answer the same items in `answer`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from cp_ray.arrow import from_table, to_table
+from cp_ray.evals.nulls import BASE
+from cp_ray.records import Item, Prediction
+from cp_ray.training.config import UNIFIED
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+    from cp_ray.folder import Folder
+    from cp_ray.progress import Progress
+
+__all__ = ["TOO_LONG", "LocalModels", "choose", "predicted"]
+
+_BLOCK = 64
+"""Items that a worker is given at once: enough to sort by length, few enough to lose little when it dies."""
+
+TOO_LONG = "longer than the model's context"
+
+
+@dataclass(frozen=True)
+class LocalModels:
+    """A base and adapters on it."""
+
+    base_model: str
+    adapters: tuple[str, ...] = ()
+    """Ids of the cultures whose adapters are asked; the untrained base always is."""
+    everywhere: bool = True
+    """Adapters are asked about every culture's items; otherwise about their own culture's (a unified one: all)."""
+
+
+def choose(
+    items: Sequence[Item],
+    models: LocalModels,
+    adapters: "Mapping[str, Folder]",
+    *,
+    workers: int,
+    progress: "Progress | None" = None,
+) -> "Dataset":
+    """What the base and each adapter choose, as `Prediction` rows; `workers` actors of one CPU each."""
+    import ray.data
+
+    rows = sorted(items, key=_length)
+    # The longest first, and several blocks for each worker: whoever began on much last would be waited for.
+    size = min(_BLOCK, -(-len(rows) // (4 * workers)))
+    blocks = [to_table(rows[k : k + size], Item) for k in range(0, len(rows), size)][::-1]
+    return ray.data.from_arrow(blocks).map_batches(
+        _Chooser,
+        fn_constructor_args=(models, dict(adapters), progress),
+        batch_format="pyarrow",
+        batch_size=None,
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_cpus=1,
+    )
+
+
+def _length(item: Item) -> tuple[int, int, str]:
+    return (len(item.options), sum(len(m.content.encode()) for m in item.messages), item.id)
+
+
+class _Chooser:
+    """Holds the base with all adapters, in a Ray Data actor."""
+
+    def __init__(self, models: LocalModels, adapters: "Mapping[str, Folder]", progress: "Progress | None") -> None:
+        import torch
+
+        from cp_ray.evals.scorer import Scorer
+
+        torch.set_num_threads(1)
+        self.scorer = Scorer(models.base_model, adapters)
+        self.models, self.progress = models, progress
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        from cp_ray.evals.scorer import Asked
+
+        items = from_table(table, Item)
+        asked = [Asked(item.messages, item.options, self._asked(item)) for item in items]
+        rows = []
+        for item, one, shares in zip(items, asked, self.scorer.option_shares(asked), strict=True):
+            rows += [
+                predicted(item, model or BASE, own)
+                for model, own in zip(one.models, shares or [()] * len(one.models), strict=True)
+            ]
+        if self.progress is not None:
+            self.progress.add(done=len(rows))
+        return to_table(rows, Prediction)
+
+    def _asked(self, item: Item) -> tuple[str | None, ...]:
+        """Who is asked; None is the bare base."""
+        chosen = self.models.adapters
+        if not self.models.everywhere:
+            chosen = tuple(name for name in chosen if name in (item.culture, UNIFIED))
+        return (None, *chosen)
+
+
+def predicted(item: Item, model: str, shares: tuple[float, ...], lost: float = 0.0) -> Prediction:
+    """A model's answer to an item by its probabilities, the likeliest option first in the scale where two are level."""
+    return Prediction(
+        id=f"{model}/{item.id}",
+        model=model,
+        culture=item.culture,
+        task=item.task,
+        item=item.id,
+        output=item.options[shares.index(max(shares))] if shares else "",
+        probabilities=shares,
+        lost=lost,
+        reject=None if shares else TOO_LONG,
+    )

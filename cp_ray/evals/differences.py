@@ -1,0 +1,129 @@
+"""Is one run better than another? The same questions, paired: for two runs, or for the variants of an ablation."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cp_ray.evals.compare import difference, holm, paired, paired_f1
+from cp_ray.evals.f1 import confusion, macro_f1
+from cp_ray.evals.intervals import Interval
+from cp_ray.records import Item, Prediction, QuestionScore
+
+__all__ = ["OVERALL", "Difference", "moderation_differences", "own_differences", "survey_differences"]
+
+OVERALL = "all cultures"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One measure of one model, in two runs."""
+
+    what: str
+    model: str
+    culture: str
+    first: float
+    second: float
+    gap: Interval | None
+    """Second less first, over the items; None where the measure is no mean over items."""
+    p: float
+    """Of a paired permutation test; corrected for the number of comparisons (Holm)."""
+    n: int
+    """Items that both have."""
+
+    @property
+    def told(self) -> str:
+        """In a word."""
+        return "not told apart" if self.p > 0.05 else "higher" if self.second > self.first else "lower"
+
+
+Distances = Mapping[str, float]
+
+
+def survey_differences(
+    first: Sequence[QuestionScore], second: Sequence[QuestionScore], models: Mapping[str, str] | None = None
+) -> list[Difference]:
+    """Held-out earth mover's distances of the models that both have; lower is better.
+
+    Args:
+        first: a run's.
+        second: another's.
+        models: which model of the first is held against which of the second; None for those of the same name.
+    """
+    a, b = _distances(first), _distances(second)
+    names = models or {model: model for model, _ in a}
+    cells = []
+    for here, there in names.items():
+        cultures = [c for m, c in a if m == here and (there, c) in b]
+        cells += [(here, c, a[here, c], b[there, c]) for c in cultures]
+        if len(cultures) > 1:
+            # A question is one item, in however many cultures it was asked.
+            cells.append((here, OVERALL, _mean([a[here, c] for c in cultures]), _mean([b[there, c] for c in cultures])))
+    found = [_difference(*cell) for cell in cells]
+    return _corrected([one for one in found if one is not None])
+
+
+def own_differences(first: Sequence[QuestionScore], second: Sequence[QuestionScore]) -> list[Difference]:
+    """The same of every culture's own adapter, the cultures together as well."""
+    own = [[_renamed(q) for q in questions if q.model == q.culture] for questions in (first, second)]
+    return survey_differences(own[0], own[1])
+
+
+def moderation_differences(
+    items: Sequence[Item], first: Sequence[Prediction], second: Sequence[Prediction], *, resamples: int = 2000
+) -> list[Difference]:
+    """Macro-F1 of the models that both have, set by set; higher is better."""
+    told = [{(p.model, p.item): p.output if p.reject is None else None for p in rows} for rows in (first, second)]
+    sets: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        if item.reject is None:
+            sets[item.task].append(item)
+    models = [m for m in dict.fromkeys(m for m, _ in told[0]) if m in {m for m, _ in told[1]}]
+    found = []
+    for task, own in sets.items():
+        for model in models:
+            both = [i for i in own if all((model, i.id) in one for one in told)]
+            if not both:
+                continue
+            gold, labels = [i.gold for i in both], both[0].options
+            said = [[one[model, i.id] for i in both] for one in told]
+            test = paired_f1(gold, said[1], said[0], labels, resamples=resamples)
+            before, after = (_f1(gold, one, labels) for one in said)
+            name = f"macro-F1 of {task}"
+            found.append(Difference(name, model, own[0].culture, before, after, None, test.p, len(both)))
+    return _corrected(found)
+
+
+def _distances(questions: Sequence[QuestionScore]) -> dict[tuple[str, str], dict[str, float]]:
+    found: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for q in questions:
+        if q.split == "heldout":
+            found[q.model, q.culture][q.question_id] = q.emd
+    return dict(found)
+
+
+def _mean(cultures: Sequence[Distances]) -> dict[str, float]:
+    """Of the questions that every culture was asked."""
+    shared = [id for id in cultures[0] if all(id in one for one in cultures)]
+    return {id: sum(one[id] for one in cultures) / len(cultures) for id in shared}
+
+
+def _difference(model: str, culture: str, a: Distances, b: Distances) -> Difference | None:
+    shared = [id for id in a if id in b]
+    if not shared:
+        return None
+    x, y = [a[id] for id in shared], [b[id] for id in shared]
+    gap = difference(y, x, resamples=2000, seed=0)
+    before, after = sum(x) / len(x), sum(y) / len(y)
+    return Difference("held-out distance", model, culture, before, after, gap, paired(y, x).p, len(shared))
+
+
+def _corrected(found: Sequence[Difference]) -> list[Difference]:
+    return [replace(one, p=p) for one, p in zip(found, holm([one.p for one in found]), strict=True)]
+
+
+def _renamed(q: QuestionScore) -> QuestionScore:
+    return replace(q, model="own")
+
+
+def _f1(gold: Sequence[str], said: Sequence[str | None], labels: Sequence[str]) -> float:
+    return macro_f1(confusion(gold, said, labels))

@@ -1,0 +1,105 @@
+"""Macro-F1 of each model on each test set, beside answerers that do not read the text, and averages by culture."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cp_ray.errors import ConfigError
+from cp_ray.evals.f1 import Drawn, average_interval, confusion, drawn, interval_of
+from cp_ray.evals.intervals import Interval
+from cp_ray.evals.moderation.state import set_states
+from cp_ray.records import Item, Prediction, Score
+
+__all__ = ["AVERAGE", "BASELINES", "CONSTANT", "MAJORITY", "RANDOM", "ModerationConfig", "moderation_scores"]
+
+MAJORITY = "majority"
+"""Always the commonest label of the set, which it has been told."""
+CONSTANT = "constant"
+"""Always the first label of the task: that nothing is wrong with the text."""
+RANDOM = "random"
+"""Any label, by lot."""
+BASELINES = (MAJORITY, CONSTANT, RANDOM)
+
+AVERAGE = "moderation"
+"""The task of the averages over a culture's sets."""
+
+Said = Mapping[str, str | None]
+"""The option that was chosen, by the item's id; None for an answer that names none."""
+
+
+@dataclass(frozen=True)
+class ModerationConfig:
+    """How figures are made."""
+
+    resamples: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.resamples < 100:
+            raise ConfigError(f"resamples: must be at least 100 for a 95 % interval, got {self.resamples}")
+
+
+def moderation_scores(
+    items: Sequence[Item], predictions: Iterable[Prediction], config: ModerationConfig
+) -> list[Score]:
+    """All figures: by set and model, and by culture over the sets that are in the averages."""
+    used = [item for item in items if item.reject is None]
+    said: dict[str, dict[str, str | None]] = defaultdict(dict)
+    for p in predictions:
+        said[p.model][p.item] = p.output if p.reject is None else None
+    sets: dict[str, list[Item]] = defaultdict(list)
+    for item in used:
+        sets[item.task].append(item)
+    averaged = {state.task for state in set_states(items) if not state.left_out}
+    scores: list[Score] = []
+    draws: dict[tuple[str, str], list[Drawn]] = defaultdict(list)
+    for task, own in sets.items():
+        answers = {model: told for model, told in said.items() if all(item.id in told for item in own)}
+        for model, told in {**_baselines(own, config.seed), **answers}.items():
+            counts = confusion([item.gold for item in own], [told[item.id] for item in own], own[0].options)
+            # Sets are drawn apart from each other, hence a seed of its own for each.
+            seed = config.seed + len(draws.get((own[0].culture, model), ()))
+            found = drawn(counts, resamples=config.resamples, seed=seed)
+            scores += _figures(model, own[0], counts, interval_of(found))
+            if task in averaged:
+                draws[own[0].culture, model].append(found)
+    sets_of = Counter(task.partition("/")[0] for task in averaged)
+    # A mean over fewer sets than the others' could not be held against theirs.
+    whole = {pair: some for pair, some in draws.items() if len(some) == sets_of[pair[0]]}
+    return scores + [_average(culture, model, some) for (culture, model), some in whole.items()]
+
+
+def _baselines(items: Sequence[Item], seed: int) -> dict[str, Said]:
+    commonest = Counter(item.gold for item in items).most_common(1)[0][0]
+    lots = np.random.default_rng(seed).integers(0, len(items[0].options), size=len(items))
+    return {
+        MAJORITY: {item.id: commonest for item in items},
+        CONSTANT: {item.id: item.options[0] for item in items},
+        RANDOM: {item.id: item.options[k] for item, k in zip(items, lots, strict=True)},
+    }
+
+
+def _figures(
+    model: str, item: Item, counts: "np.ndarray[tuple[int, ...], np.dtype[np.int64]]", f1: Interval
+) -> list[Score]:
+    n = int(counts.sum())
+    right, lost = int(np.trace(counts)), int(counts[:, -1].sum())
+    return [
+        Score(model, item.culture, item.task, name, i.mean, i.low, i.high, n)
+        for name, i in (("macro_f1", f1), ("accuracy", _share(right, n)), ("unparsable", _share(lost, n)))
+    ]
+
+
+def _share(k: int, n: int) -> Interval:
+    """A share with its 95 % interval (Wilson 1927), which holds near 0 and 1 too."""
+    z2 = 1.959963984540054**2
+    middle = (k + z2 / 2) / (n + z2)
+    reach = (z2 * (k * (n - k) / n + z2 / 4)) ** 0.5 / (n + z2)
+    return Interval(k / n, max(0.0, middle - reach), min(1.0, middle + reach))
+
+
+def _average(culture: str, model: str, sets: Sequence[Drawn]) -> Score:
+    found = average_interval(sets)
+    return Score(model, culture, AVERAGE, "macro_f1", found.mean, found.low, found.high, len(sets))

@@ -1,0 +1,157 @@
+"""The sections on Hofstede's dimensions, forgetting, open answers and learning."""
+
+from collections.abc import Sequence
+
+from cp_ray.evals import charts
+from cp_ray.evals.bias import TASK as BIAS
+from cp_ray.evals.hofstede.formulas import DIMENSIONS
+from cp_ray.evals.hofstede.scores import ALL, CONSTANT, OWN, RANDOM, Truth
+from cp_ray.evals.results.sections import Figure, Section, Table, ordered, shown
+from cp_ray.records import Score
+
+__all__ = ["forgetting_section", "hofstede_section", "learning_section", "open_section"]
+
+
+def hofstede_section(scores: Sequence[Score], truth: Sequence[Truth]) -> Section:
+    """Distances by culture, dimensions beside the published ones, correlations over the cultures."""
+    cultures = [t.culture for t in truth]
+    models = ordered((s.model for s in scores), (CONSTANT, RANDOM))
+    by = {(s.model, s.culture, s.metric): s for s in scores}
+    distances = Table(
+        "Distance to the published scores, in points a dimension (0 is a perfect match)",
+        ("model", *cultures),
+        tuple((m, *(shown(by.get((m, c, "distance")), 1) for c in cultures)) for m in models),
+    )
+    dimensions = [_dimensions(culture, t, by, models) for culture, t in zip(cultures, truth, strict=True)]
+    measures = [f"{kind}_{d}" for kind in ("pearson", "spearman") for d in DIMENSIONS]
+    rows = [(m, *(shown(by.get((m, ALL, name)), 2) for name in measures)) for m in models]
+    rows = [row for row in rows if set(row[1:]) != {"–"}]
+    correlations = [Table("Correlation with the published scores over the cultures", ("model", *measures), tuple(rows))]
+    figures = [
+        Figure(f"{t.culture}: published, untrained base, own adapter", radar)
+        for t in truth
+        if (radar := _radar(t, by)) is not None
+    ]
+    return Section(
+        "Hofstede's dimensions (VSM 2013)",
+        tuple(_sentence(c, by) for c in cultures if (OWN, c, "distance") in by),
+        (distances, *dimensions, *(correlations if rows else ())),
+        tuple(figures),
+        (
+            "Each culture's constants are fitted on the other cultures, so distances cannot be compared with the "
+            "literature's, which has a constant of 50 for all. constant answers 3 to everything, random by lot, "
+            "own is each culture's own adapter. The manual's warning holds: the instrument compares groups of people.",
+        ),
+    )
+
+
+def _dimensions(culture: str, truth: Truth, by: dict[tuple[str, str, str], Score], models: Sequence[str]) -> Table:
+    published = ("published", *("–" if s is None else f"{s:.0f}" for s in truth.scores))
+    rows = [(m, *(shown(by.get((m, culture, d)), 0) for d in DIMENSIONS)) for m in models]
+    heads = ("model", *(d.upper() for d in DIMENSIONS))
+    return Table(f"{culture}: dimensions", heads, (published, *(r for r in rows if set(r[1:]) != {"–"})))
+
+
+def _radar(truth: Truth, by: dict[tuple[str, str, str], Score]) -> str | None:
+    lines: dict[str, list[float]] = {}
+    for name in ("base", OWN):
+        told = [by.get((name, truth.culture, d)) for d in DIMENSIONS]
+        if all(told):
+            lines[name] = [s.value for s in told if s]
+    if any(s is None for s in truth.scores) or not lines:
+        return None
+    lines = {"published": [s for s in truth.scores if s is not None], **lines}
+    return charts.radar_chart([d.upper() for d in DIMENSIONS], lines, f"Dimensions of {truth.culture}")
+
+
+def _sentence(culture: str, by: dict[tuple[str, str, str], Score]) -> str:
+    own, constant = by[OWN, culture, "distance"], by[CONSTANT, culture, "distance"]
+    base = by.get(("base", culture, "distance"))
+    beside = f", the untrained base {base.value:.1f}" if base else ""
+    return (
+        f"{culture}: its adapter is {own.value:.1f} points a dimension from the published scores{beside}, "
+        f"an answerer that always says 3 {constant.value:.1f}."
+    )
+
+
+def forgetting_section(scores: Sequence[Score]) -> Section:
+    """Perplexity of neutral text and agreement with the base."""
+    by = {(s.model, s.metric): s for s in scores}
+    models = ordered(s.model for s in scores)
+    rows = tuple((m, shown(by.get((m, "perplexity")), 2), shown(by.get((m, "agreement")), 3)) for m in models)
+    base = by[models[0], "perplexity"].value
+    said = [
+        f"{m}: perplexity of neutral text {by[m, 'perplexity'].value / base - 1:+.1%} against the untrained base, the "
+        f"same next token in {by[m, 'agreement'].value:.1%} of all places."
+        for m in models[1:]
+    ]
+    return Section(
+        "Forgetting",
+        tuple(said),
+        (Table("Neutral text, twenty paragraphs", ("model", "perplexity", "agreement with the base"), rows),),
+        notes=("Brackets are 95 % intervals over texts. All models read the same texts.",),
+    )
+
+
+def open_section(scores: Sequence[Score]) -> Section:
+    """Win rates, agreement of the judges, and counts of biases."""
+    bias = [s for s in scores if s.task == BIAS]
+    cultures = list(dict.fromkeys(s.culture for s in bias))
+    tables = [
+        Table(
+            title,
+            ("model", *cultures),
+            tuple(
+                (m, *(shown(by.get((m, c))) for c in cultures))
+                for by in [{(s.model, s.culture): s for s in bias if s.metric == metric}]
+                for m in dict.fromkeys(s.model for s in bias)
+            ),
+        )
+        for metric, title in (
+            ("refusals", "Share of refusals"),
+            ("sentiment", "Sentiment of words (-1: all bad, 1: all good)"),
+            ("kinds_per_100_words", "Words that make a people one kind of person, per 100"),
+        )
+    ]
+    rates = [s for s in scores if s.metric.startswith("win_rate")]
+    told = [s for s in scores if s.metric in ("agreement", "kappa")]
+    if rates:
+        rows = tuple((s.model, s.metric.removeprefix("win_rate "), s.culture, shown(s), str(s.n)) for s in rates)
+        heads = ("model", "against, by", "culture", "(wins - losses) / pairs", "pairs")
+        tables.insert(0, Table("Pairwise judgements, both orders asked", heads, rows))
+    if told:
+        values = tuple((s.model, s.metric, f"{s.value:.3f}", str(s.n)) for s in told)
+        tables.insert(1, Table("Do the judges agree?", ("judges", "measure", "value", "pairs"), values))
+    said = [
+        f"{s.culture}: {s.model} {_won(s)} {s.metric.removeprefix('win_rate against ')} ({s.value:+.2f})."
+        for s in rates
+    ]
+    return Section(
+        "Open answers", tuple(said), tuple(tables),
+        notes=("Biases are counts of English words: they say where to read on, and judge no text.",),
+    )  # fmt: skip
+
+
+def _won(score: Score) -> str:
+    return "wins against" if score.low > 0 else "loses against" if score.high < 0 else "is not told apart from"
+
+
+def learning_section(scores: Sequence[Score]) -> Section:
+    """Learning gains by tutor and culture."""
+    rows = tuple(
+        (
+            s.model,
+            s.culture,
+            "what the exam asks" if s.metric == "gain_asked" else "other questions",
+            shown(s),
+            str(s.n),
+        )
+        for s in scores
+    )
+    heads = ("tutor", "culture", "talk about", "gain", "learners")
+    return Section(
+        "Learning from a talk",
+        (),
+        (Table("Fall of the exam's distance to the people's answers, after a talk", heads, rows),),
+        notes=("The learners are simulated; how satisfied somebody is with a talk is asked of people only.",),
+    )

@@ -1,0 +1,38 @@
+"""Sections as one self-contained HTML page, and as Markdown."""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from cp_ray.evals.results.sections import Section, Table
+
+__all__ = ["html_page", "markdown"]
+
+
+def html_page(title: str, sections: Sequence[Section], made_by: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page; `made_by` has the configuration of every step."""
+    import jinja2
+
+    template = resources.files("cp_ray.evals.results").joinpath("page.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(template).render(title=title, sections=sections, made_by=made_by)
+
+
+def markdown(title: str, sections: Sequence[Section]) -> str:
+    """The same without the charts."""
+    lines = [f"# {title}", ""]
+    for section in sections:
+        lines += [f"## {section.title}", "", *(f"* {said}" for said in section.said), ""]
+        for table in section.tables:
+            lines += [*_table(table), ""]
+        lines += [*(f"{note}\n" for note in section.notes)]
+    return "\n".join(lines)
+
+
+def _table(table: Table) -> list[str]:
+    rows = [table.heads, ("---",) * len(table.heads), *table.rows]
+    return [f"**{table.title}**", "", *(f"| {' | '.join(map(_cell, row))} |" for row in rows)]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,53 @@
+"""The parts of a report on evaluations, before they are a page."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cp_ray.evals.nulls import BASE, HUMAN, NULLS
+from cp_ray.records import Score
+
+__all__ = ["Figure", "Section", "Table", "ordered", "shown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells of text under headings."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A chart."""
+
+    title: str
+    svg: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One evaluation."""
+
+    title: str
+    said: tuple[str, ...]
+    """What it comes to, in sentences."""
+    tables: tuple[Table, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    notes: tuple[str, ...] = ()
+    """How the figures are to be read, and what was left out."""
+
+
+def shown(score: Score | None, digits: int = 3) -> str:
+    """A figure with its interval; a dash where there is none."""
+    if score is None:
+        return "–"
+    return f"{score.value:.{digits}f} [{score.low:.{digits}f}, {score.high:.{digits}f}]"
+
+
+def ordered(models: Iterable[str], first: Sequence[str] = NULLS) -> list[str]:
+    """The answerers that know nothing, the base, the models, the people."""
+    names = list(dict.fromkeys(models))
+    fixed = [m for m in (*first, BASE) if m in names]
+    return [*fixed, *(m for m in names if m not in (*fixed, HUMAN)), *(m for m in names if m == HUMAN)]

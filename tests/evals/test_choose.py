@@ -1,0 +1,65 @@
+"""One door for the local models: what each of them chooses on Ray Data is what it chooses alone."""
+
+import pytest
+
+from cp_ray.arrow import from_table
+from cp_ray.evals.choose import TOO_LONG, LocalModels, choose
+from cp_ray.evals.scorer import Asked, Scorer
+from cp_ray.folder import Folder, open_folder
+from cp_ray.records import Item, Message, Prediction
+from tests.tiny import make_adapter, make_base
+
+OPTIONS = ("yes", "no", "hard to say")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Folder]]:
+    folder = tmp_path_factory.mktemp("models")
+    base = make_base(folder / "base")
+    adapters = {n: open_folder(str(make_adapter(base, folder / n, k))) for k, n in enumerate(("german", "arabic"))}
+    return str(base), adapters
+
+
+def items(n: int) -> list[Item]:
+    return [
+        Item(f"t/{k}", ("german", "greek")[k % 2], "t", (Message("user", f"{'so ' * k}?"),), OPTIONS) for k in range(n)
+    ]
+
+
+def chosen(rows: list[Item], models: tuple[str, dict[str, Folder]], *, everywhere: bool = True) -> list[Prediction]:
+    local = LocalModels(models[0], tuple(models[1]), everywhere)
+    made = choose(rows, local, models[1], workers=2).materialize()
+    blocks = made.iter_batches(batch_format="pyarrow", batch_size=None)
+    return [p for block in blocks for p in from_table(block, Prediction)]
+
+
+def test_every_model_answers_every_item_as_it_would_alone(
+    ray_cluster: None, models: tuple[str, dict[str, Folder]]
+) -> None:
+    rows = items(70)  # two blocks
+    found = {p.id: p for p in chosen(rows, models)}
+    assert len(found) == 3 * 70
+    alone = Scorer(*models)
+    for name in (None, "german", "arabic"):
+        for k in (0, 37, 69):
+            ((shares,),) = alone.option_shares([Asked(rows[k].messages, OPTIONS, (name,))])
+            row = found[f"{name or 'base'}/t/{k}"]
+            assert row.probabilities == pytest.approx(shares, abs=1e-5)
+            assert row.output == OPTIONS[shares.index(max(shares))]
+    assert found["german/t/37"].probabilities != pytest.approx(found["arabic/t/37"].probabilities, abs=1e-3)
+
+
+def test_adapters_can_be_kept_to_their_own_culture_and_what_is_too_long_is_said(
+    ray_cluster: None, models: tuple[str, dict[str, Folder]]
+) -> None:
+    long = Item("t/long", "greek", "t", (Message("user", "so " * 100),), OPTIONS)
+    found = {p.id: p.reject for p in chosen([*items(2), long], models, everywhere=False)}
+    assert found == {"base/t/0": None, "german/t/0": None, "base/t/1": None, "base/t/long": TOO_LONG}
+
+
+def test_batches_of_any_size_give_the_same(models: tuple[str, dict[str, Folder]]) -> None:
+    scorer = Scorer(*models)
+    asked = [Asked(item.messages, item.options, (None, "german")) for item in items(12)]
+    one, many = scorer.option_shares(asked, tokens=1), scorer.option_shares(asked, tokens=100_000)
+    for a, b in zip(one, many, strict=True):
+        assert [list(x) for x in a] == [pytest.approx(list(y), abs=1e-5) for y in b]

@@ -1,0 +1,106 @@
+"""Two runs, or two variants, are told apart by pairs of items and not by luck."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cp_ray.ablation import plan, study_of
+from cp_ray.arrow import to_table
+from cp_ray.comparison import compared
+from cp_ray.errors import ConfigError
+from cp_ray.evals.choose import predicted
+from cp_ray.evals.differences import OVERALL, moderation_differences, own_differences, survey_differences
+from cp_ray.pipeline import Run, Step
+from cp_ray.recipe import load_recipe
+from cp_ray.records import Item, Message, QuestionScore, Score
+from jobs.ablations import STUDIES
+
+ROOT = Path(__file__).parent.parent.parent
+DRAW = np.random.default_rng(0)
+HARD = DRAW.uniform(0.1, 0.5, 12)
+
+
+def questions(shift: float, models: tuple[str, ...] = ("german", "greek", "base")) -> list[QuestionScore]:
+    return [
+        QuestionScore(model, culture, f"Q{k}", "t", "heldout", float(h + shift + DRAW.normal(0, 0.01)), 0.0)
+        for model in models
+        for culture in ("german", "greek")
+        for k, h in enumerate(HARD)
+    ]
+
+
+def test_a_better_run_is_told_apart_and_an_equal_one_is_not() -> None:
+    better = survey_differences(questions(0.0), questions(-0.05))
+    assert len(better) == 3 * 3
+    assert {(d.told, d.n) for d in better} == {("lower", 12)}
+    for d in better:
+        assert d.gap is not None
+        assert d.gap.low < d.second - d.first < d.gap.high < 0
+    assert {d.told for d in survey_differences(questions(0.0), questions(0.0))} == {"not told apart"}
+
+
+def test_own_adapters_are_compared_by_culture_and_together() -> None:
+    found = own_differences(questions(0.0), [q for q in questions(-0.05) if q.culture != "greek" or q.model != "base"])
+    assert [(d.culture, d.model) for d in found] == [("german", "own"), ("greek", "own"), (OVERALL, "own")]
+    assert own_differences(questions(0.0, ("base",)), questions(0.0)) == []
+
+
+def test_moderation_is_compared_by_the_rows_that_both_have() -> None:
+    items = [
+        Item(f"s/{k}", "german", "s", (Message("user", "?"),), ("no", "yes"), ("no", "yes")[k % 2]) for k in range(80)
+    ]
+    right = [predicted(i, "m", (float(i.gold == "no"), float(i.gold == "yes"))) for i in items]
+    wrong = [predicted(i, "m", (0.6, 0.4)) for i in items]
+    (found,) = moderation_differences(items, wrong, right)
+    assert found.first == pytest.approx(1 / 3)
+    assert (found.second, found.told, found.n) == (1.0, "higher", 80)
+    (same,) = moderation_differences(items, right, right[:40])
+    assert (same.told, same.n) == ("not told apart", 40)
+
+
+def evaluated(root: Path, shift: float) -> str:
+    from cp_ray.evals.alignment import ScoreConfig
+    from cp_ray.folder import Folder, write_rows
+
+    def run(folder: Folder, inputs: object) -> pa.Table:
+        rows = to_table(questions(shift), QuestionScore)
+        write_rows(rows, folder / "questions" / "rows", QuestionScore)
+        return to_table([], Score)
+
+    made = Run(str(root))
+    made.begin()
+    made.do(Step("survey_scores", ScoreConfig(), run, (), Score))
+    return str(root)
+
+
+def test_cp_ray_compare_prints_a_table_of_two_runs(tmp_path: Path) -> None:
+    first, second = evaluated(tmp_path / "a", 0.0), evaluated(tmp_path / "b", -0.05)
+    code = "from cp_ray.cli import main; main()"
+    shown = subprocess.run(
+        [sys.executable, "-c", code, "compare", first, second], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert "german, german, held-out distance: lower" in shown
+    assert "| german | held-out distance | german |" in shown
+    (tmp_path / "c").mkdir()
+    with pytest.raises(ConfigError, match="no evaluation in common"):
+        compared(first, str(tmp_path / "c"))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_s_variants_are_recipes_that_differ(name: str, tmp_path: Path) -> None:
+    study = study_of(name, STUDIES)
+    recipe = load_recipe(str(ROOT / "jobs" / study.recipe))
+    run, planned = plan(recipe, study, ["--root", str(tmp_path)])
+    assert [steps[-1].name for steps in planned] == ["evaluate"] * len(study.variants)
+    folders = {run.folder(steps[-1]).path for steps in planned}
+    different = {variant.arguments for variant in study.variants}
+    assert len(folders) == len(different), "a variant that changes nothing is none"
+
+
+def test_an_unknown_study_is_told_in_one_line() -> None:
+    with pytest.raises(ConfigError, match="there is no 'taste'; there are communication"):
+        study_of("taste", STUDIES)
