@@ -1,181 +1,143 @@
-"""OpenAI's HTTP API for whatever answers chats: /v1/chat/completions, /v1/models, and /healthz."""
+"""OpenAI's HTTP API for whatever answers chats, with what is this project's own beside it."""
 
-import random
 import time
-import uuid
-from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from cp_ray.records import Message
-from cp_ray.serving.chat import Backend, BadRequest, ChatRequest, ChatResult, ModelCard
+from cp_ray.serving.admin import add_admin
+from cp_ray.serving.bodies import MAX_TOKENS
+from cp_ray.serving.chat import BadRequest, ModelCard
+from cp_ray.serving.chats import add_chats
+from cp_ray.serving.education import add_education
+from cp_ray.serving.embeddings import add_embeddings
+from cp_ray.serving.moderation import add_moderation
+from cp_ray.serving.openai_shapes import Refusal, error_body
+from cp_ray.serving.operation import Operation
+from cp_ray.serving.page import add_page
+from cp_ray.serving.routing import UnknownModel
+from cp_ray.serving.service import Service
+from cp_ray.survey.counts import items, read_counts
 
 __all__ = ["MAX_TOKENS", "build_api"]
 
-MAX_TOKENS = 4096
-"""The longest answer that may be asked for."""
 
-DEFAULT_TOKENS = 256
-"""The length of an answer when none is asked for."""
-
-_STOPS = 4
-"""Stop strings in one request, as at OpenAI."""
-
-
-class TextPart(BaseModel):
-    """A piece of a message's content."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ChatMessage(BaseModel):
-    """One message of a chat."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+def build_api(service: Service) -> FastAPI:
+    """The HTTP application of `service`; the official `openai` client works with it unchanged."""
+    api = FastAPI(
+        title="cp_ray",
+        description="Culture models behind OpenAI's API. Keys, if the server has any: Authorization: Bearer …",
+        redoc_url=None,
+    )
+    add_chats(api, service)
+    add_embeddings(api, service)
+    add_moderation(api, service)
+    add_education(api, service, items(read_counts()))
+    add_admin(api, service)
+    add_page(api)
+    _add_models(api, service)
+    _add_health(api, service)
+    _report_errors(api)
+    api.add_middleware(Operation, service=service)
+    return api
 
 
-class ChatBody(BaseModel):
-    """The body of a chat completion request; OpenAI's other fields are accepted and have no effect."""
-
-    model: str
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
-    seed: int | None = None
-    stop: str | Annotated[list[str], Field(max_length=_STOPS)] | None = None
-    n: int | None = None
-    stream: bool | None = None
-
-
-class _Refusal(Exception):
-    """Ends a request with an error in OpenAI's shape."""
-
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.response = _error(status, message, param=param, code=code)
-
-
-def build_api(backend: Backend) -> FastAPI:
-    """The HTTP application in front of `backend`; the official `openai` client works with it unchanged."""
-    api = FastAPI(title="cp_ray")
+def _add_models(api: FastAPI, service: Service) -> None:
     started = int(time.time())
-    cards = {card.id: card for card in backend.models()}
-
-    @api.post("/v1/chat/completions")
-    async def chat_completions(body: ChatBody) -> dict[str, Any]:
-        request = _request(body, cards)
-        try:
-            result = await backend.complete(request)
-        except BadRequest as error:
-            raise _Refusal(400, str(error), param="messages", code=error.code) from error
-        return _completion(body.model, result)
 
     @api.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [_card(card, started) for card in cards.values()]}
+    async def models(request: Request) -> dict[str, Any]:
+        """The models that this key may ask."""
+        allowed = [card for card in service.cards if request.state.call.key.allows(card.id)]
+        return {"object": "list", "data": [_card(service, card, started) for card in allowed]}
 
     @api.get("/v1/models/{id:path}")
-    async def model(id: str) -> dict[str, Any]:
-        return _card(_known(id, cards), started)
+    async def model(id: str, request: Request) -> dict[str, Any]:
+        """One of them."""
+        return _card(service, service.router(request.state.call.key).named(id), started)
 
+
+def _add_health(api: FastAPI, service: Service) -> None:
     @api.get("/healthz")
     async def healthz() -> dict[str, str]:
+        """Whether this process lives."""
         return {"status": "ok"}
 
-    _report_errors(api)
-    return api
+    @api.get("/readyz")
+    async def readyz() -> Response:
+        """Whether requests are answered: 503 while an engine is missing, and once no more are taken."""
+        ready = not service.draining and await service.backend.ready()
+        state = {"status": "ready" if ready else "draining" if service.draining else "no engine"}
+        return JSONResponse(state, 200 if ready else 503, {} if ready else {"retry-after": "1"})
+
+    @api.get("/metrics", include_in_schema=False)
+    async def metrics(request: Request) -> Response:
+        if not request.state.call.key.admin:
+            raise Refusal(403, "this key may not see metrics; it is no admin's", code="forbidden")
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
 def _report_errors(api: FastAPI) -> None:
     """Answer every error in OpenAI's shape."""
 
-    @api.exception_handler(_Refusal)
-    async def refusal(_: Request, error: _Refusal) -> JSONResponse:
-        return error.response
+    def on(kind: type[Exception]) -> Callable[[Callable[[Request, Any], Awaitable[Response]]], Any]:
+        return api.exception_handler(kind)
 
-    @api.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    @on(Refusal)
+    async def refusal(request: Request, error: Refusal) -> Response:
+        return _noted(request, str(error), error.response)
+
+    @on(BadRequest)
+    async def bad_request(request: Request, error: BadRequest) -> Response:
+        field = str(error).partition(":")[0]
+        status = 404 if isinstance(error, UnknownModel) else 400
+        return _noted(request, str(error), _error(status, str(error), param=field, code=error.code))
+
+    @on(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
-        return _error(400, f"{where or 'body'}: {first['msg']}", param=where or None, code="invalid_value")
+        where = ".".join(str(part) for part in first["loc"] if part != "body")[:200]
+        message = f"{where or 'body'}: {first['msg']}"
+        return _noted(request, message, _error(400, message, param=where or None, code="invalid_value"))
 
-    @api.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> JSONResponse:
-        return _error(error.status_code, str(error.detail))
+    @on(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        response = _error(error.status_code, str(error.detail))
+        response.headers.update(error.headers or {})  # a 405 says what is allowed
+        return _noted(request, str(error.detail), response)
 
-    @api.exception_handler(Exception)
-    async def failure(_: Request, error: Exception) -> JSONResponse:
+    @on(ConnectionError)
+    async def lost(request: Request, error: ConnectionError) -> Response:
+        message = "no engine answers at the moment; try again"
+        response = _error(503, message, code="unavailable")
+        response.headers["retry-after"] = "1"
+        return _noted(request, str(error), response)
+
+    @on(Exception)
+    async def failure(request: Request, error: Exception) -> Response:
         # What it was stands in the server's log; a client gets no details of the inside.
-        return _error(500, f"the server failed to answer ({type(error).__name__}); try again", code="server_error")
+        message = f"the server failed to answer ({type(error).__name__}); try again"
+        return _noted(request, repr(error), _error(500, message, code="server_error"))
+
+
+def _noted(request: Request, message: str, response: Response) -> Response:
+    call = getattr(request.state, "call", None)
+    if call is not None:
+        call.error = message[:500] if response.status_code >= 500 else str(response.status_code)
+    return response
 
 
 def _error(status: int, message: str, *, param: str | None = None, code: str | None = None) -> JSONResponse:
-    kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-    error = {"message": message, "type": kind, "param": param, "code": code}
-    return JSONResponse({"error": error}, status_code=status)
+    return JSONResponse(error_body(status, " ".join(message.split()), param=param, code=code), status_code=status)
 
 
-def _known(id: str, cards: dict[str, ModelCard]) -> ModelCard:
-    if id not in cards:
-        message = f"model: {id!r} is not served; known: {', '.join(cards)}"
-        raise _Refusal(404, message, param="model", code="model_not_found")
-    return cards[id]
-
-
-def _request(body: ChatBody, cards: dict[str, ModelCard]) -> ChatRequest:
-    """What the engine is asked, or a refusal."""
-    card = _known(body.model, cards)
-    if body.n not in (None, 1):
-        raise _Refusal(400, f"n: must be 1, got {body.n}; send the request again with another seed", param="n")
-    if body.stream:
-        raise _Refusal(400, "stream: is not supported yet; leave it out", param="stream", code="unsupported_value")
-    messages = tuple(_message(m) for m in body.messages)
-    if card.system and all(m.role != "system" for m in messages):
-        messages = (Message("system", card.system), *messages)
-    stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
-    return ChatRequest(
-        model=body.model,
-        messages=messages,
-        temperature=1.0 if body.temperature is None else body.temperature,
-        max_tokens=body.max_completion_tokens or body.max_tokens or DEFAULT_TOKENS,
-        seed=random.getrandbits(63) if body.seed is None else body.seed,
-        top_p=1.0 if body.top_p is None else body.top_p,
-        stop=tuple(s for s in stop if s),
-    )
-
-
-def _message(message: ChatMessage) -> Message:
-    content = message.content if isinstance(message.content, str) else "".join(p.text for p in message.content)
-    # OpenAI's newer name for it; chat templates know only the older one.
-    return Message("system" if message.role == "developer" else message.role, content)
-
-
-def _completion(model: str, result: ChatResult) -> dict[str, Any]:
-    message = {"role": "assistant", "content": result.text, "refusal": None}
-    return {
-        "id": f"chatcmpl-{uuid.uuid4().hex}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": model,
-        "choices": [{"index": 0, "message": message, "finish_reason": result.finish_reason, "logprobs": None}],
-        "usage": {
-            "prompt_tokens": result.prompt_tokens,
-            "completion_tokens": result.completion_tokens,
-            "total_tokens": result.prompt_tokens + result.completion_tokens,
-        },
-    }
-
-
-def _card(card: ModelCard, created: int) -> dict[str, Any]:
+def _card(service: Service, card: ModelCard, created: int) -> dict[str, Any]:
+    stable = service.traffic.of(card.id).stable
+    origin = service.origins.get(stable.adapter or "")
     return {
         "id": card.id,
         "object": "model",
@@ -183,5 +145,9 @@ def _card(card: ModelCard, created: int) -> dict[str, Any]:
         "owned_by": "cp_ray",
         "culture": card.culture,
         "language": card.language,
+        "locales": list(card.locales),
+        "aliases": list(card.aliases),
         "base": card.base,
+        "version": stable.version,
+        **(origin.card() if origin else {"training_run": None, "scores": []}),
     }

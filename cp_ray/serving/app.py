@@ -1,121 +1,55 @@
-"""The Ray Serve application: one base, all adapters, OpenAI's API, in one deployment."""
+"""The Ray Serve application: a gateway with OpenAI's API, and the engine's replicas behind it."""
 
 import contextlib
 import logging
-import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from cp_ray.cultures import Culture
-from cp_ray.errors import BaseModelError, ConfigError, CpRayError, told_in
-from cp_ray.serving.chat import ChatRequest, ChatResult, ModelCard, ModelSpec
-from cp_ray.survey.asking import persona
+from cp_ray.errors import BaseModelError, CpRayError, told_in
+from cp_ray.serving.spec import ServeSpec, Settings, parse
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
     from ray.serve import Application
 
-    from cp_ray.pipeline import Folder
-
-__all__ = ["ServeSpec", "app", "build_app", "serving", "start"]
+__all__ = ["ServeSpec", "Settings", "app", "build_app", "serving", "start"]
 
 _HOST = "127.0.0.1"
-_MAX_ONGOING = 256
-"""Requests that a replica holds at once, answered or waiting."""
+_MANY = 100_000
+"""Requests that Serve lets through: the gateway's own limits refuse with what a client can use."""
+_DRAIN_S = 30.0
+_QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
-@dataclass(frozen=True, slots=True)
-class ServeSpec:
-    """What is served behind one endpoint."""
-
-    base: str
-    """`smollm2`, a folder, or a Hugging Face id."""
-    models: tuple[ModelSpec, ...]
-
-    def __post_init__(self) -> None:
-        ids = [model.id for model in self.models]
-        if not ids:
-            raise ConfigError("models: needs at least one, got none; name the base or an adapter")
-        twice = sorted({i for i in ids if ids.count(i) > 1})
-        if twice:
-            raise ConfigError(f"models: id {twice[0]!r} stands twice; give each its own")
-
-    @classmethod
-    def of_cultures(cls, base: str, adapters: "Mapping[Culture, Folder]") -> "ServeSpec":
-        """A model per culture, called by the culture's id, with the system prompt that it was trained with."""
-        return cls(
-            base,
-            tuple(
-                ModelSpec(c.id, folder.uri, culture=c.id, language=c.language, system=persona(c))
-                for c, folder in adapters.items()
-            ),
-        )
-
-
-class _Replica:
-    """The process that holds the base and its adapters."""
-
-    def __init__(self, spec: ServeSpec, max_wave: int, threads: int) -> None:
-        from cp_ray.serving.batcher import Batcher
-        from cp_ray.serving.engine import Engine
-
-        self._spec = spec
-        with tempfile.TemporaryDirectory(prefix="cp_ray-adapters-") as folder:
-            folders = {
-                m.id: _fetch(m.id, m.adapter, Path(folder) / str(i)) if m.adapter else None
-                for i, m in enumerate(spec.models)
-            }
-            engine = Engine(spec.base, folders, threads=threads)
-        self._batcher = Batcher(engine.generate, max_wave=max_wave)
-
-    def models(self) -> list[ModelCard]:
-        """What is served."""
-        # Clients need not know where it lies on this machine.
-        base = Path(self._spec.base).name if Path(self._spec.base).is_dir() else self._spec.base
-        return [ModelCard(m.id, base, m.culture, m.language, m.system) for m in self._spec.models]
-
-    async def complete(self, request: ChatRequest) -> ChatResult:
-        """Answer a chat in a wave with others."""
-        return await self._batcher.complete(request)
-
-    def __serve_build_asgi_app__(self) -> "FastAPI":
-        from cp_ray.serving.api import build_api
-
-        return build_api(self)
-
-
-def build_app(spec: ServeSpec, *, num_cpus: float = 1, threads: int | None = None, max_wave: int = 32) -> "Application":
-    """The Ray Serve application of `spec`.
-
-    Args:
-        spec: the base and its models.
-        num_cpus: CPUs that the replica takes from the cluster.
-        threads: that it computes with; None: as many as CPUs.
-        max_wave: requests answered together at most.
-    """
+def build_app(spec: ServeSpec, settings: Settings | None = None) -> "Application":
+    """The Ray Serve application of `spec`."""
     from ray import serve
 
-    deployment: Any = serve.deployment(
+    from cp_ray.serving.gateway import Gateway
+    from cp_ray.serving.replica import Replica
+
+    settings = settings or Settings()
+    common: dict[str, Any] = {
+        "max_ongoing_requests": _MANY,
+        "logging_config": _QUIET,
+        # Requests that are under way are answered before a replica goes.
+        "graceful_shutdown_wait_loop_s": 0.5,
+        "graceful_shutdown_timeout_s": min(_DRAIN_S, settings.timeout_s),
+    }
+    engine: Any = serve.deployment(
         name="engine",
-        ray_actor_options={"num_cpus": num_cpus},
-        max_ongoing_requests=_MAX_ONGOING,
-        logging_config={"log_level": "WARNING", "enable_access_log": False},
-    )(serve.ingress()(_Replica))
-    application: Application = deployment.bind(spec, max_wave, threads or max(1, int(num_cpus)))
+        ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus},
+        **common,
+        **_scale(settings),
+    )(Replica)
+    gateway: Any = serve.deployment(name="gateway", ray_actor_options={"num_cpus": 0}, **common)(
+        serve.ingress()(Gateway)
+    )
+    application: Application = gateway.bind(spec, settings, engine.bind(spec, settings))
     return application
 
 
 def start(
-    spec: ServeSpec,
-    *,
-    name: str,
-    route_prefix: str,
-    port: int | None = None,
-    num_cpus: float = 1,
-    threads: int | None = None,
-    max_wave: int = 32,
+    spec: ServeSpec, *, name: str, route_prefix: str, port: int | None = None, settings: Settings | None = None
 ) -> str:
     """Serve `spec` from this Ray cluster, wait until it is healthy, and leave it running.
 
@@ -125,9 +59,7 @@ def start(
         route_prefix: where it is, such as `/teacher`; applications under other prefixes live on.
         port: on 127.0.0.1; None takes a free one. A cluster has one port for all its applications: the first
             one's, whatever later ones ask for.
-        num_cpus: as in `build_app`.
-        threads: as in `build_app`.
-        max_wave: as in `build_app`.
+        settings: how it is served.
 
     Returns:
         The base URL for clients, such as `http://127.0.0.1:8123/teacher/v1`.
@@ -138,14 +70,12 @@ def start(
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # this process's own; Serve sets it anew on import
-    quiet = {"log_level": "WARNING", "enable_access_log": False}
     actual = _running_port()
     if actual is None:
-        serve.start(http_options={"host": _HOST, "port": port or _free_port()}, logging_config=quiet)
+        serve.start(http_options={"host": _HOST, "port": port or _free_port()}, logging_config=_QUIET)
         actual = _running_port()
     try:
-        application = build_app(spec, num_cpus=num_cpus, threads=threads, max_wave=max_wave)
-        serve.run(application, name=name, route_prefix=route_prefix)
+        serve.run(build_app(spec, settings), name=name, route_prefix=route_prefix)
     except RuntimeError as error:
         why = _why(name) or BaseModelError(f"serving {name!r}: {' '.join(str(error).split())}")
         serve.delete(name)
@@ -155,21 +85,12 @@ def start(
 
 @contextlib.contextmanager
 def serving(
-    spec: ServeSpec,
-    *,
-    name: str,
-    route_prefix: str,
-    port: int | None = None,
-    num_cpus: float = 1,
-    threads: int | None = None,
-    max_wave: int = 32,
+    spec: ServeSpec, *, name: str, route_prefix: str, port: int | None = None, settings: Settings | None = None
 ) -> Iterator[str]:
     """Serve `spec` while inside: the base URL for clients; the arguments and errors are those of `start`."""
     from ray import serve
 
-    url = start(
-        spec, name=name, route_prefix=route_prefix, port=port, num_cpus=num_cpus, threads=threads, max_wave=max_wave
-    )
+    url = start(spec, name=name, route_prefix=route_prefix, port=port, settings=settings)
     try:
         yield url
     finally:
@@ -180,35 +101,24 @@ def app(args: dict[str, Any]) -> "Application":
     """The application of a Serve config file (`import_path: cp_ray.serving.app:app`).
 
     Args:
-        args: `base`, `models` (each with the fields of `ModelSpec`), and `num_cpus` and `max_wave` if wanted.
+        args: `base`, `models` (each with the fields of `ModelSpec`), and those of `Settings` that are wanted.
 
     Raises:
-        ConfigError: a field is missing or unknown.
+        ConfigError: a field is missing or unknown, or breaks its rule.
     """
-    unknown = sorted(set(args) - {"base", "models", "num_cpus", "max_wave"})
-    if unknown:
-        raise ConfigError(f"args: unknown field {unknown[0]!r}; known: base, models, num_cpus, max_wave")
-    try:
-        spec = ServeSpec(args["base"], tuple(ModelSpec(**model) for model in args["models"]))
-    except (KeyError, TypeError) as error:
-        raise ConfigError(
-            f"args: base and models (id, adapter, culture, language, system) expected: {error}"
-        ) from error
-    return build_app(spec, num_cpus=float(args.get("num_cpus", 1)), max_wave=int(args.get("max_wave", 32)))
+    return build_app(*parse(args))
 
 
-def _fetch(id: str, uri: str, target: Path) -> Path:
-    """Copy an adapter's folder to `target`."""
-    import pyarrow as pa
-    from pyarrow import fs
-
-    target.mkdir()
-    try:
-        source, path = fs.FileSystem.from_uri(uri) if "://" in uri else (fs.LocalFileSystem(), str(Path(uri).resolve()))
-        fs.copy_files(path, str(target), source_filesystem=source, destination_filesystem=fs.LocalFileSystem())
-    except (OSError, pa.ArrowException) as error:
-        raise BaseModelError(f"adapter {id!r}: cannot read {uri} ({error}); give a PEFT folder") from error
-    return target
+def _scale(settings: Settings) -> dict[str, Any]:
+    if settings.max_replicas is None:
+        return {"num_replicas": settings.replicas}
+    return {
+        "autoscaling_config": {
+            "min_replicas": settings.replicas,
+            "max_replicas": settings.max_replicas,
+            "target_ongoing_requests": settings.max_rows,
+        }
+    }
 
 
 def _free_port() -> int:

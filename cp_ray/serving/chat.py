@@ -1,12 +1,25 @@
 """What is asked of a served model and what it answers; plain data, shared by engine, API and application."""
 
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from cp_ray.errors import ConfigError, CpRayError
 from cp_ray.records import Message
 
-__all__ = ["Backend", "BadRequest", "ChatRequest", "ChatResult", "ContextTooLong", "ModelCard", "ModelSpec"]
+__all__ = [
+    "Backend",
+    "BadRequest",
+    "ChatRequest",
+    "ChatResult",
+    "ContextTooLong",
+    "Load",
+    "ModelCard",
+    "ModelSpec",
+    "Piece",
+    "TokenLogprob",
+    "whole",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +34,10 @@ class ModelSpec:
     language: str = ""
     system: str = ""
     """System prompt, put in front of chats that have none; empty: the chat template's own."""
+    locales: tuple[str, ...] = ()
+    """BCP 47 tags of those whom it speaks for, the commonest first; requests are routed by them."""
+    aliases: tuple[str, ...] = ()
+    """Other names for it."""
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -36,6 +53,8 @@ class ModelCard:
     culture: str = ""
     language: str = ""
     system: str = ""
+    locales: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +72,62 @@ class ChatRequest:
     """Only the likeliest tokens that together have this probability are drawn from."""
     stop: tuple[str, ...] = ()
     """The answer ends before the first of these."""
+    choice: int = 0
+    """Tells apart the answers to one request that asks for several."""
+    logprobs: int | None = None
+    """How many of the likeliest tokens are told with each token drawn; None tells nothing."""
+    labels: tuple[str, ...] = ()
+    """If given, nothing is drawn: the log-probabilities of these as beginnings of the answer are told."""
+    schema: str = ""
+    """A JSON schema that the answer has to follow; empty: it is free."""
+    text: str | None = None
+    """A text to go on with instead of a chat, without the chat template."""
+    adapter: str | None = None
+    """Where the model's adapter lies, for an engine that does not have it yet."""
+    tenant: str = ""
+    """Who asks; those who wait are served in turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A drawn token and its natural log-probability, at temperature 1."""
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+    """The likeliest tokens at its place, with theirs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What an engine is busy with."""
+
+    rows: int
+    """Chats that are being answered together."""
+    adapters: int
+    """How many adapters they are under."""
+    waiting: int
+    held: int
+    """Tokens in the cache of keys and values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of an answer, as it comes."""
+
+    text: str
+    finish_reason: str = ""
+    """Set on the last piece: `stop`: it ended by itself or at a stop string; `length`: it was cut off."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    """Drawn so far."""
+    cached_tokens: int = 0
+    """Of the prompt, known from before."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    labels: tuple[float, ...] = ()
+    """Log-probabilities of the request's labels."""
+    load: Load | None = None
+    """On the last piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +136,27 @@ class ChatResult:
 
     text: str
     finish_reason: str
-    """`stop`: it ended by itself or at a stop string; `length`: it was cut off."""
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = field(default=0, compare=False)
+    logprobs: tuple[TokenLogprob, ...] = ()
+    labels: tuple[float, ...] = ()
+    load: Load | None = field(default=None, compare=False)
+
+
+def whole(pieces: "list[Piece]") -> ChatResult:
+    """An answer from all of its pieces."""
+    last = pieces[-1]
+    return ChatResult(
+        "".join(piece.text for piece in pieces),
+        last.finish_reason,
+        last.prompt_tokens,
+        last.completion_tokens,
+        last.cached_tokens,
+        tuple(token for piece in pieces for token in piece.logprobs),
+        last.labels,
+        last.load,
+    )
 
 
 class BadRequest(CpRayError, ValueError):
@@ -81,14 +174,34 @@ class ContextTooLong(BadRequest):
 class Backend(Protocol):
     """What the API needs from whatever answers."""
 
-    def models(self) -> list[ModelCard]:
-        """The models served, in the order to list them."""
-        ...
-
     async def complete(self, request: ChatRequest) -> ChatResult:
         """Answer a chat.
 
         Raises:
             BadRequest: the request itself is at fault.
         """
+        ...
+
+    def stream(self, request: ChatRequest) -> AsyncIterator[Piece]:
+        """Answer a chat piece by piece; leaving the iterator ends the work on it.
+
+        Raises:
+            BadRequest: the request itself is at fault; before the first piece.
+        """
+        ...
+
+    async def embed(self, texts: list[str]) -> list[list[float]]:
+        """Vectors of unit length."""
+        ...
+
+    async def check(self, name: str, adapter: str) -> None:
+        """Make sure that an adapter can be served.
+
+        Raises:
+            BadRequest: it cannot be read, or does not fit the base.
+        """
+        ...
+
+    async def ready(self) -> bool:
+        """Whether it answers."""
         ...

@@ -1,54 +1,39 @@
-"""Answers to waves of chats: one base, an adapter per row, one decode loop."""
+"""Answers to chats by continuous batching: one base, an adapter per row, one decode loop that chats join and leave."""
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
+from cp_ray.chat import end_of_turn
+from cp_ray.errors import ConfigError
 from cp_ray.llm.embedded import load_base
-from cp_ray.lora import StackedLora
-from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, ContextTooLong
-from cp_ray.serving.prefix import PrefixCache, RowState, stack, unstack
-from cp_ray.serving.sampling import draw, uniform
+from cp_ray.serving.adapters import Adapters
+from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, Load, Piece, whole
+from cp_ray.serving.drawing import advance
+from cp_ray.serving.prefill import Group, groups
+from cp_ray.serving.prefix import PrefixCache, RowState
+from cp_ray.serving.rows import Prepare, Row
+from cp_ray.serving.slots import Slots
+from cp_ray.serving.waiting import Waiting
 
 __all__ = ["Engine"]
 
 _PREFIX_BYTES = 2**31
 """Kept for chats that go on: 46,000 tokens of the embedded model in float32."""
 
-_GROUP_TOKENS = 2_048
-"""Prompt tokens computed in one pass, padding included, unless a single prompt has more."""
-
-
-@dataclass(slots=True, eq=False)
-class _Row:
-    """A request on its way through a wave."""
-
-    request: ChatRequest
-    adapter: str | None
-    prompt: list[int]
-    digest: bytes
-    limit: int
-    """Tokens that may be drawn."""
-    past: RowState | None
-    """What the prefix cache knows of the prompt."""
-    drawn: list[int] = field(default_factory=list)
-    text: str = ""
-    finish_reason: str = ""
-
-    @property
-    def fresh(self) -> list[int]:
-        """The part of the prompt that is still to be computed."""
-        return self.prompt[self.past.tokens if self.past else 0 :]
+_ALONE_TOKENS, _BESIDE_TOKENS = 2_048, 512
+"""Prompt tokens computed in one step where nobody is being answered, and beside answers that are to go on."""
 
 
 class Engine:
-    """One base model and its adapters, ready to answer."""
+    """One base model and its adapters, ready to answer.
+
+    `add` and `cancel` may be called by any thread between two steps, `prepare` at any time; `step` by one.
+    """
 
     def __init__(
         self,
@@ -58,6 +43,9 @@ class Engine:
         threads: int | None = None,
         device: str = "cpu",
         prefix_bytes: int = _PREFIX_BYTES,
+        max_rows: int = 32,
+        max_tokens: int = 65_536,
+        max_adapters: int = 64,
     ) -> None:
         """Load the base and put the adapters on it.
 
@@ -67,24 +55,58 @@ class Engine:
             threads: CPU threads of this process; None leaves torch's choice.
             device: `cpu`, `cuda` or `cuda:0`.
             prefix_bytes: memory for the keys and values of chats that may go on; 0 keeps none.
+            max_rows: chats answered together at most.
+            max_tokens: that the cache of keys and values may hold, an answer counting in full from its beginning.
+                A chat that needs more is answered alone.
+            max_adapters: on the base at once; the one used longest ago leaves for another.
 
         Raises:
             BaseModelError: the base or an adapter cannot be loaded.
+            ConfigError: a limit is below 1.
         """
+        for name, limit in (("max_rows", max_rows), ("max_tokens", max_tokens), ("max_adapters", max_adapters)):
+            if limit < 1:
+                raise ConfigError(f"{name}: must be at least 1, got {limit}")
         if threads is not None:
             torch.set_num_threads(threads)
         self._model, self._tokenizer = load_base(base, device=device)
-        folders = {name: folder for name, folder in adapters.items() if folder is not None}
-        self._lora = StackedLora(self._model, folders)
-        self._adapters = {name: name if folder else None for name, folder in adapters.items()}
+        self.adapters = Adapters(self._model, adapters, max_adapters)
         self._device = device
-        config = self._model.config
+        config = self._model.config.get_text_config(decoder=True)
         self.context: int = config.max_position_embeddings
         """Tokens of a prompt and its answer together."""
-        # Padding between a known beginning and the rest would shift a window over positions.
-        windowed = bool(getattr(config, "sliding_window", None))
-        self._prefixes = PrefixCache(prefix_bytes) if prefix_bytes and not windowed else None
+        self._prefixes = PrefixCache(prefix_bytes) if prefix_bytes else None
         self._ends = _end_tokens(self._model, self._tokenizer)
+        self._prepare = Prepare(self._tokenizer, self.context, config.vocab_size, self._ends)
+        self._max_rows, self._max_tokens = max_rows, max_tokens
+        self._reset()
+
+    def _reset(self) -> None:
+        self._waiting: Waiting[Row] = Waiting()
+        self._groups: deque[Group] = deque()
+        self._rows: list[Row] = []
+        self._slots = self._new_slots()
+        self.load = Load(0, 0, 0, 0)
+        """What it was busy with in the last step."""
+
+    def prepare(self, request: ChatRequest) -> Row:
+        """A request, ready to be added.
+
+        Raises:
+            BadRequest: it cannot be answered.
+        """
+        row = self._prepare(request)
+        row.fetched = self.adapters.fetch(request.model)
+        return row
+
+    def add(self, row: Row) -> None:
+        """Queue a row; its pieces go to its `deliver`."""
+        self._waiting.push(row)
+
+    def cancel(self, row: Row) -> None:
+        """Nobody waits for this row any more: nothing is computed for it from the next step on."""
+        row.cancelled = True
+        self._waiting.remove(row)
 
     def generate(self, requests: Sequence[ChatRequest]) -> list[ChatResult | BadRequest]:
         """Answer many chats together.
@@ -95,136 +117,160 @@ class Engine:
         Returns:
             One result for each request, in their order.
         """
-        prepared = [self._prepare(request) for request in requests]
-        rows = [row for row in prepared if isinstance(row, _Row)]
-        with torch.inference_mode():
-            if rows:
-                self._decode(rows)
-        return [_result(row) if isinstance(row, _Row) else row for row in prepared]
+        told: list[list[Piece | BadRequest]] = [[] for _ in requests]
+        for request, into in zip(requests, told, strict=True):
+            try:
+                row = self.prepare(request)
+            except BadRequest as error:
+                into.append(error)
+                continue
+            row.deliver = _into(into)
+            self.add(row)
+        while self.step():
+            pass
+        return [_result(one) for one in told]
 
-    def _prepare(self, request: ChatRequest) -> _Row | BadRequest:
-        from jinja2 import TemplateError
+    def fail(self, error: BaseException) -> None:
+        """Give up all rows, after a step that raised `error`."""
+        rows = [*self._rows, *(row for group in self._groups for row in group.rows), *self._waiting.drain()]
+        self._reset()
+        for row in rows:
+            row.deliver(error)
 
-        if request.model not in self._adapters:
-            return BadRequest(f"model: {request.model!r} is not served; known: {', '.join(self._adapters)}")
-        messages = [{"role": m.role, "content": m.content} for m in request.messages]
-        try:
-            text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        except TemplateError as error:
-            return BadRequest(f"messages: the model's chat template does not take them ({error})")
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
-        room = self.context - len(ids)
-        if room < 1:
-            return ContextTooLong(f"messages: {len(ids)} tokens do not fit the model's context of {self.context}")
-        digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-        past = self._prefixes.find(request.model, ids) if self._prefixes else None
-        limit = min(request.max_tokens, room)
-        return _Row(request, self._adapters[request.model], ids, digest, limit, past)
+    @torch.inference_mode()
+    def step(self) -> bool:
+        """Admit who fits, compute a piece of the prompts, draw a token for every row: whether there is more to do."""
+        self._drop_cancelled()
+        self._admit()
+        self.load = self._load()  # told with answers that end in this step
+        if self._groups:
+            self._prefill(self._groups[0])
+        if self._rows:
+            self._decode()
+        self.load = self._load()
+        return bool(self._rows or self._groups or self._waiting)
 
-    def _decode(self, rows: list[_Row]) -> None:
-        """Draw tokens for all rows at once; a row that has ended leaves the batch."""
-        cache, mask, logits = self._start(rows)
-        while True:
-            self._draw(rows, logits)
-            going = [i for i, row in enumerate(rows) if not row.finish_reason]
-            if len(going) < len(rows):
-                self._remember(rows, cache, mask)
-                if not going:
-                    return
-                rows, mask = [rows[i] for i in going], mask[going]
-                cache.batch_select_indices(torch.tensor(going, device=self._device))
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-            logits = self._forward(rows, [row.drawn[-1:] for row in rows], mask, cache)
+    def _load(self) -> Load:
+        busy = [*self._rows, *(row for group in self._groups for row in group.rows)]
+        held = sum(self._slots.lengths) + sum(sum(group.slots.lengths) for group in self._groups)
+        return Load(len(busy), len({row.model for row in busy}), len(self._waiting), held)
 
-    def _start(self, rows: list[_Row]) -> tuple[DynamicCache, Tensor, Tensor]:
-        """Compute the prompts, rows of like length together: the cache, its mask and the first logits of all rows."""
-        states: dict[int, RowState] = {}
-        logits: dict[int, Tensor] = {}
-        for group in _groups(rows):
-            cache, mask = stack([row.past for row in group])
-            fresh = [row.fresh for row in group]
-            mask = torch.cat([mask, _mask([len(ids) for ids in fresh])], dim=1)
-            last = self._forward(group, fresh, mask, cache)
-            if len(group) == len(rows):
-                order = [group.index(row) for row in rows]
-                cache.batch_select_indices(torch.tensor(order, device=self._device))
-                return cache, mask[order], last[order]
-            for i, row in enumerate(group):
-                states[id(row)], logits[id(row)] = unstack(cache, mask, i), last[i]
-        cache, mask = stack([states[id(row)] for row in rows])
-        return cache, mask, torch.stack([logits[id(row)] for row in rows])
+    def _drop_cancelled(self) -> None:
+        for slot in reversed(range(len(self._rows))):
+            if self._rows[slot].cancelled:
+                self._leave(slot)
+        for group in list(self._groups):
+            for slot in reversed(range(len(group.rows))):
+                if group.rows[slot].cancelled:
+                    group.slots.remove(slot)
+                    last = len(group.rows) - 1
+                    group.rows[slot], group.fresh[slot] = group.rows[last], group.fresh[last]
+                    del group.rows[last], group.fresh[last]
+            if not group.rows:
+                self._groups.remove(group)
 
-    def _forward(self, rows: list[_Row], ids: list[list[int]], mask: Tensor, cache: DynamicCache) -> Tensor:
+    def _admit(self) -> None:
+        """Those whose turn it is, as long as they fit."""
+        if self._groups:
+            return
+        chosen: list[tuple[Row, RowState | None]] = []
+        while (row := self._waiting.peek()) is not None and self._fits(row, [pair[0] for pair in chosen]):
+            self._waiting.pop()
+            past = self._prefixes.find(row.model, row.prompt) if self._prefixes else None
+            row.cached = past.tokens if past else 0
+            chosen.append((row, past))
+        for pairs in groups(chosen):
+            slots = self._new_slots()
+            for _, past in pairs:
+                slots.append(past)
+            rows = [row for row, _ in pairs]
+            self._groups.append(Group(rows, slots, [row.prompt[row.cached :] for row in rows]))
+
+    def _fits(self, row: Row, chosen: list[Row]) -> bool:
+        there = [*self._rows, *chosen]
+        if not self.adapters.make_room(row.model, row.fetched, {r.model for r in there}):
+            return False
+        row.fetched = None
+        longest = max([row.cost, *(r.cost for r in there)])
+        tokens = (len(there) + 1) * longest
+        return not there or (len(there) < self._max_rows and tokens <= self._max_tokens)
+
+    def _prefill(self, group: Group) -> None:
+        """Compute the next piece of a group's prompts; when all is computed, its rows join the batch."""
+        piece = group.piece(_BESIDE_TOKENS if self._rows else _ALONE_TOKENS)
+        logits = self._forward(group.rows, piece, group.slots)
+        if not group.computed(piece):
+            return
+        self._groups.popleft()
+        self._draw(group.rows, logits)
+        for slot, row in enumerate(group.rows):
+            state = group.slots.state(slot)
+            if row.finish_reason:
+                self._remember(row, state)
+            else:
+                self._slots.append(state)
+                self._rows.append(row)
+
+    def _decode(self) -> None:
+        """Draw a token for every row; those that have ended leave."""
+        logits = self._forward(self._rows, [row.drawn[-1:] for row in self._rows], self._slots)
+        self._draw(self._rows, logits)
+        for slot in reversed(range(len(self._rows))):
+            if self._rows[slot].finish_reason:
+                self._remember(self._rows[slot], self._slots.state(slot))
+                self._leave(slot)
+
+    def _leave(self, slot: int) -> None:
+        self._slots.remove(slot)
+        self._rows[slot] = self._rows[-1]
+        self._rows.pop()
+
+    def _forward(self, rows: list[Row], ids: list[list[int]], slots: Slots) -> Tensor:
         """Append tokens to the cache: the logits [rows, vocabulary] after the last ones."""
         longest = max(len(i) for i in ids)
         pad = self._tokenizer.pad_token_id
-        padded = torch.tensor([[pad] * (longest - len(i)) + i for i in ids])
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -longest:]
-        with self._lora.rows([row.adapter for row in rows]):
+        padded = torch.tensor([[pad] * (longest - len(i)) + i for i in ids], device=self._device)
+        positions, mask = slots.begin([len(i) for i in ids])
+        with self.adapters.rows([row.model for row in rows]):
             logits: Tensor = self._model(
-                input_ids=padded.to(self._device),
-                attention_mask=mask.to(self._device),
-                position_ids=positions.to(self._device),
-                past_key_values=cache,
+                input_ids=padded,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=slots.cache,
                 logits_to_keep=1,
             ).logits
         return logits[:, -1]
 
-    def _draw(self, rows: list[_Row], logits: Tensor) -> None:
-        requests = [row.request for row in rows]
-        uniforms = [uniform(row.request.seed, row.digest, len(row.drawn)) for row in rows]
-        tokens = draw(logits, [r.temperature for r in requests], [r.top_p for r in requests], uniforms).tolist()
-        for row, token in zip(rows, tokens, strict=True):
-            row.drawn.append(token)
-            self._finish(row)
+    def _draw(self, rows: list[Row], logits: Tensor) -> None:
+        advance(rows, logits, self._tokenizer, self._ends, self.load)
 
-    def _finish(self, row: _Row) -> None:
-        """Set the text and the reason if the row has ended."""
-        ended = row.drawn[-1] in self._ends
-        full = len(row.drawn) >= row.limit
-        if not (ended or full or row.request.stop):
-            return
-        text: str = self._tokenizer.decode(row.drawn[:-1] if ended else row.drawn, skip_special_tokens=True)
-        cuts = [at for stop in row.request.stop if (at := text.find(stop)) >= 0]
-        if cuts or ended or full:
-            row.text = text[: min(cuts)] if cuts else text
-            row.finish_reason = "stop" if cuts or ended else "length"
+    def _remember(self, row: Row, state: RowState) -> None:
+        """Keep the state of a row that has ended."""
+        if self._prefixes is not None:
+            # The last token drawn was never fed to the model.
+            self._prefixes.put(row.model, row.ids[: state.tokens], state)
 
-    def _remember(self, rows: list[_Row], cache: DynamicCache, mask: Tensor) -> None:
-        """Keep the states of the rows that have ended."""
-        if self._prefixes is None:
-            return
-        for i, row in enumerate(rows):
-            if row.finish_reason:
-                state = unstack(cache, mask, i)
-                # The last token drawn was never fed to the model.
-                self._prefixes.put(row.request.model, (row.prompt + row.drawn)[: state.tokens], state)
+    def _new_slots(self) -> Slots:
+        return Slots(self._model.config, self._device, self._model.dtype)
 
 
-def _groups(rows: list[_Row]) -> Iterator[list[_Row]]:
-    """Rows whose uncomputed parts are of like length, so that a quarter of a group at most is padding."""
-    group: list[_Row] = []
-    for row in sorted(rows, key=lambda r: len(r.fresh)):
-        size = len(row.fresh)
-        if group and (4 * len(group[0].fresh) < 3 * size or (len(group) + 1) * size > _GROUP_TOKENS):
-            yield group
-            group = []
-        group.append(row)
-    yield group
+def _into(told: list[Piece | BadRequest]) -> Callable[[Piece | BaseException], None]:
+    def deliver(piece: Piece | BaseException) -> None:
+        if not isinstance(piece, Piece | BadRequest):
+            raise piece
+        told.append(piece)
+
+    return deliver
 
 
-def _mask(lengths: Sequence[int]) -> Tensor:
-    """[rows, longest], 1 where a row padded on the left has a token."""
-    longest = max(lengths)
-    return (torch.arange(longest) >= longest - torch.tensor(lengths)[:, None]).long()
+def _result(told: list[Piece | BadRequest]) -> ChatResult | BadRequest:
+    pieces = [piece for piece in told if isinstance(piece, Piece)]
+    last = told[-1]
+    return last if isinstance(last, BadRequest) else whole(pieces)
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """The tokens that end an answer."""
+    """The tokens that end an answer: what the model's makers say, and what its chat template writes there."""
     configured: int | list[int] | None = model.generation_config.eos_token_id
     several = configured if isinstance(configured, list) else [configured]
-    return {i for i in [*several, tokenizer.eos_token_id] if i is not None}
-
-
-def _result(row: _Row) -> ChatResult:
-    return ChatResult(row.text, row.finish_reason, len(row.prompt), len(row.drawn))
+    return {i for i in [*several, tokenizer.eos_token_id, end_of_turn(tokenizer)] if i is not None}

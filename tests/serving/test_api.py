@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import openai
@@ -6,31 +7,11 @@ from fastapi.testclient import TestClient
 
 from cp_ray.records import Message
 from cp_ray.serving.api import MAX_TOKENS, build_api
-from cp_ray.serving.chat import ChatRequest, ChatResult, ContextTooLong, ModelCard
+from cp_ray.serving.chat import ChatRequest
+from cp_ray.serving.service import Service
+from tests.serving.fake import MODELS, Fake
 
 USER = {"role": "user", "content": "hi"}
-
-
-class Fake:
-    """Echoes the last message, notes what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[ChatRequest] = []
-
-    def models(self) -> list[ModelCard]:
-        return [
-            ModelCard("german", "smollm2", "german", "German", "You are German."),
-            ModelCard("base", "smollm2"),
-        ]
-
-    async def complete(self, request: ChatRequest) -> ChatResult:
-        self.asked.append(request)
-        text = request.messages[-1].content
-        if text == "long":
-            raise ContextTooLong("messages: 9000 tokens do not fit the model's context of 8192")
-        if text == "break":
-            raise RuntimeError("secret path")
-        return ChatResult(text.upper(), "length", 5, 2)
 
 
 @pytest.fixture
@@ -40,7 +21,7 @@ def backend() -> Fake:
 
 @pytest.fixture
 def http(backend: Fake) -> TestClient:
-    return TestClient(build_api(backend), raise_server_exceptions=False)
+    return TestClient(build_api(Service(backend, "smollm2", MODELS)), raise_server_exceptions=False)
 
 
 @pytest.fixture
@@ -63,13 +44,16 @@ def test_the_official_client_gets_its_answer(client: openai.OpenAI, backend: Fak
     assert completion.choices[0].finish_reason == "length"
     assert completion.usage is not None
     assert (completion.usage.prompt_tokens, completion.usage.total_tokens) == (5, 7)
-    assert backend.asked == [ChatRequest("base", (Message("user", "hi"),), 0.5, 7, 3, 0.9, ("x",))]
+    assert backend.asked == [
+        ChatRequest("base", (Message("user", "hi"),), 0.5, 7, 3, 0.9, ("x",), tenant="anybody"),
+    ]
 
 
 def test_models_are_listed_with_their_culture(client: openai.OpenAI) -> None:
     listed = client.models.list().data
     assert [(m.id, m.object, m.owned_by) for m in listed] == [
         ("german", "model", "cp_ray"),
+        ("arabic", "model", "cp_ray"),
         ("base", "model", "cp_ray"),
     ]
     extra = listed[0].model_extra
@@ -100,8 +84,16 @@ def test_the_model_s_own_system_prompt_stands_in_for_a_missing_one(
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"n": 2}, "n: must be 1"),
-        ({"stream": True}, "stream: is not supported yet"),
+        ({"n": 0}, "n: "),
+        ({"n": 100}, "n: "),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"functions": [{"name": "x"}]}, "functions"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"frequency_penalty": 0.5}, "frequency_penalty"),
+        ({"top_logprobs": 2}, "needs logprobs"),
+        ({"response_format": {"type": "json_schema"}}, "needs a json_schema"),
+        ({"messages": [{"role": "user", "content": "\ud83d"}]}, "unicode"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role"),
         ({"messages": [{"role": "user"}]}, "messages.0.content"),
@@ -116,7 +108,8 @@ def test_the_model_s_own_system_prompt_stands_in_for_a_missing_one(
     ],
 )
 def test_a_bad_field_gets_one_clear_line_with_400(http: TestClient, change: dict[str, Any], word: str) -> None:
-    answer = http.post("/v1/chat/completions", json={"model": "base", "messages": [USER]} | change)
+    body = json.dumps({"model": "base", "messages": [USER]} | change)
+    answer = http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
     error = answer.json()["error"]
     assert answer.status_code == 400
     assert set(error) == {"message", "type", "param", "code"}
@@ -132,7 +125,7 @@ def test_a_body_that_is_no_json_gets_400(http: TestClient) -> None:
 
 
 def test_an_unknown_model_gets_404_with_the_known_ones(client: openai.OpenAI, backend: Fake) -> None:
-    with pytest.raises(openai.NotFoundError, match="known: german, base") as caught:
+    with pytest.raises(openai.NotFoundError, match="known: german, arabic, base") as caught:
         client.chat.completions.create(model="klingon", messages=[{"role": "user", "content": "hi"}])
     assert caught.value.code == "model_not_found"
     assert backend.asked == []
@@ -157,6 +150,7 @@ def test_an_unknown_path_gets_404_in_the_same_shape(http: TestClient) -> None:
     answer = http.get("/v1/nothing")
     assert answer.status_code == 404
     assert answer.json()["error"]["message"] == "Not Found"
+    assert http.get("/v1/chat/completions").headers["allow"] == "POST"
 
 
 def test_without_a_seed_answers_are_drawn_anew(http: TestClient, backend: Fake) -> None:
@@ -165,5 +159,108 @@ def test_without_a_seed_answers_are_drawn_anew(http: TestClient, backend: Fake) 
     assert backend.asked[0].seed != backend.asked[1].seed
 
 
-def test_health(http: TestClient) -> None:
+def test_health_and_readiness(http: TestClient, backend: Fake) -> None:
     assert http.get("/healthz").json() == {"status": "ok"}
+    assert http.get("/readyz").json() == {"status": "ready"}
+    backend.up = False
+    missing = http.get("/readyz")
+    assert (missing.status_code, missing.json()) == (503, {"status": "no engine"})
+    assert missing.headers["retry-after"]
+
+
+def test_no_engine_is_a_503_to_come_back_after(http: TestClient) -> None:
+    answer = http.post(
+        "/v1/chat/completions", json={"model": "base", "messages": [{"role": "user", "content": "gone"}]}
+    )
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+def test_several_answers_to_one_request(client: openai.OpenAI, backend: Fake) -> None:
+    completion = client.chat.completions.create(model="base", messages=[{"role": "user", "content": "hi"}], n=3, seed=4)
+    assert [c.index for c in completion.choices] == [0, 1, 2]
+    assert sorted((r.choice, r.seed) for r in backend.asked) == [(0, 4), (1, 4), (2, 4)]
+    assert completion.usage is not None
+    assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (5, 6)
+
+
+def test_an_answer_streams(client: openai.OpenAI) -> None:
+    chunks = list(
+        client.chat.completions.create(
+            model="base",
+            messages=[{"role": "user", "content": "hello"}],
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    *told, usage = chunks
+    assert "".join(c.choices[0].delta.content or "" for c in told) == "HELLO"
+    assert told[0].choices[0].delta.role == "assistant"
+    assert [c.choices[0].finish_reason for c in told] == [None] * 4 + ["length"]
+    assert usage.choices == []
+    assert usage.usage is not None
+    assert usage.usage.completion_tokens == 5
+    assert len({c.id for c in chunks}) == 1
+
+
+def test_several_answers_stream_side_by_side(client: openai.OpenAI) -> None:
+    texts = {0: "", 1: ""}
+    for chunk in client.chat.completions.create(
+        model="base", messages=[{"role": "user", "content": "abc"}], stream=True, n=2
+    ):
+        texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    assert texts == {0: "ABC", 1: "ABC"}
+
+
+def test_what_is_wrong_with_a_request_is_told_with_a_status_even_when_streaming(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="do not fit"):
+        client.chat.completions.create(model="base", messages=[{"role": "user", "content": "long"}], stream=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("snap", "is gone; ask again"), ("crash", "failed to go on"), ("cease", "before the answer")],
+)
+def test_a_stream_that_breaks_ends_with_an_error(
+    client: openai.OpenAI, text: str, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = client.chat.completions.create(model="base", messages=[{"role": "user", "content": text}], stream=True)
+    with pytest.raises(openai.APIError, match=told) as caught:
+        list(stream)
+    assert "secret" not in str(caught.value)
+    assert ("a stream broke off" in caplog.text) == (text == "crash"), "what nobody foresaw is in the log"
+
+
+def test_log_probabilities_have_openai_s_shape(client: openai.OpenAI) -> None:
+    choice = client.chat.completions.create(
+        model="base", messages=[{"role": "user", "content": "hi"}], logprobs=True, top_logprobs=2
+    ).choices[0]
+    assert choice.logprobs is not None
+    assert choice.logprobs.content is not None
+    first = choice.logprobs.content[0]
+    assert (first.token, first.logprob, first.bytes) == ("H", -0.5, [72])
+    assert [(t.token, t.logprob) for t in first.top_logprobs] == [("H", -0.5), ("J", -1.5)]
+    plain = client.chat.completions.create(model="base", messages=[{"role": "user", "content": "hi"}]).choices[0]
+    assert plain.logprobs is None
+
+
+def test_a_schema_reaches_the_engine(client: openai.OpenAI, backend: Fake) -> None:
+    schema: Any = {"type": "object", "properties": {"a": {"type": "string"}}}
+    for format in ({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}, {"type": "json_object"}):
+        anything: Any = format
+        client.chat.completions.create(
+            model="base", messages=[{"role": "user", "content": "hi"}], response_format=anything
+        )
+    assert [json.loads(r.schema) for r in backend.asked] == [schema, {"type": "object"}]
+
+
+def test_texts_go_on(client: openai.OpenAI, backend: Fake) -> None:
+    completion = client.completions.create(model="base", prompt=["once", "upon"], max_tokens=3, logprobs=1)
+    assert [c.text for c in completion.choices] == ["ONCE", "UPON"]
+    assert [(r.text, r.messages, r.max_tokens) for r in backend.asked] == [("once", (), 3), ("upon", (), 3)]
+    assert completion.choices[0].logprobs is not None
+    assert completion.choices[0].logprobs.tokens == list("ONCE")
+    several = client.completions.create(model="base", prompt=["once", "upon"], n=3).usage
+    assert several is not None
+    assert (several.prompt_tokens, several.completion_tokens) == (10, 12)  # each prompt once, however often answered
+    streamed = client.completions.create(model="base", prompt="once", stream=True)
+    assert "".join(c.choices[0].text for c in streamed) == "ONCE"

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from cp_ray.errors import BaseModelError, ConfigError
-from cp_ray.serving.app import ServeSpec, app, serving
+from cp_ray.serving.app import ServeSpec, Settings, app, serving
 from cp_ray.serving.chat import ModelSpec
 from tests.tiny import make_adapter, make_base
 
@@ -20,7 +20,7 @@ def test_culture_models_are_served_behind_one_endpoint_and_two_applications_live
     tiny = ServeSpec(str(make_base(tmp_path / "tiny")), (ModelSpec("tiny"),))
     spec = ServeSpec("smollm2", (ModelSpec("base"), ModelSpec("german", adapter.as_uri(), "german", "German")))
     with serving(spec, name="cultures", route_prefix="/cultures") as url:
-        with serving(tiny, name="tiny", route_prefix="/tiny", max_wave=4) as other:
+        with serving(tiny, name="tiny", route_prefix="/tiny", settings=Settings(max_rows=4)) as other:
             assert url.endswith("/cultures/v1")
             assert other == url.replace("cultures", "tiny")
             assert [m.id for m in openai.OpenAI(base_url=other, api_key="none").models.list()] == ["tiny"]
@@ -58,9 +58,12 @@ def test_an_adapter_that_is_not_there_gives_one_clear_line(tmp_path: Path) -> No
         pass
 
 
-def test_the_config_file_in_the_repository_builds_an_application() -> None:
-    path = Path(__file__).parents[2] / "serve" / "local.yaml"
-    config: Any = yaml.safe_load(path.read_text())["applications"][0]
+@pytest.mark.parametrize("file", ["local.yaml", "config.yaml"])
+def test_the_config_files_in_the_repository_build_an_application(file: str) -> None:
+    path = Path(__file__).parents[2] / "serve" / file
+    whole: Any = yaml.safe_load(path.read_text())
+    config = whole["applications"][0]
+    assert whole["http_options"]["host"] == "127.0.0.1" or config["args"]["keys"]
     assert config["import_path"] == "cp_ray.serving.app:app"
     assert app(config["args"]) is not None
 
@@ -74,6 +77,11 @@ def test_the_config_file_in_the_repository_builds_an_application() -> None:
         ({"base": "smollm2", "models": [{"id": "a", "colour": "red"}]}, "colour"),
         ({"models": [{"id": "a"}]}, "base"),
         ({"base": "smollm2", "models": [{"id": "a"}], "gpu": 1}, "unknown field 'gpu'"),
+        ({"base": "smollm2", "models": [{"id": "auto"}]}, "choose another"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "max_rows": 0}, "max_rows: must be"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "timeout_s": "60"}, "timeout_s: must be a number"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "timeout_s": 0}, "timeout_s: must be above 0"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "num_cpus": -1}, "num_cpus: must be"),
     ],
 )
 def test_a_wrong_config_file_gives_one_clear_line(args: dict[str, Any], message: str) -> None:

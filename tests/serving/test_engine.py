@@ -1,13 +1,15 @@
-from collections.abc import Iterator
+import json
+import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from cp_ray.errors import BaseModelError, ConfigError
 from cp_ray.records import Message
-from cp_ray.serving import engine as engine_module
-from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, ContextTooLong
+from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, ContextTooLong, Piece
 from cp_ray.serving.engine import Engine
 from tests.tiny import CONTEXT, make_adapter, make_base
 
@@ -112,6 +114,33 @@ def test_the_end_token_ends_the_answer_and_is_not_shown(engine: Engine, monkeypa
     assert (result.text, result.finish_reason, result.completion_tokens) == ("", "stop", 1)
 
 
+def test_an_answer_ends_where_the_chat_template_ends_it(base: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    forgetful = shutil.copytree(base, tmp_path / "forgetful")
+    tokenizer: Any = AutoTokenizer.from_pretrained(base)
+    end = tokenizer.eos_token_id
+    tokenizer.eos_token = "<|im_start|>"
+    tokenizer.save_pretrained(forgetful)
+    (forgetful / "generation_config.json").write_text("{}")
+    assert Engine(str(forgetful), {"base": None})._ends == {end, tokenizer.eos_token_id}
+
+
+def test_a_system_prompt_that_the_template_does_not_take_is_put_before_the_question(base: Path, tmp_path: Path) -> None:
+    strict = shutil.copytree(base, tmp_path / "strict")
+    template = strict / "chat_template.jinja"
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    template.write_text(refusal + template.read_text())
+    engine = Engine(str(strict), {"base": None})
+    system, user = Message("system", "Be brief."), Message("user", "Why?")
+    folded, by_hand = answers(
+        engine,
+        ChatRequest("base", (system, user), max_tokens=8),
+        ChatRequest("base", (Message("user", "Be brief.\n\nWhy?"),), max_tokens=8),
+    )
+    assert folded == by_hand
+
+
 def test_what_is_wrong_with_one_request_leaves_the_others_alone(engine: Engine) -> None:
     fine = ask("hi")
     long, rude, unknown = ask("x" * CONTEXT), ChatRequest("german", (Message("assistant", "I"),)), ask("hi", "klingon")
@@ -130,22 +159,8 @@ def test_an_answer_stops_where_the_context_ends(engine: Engine) -> None:
     assert result.finish_reason == "length"
 
 
-@pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of prompt tokens that each prefill really computed, by row."""
-    seen: list[int] = []
-    groups = engine_module._groups
-
-    def counting(rows: list[Any]) -> Iterator[list[Any]]:
-        seen.extend(len(row.fresh) for row in rows)
-        return groups(rows)
-
-    monkeypatch.setattr(engine_module, "_groups", counting)
-    return seen
-
-
 def test_a_chat_that_goes_on_is_answered_alike_with_and_without_what_was_kept(
-    base: Path, adapters: dict[str, Path | None], engine: Engine, computed: list[int]
+    base: Path, adapters: dict[str, Path | None], engine: Engine
 ) -> None:
     keeping = Engine(str(base), adapters)
     chats = {model: [Message("user", f"I am {model}. " * 5)] for model in adapters}
@@ -153,11 +168,217 @@ def test_a_chat_that_goes_on_is_answered_alike_with_and_without_what_was_kept(
         requests = [ChatRequest(m, tuple(chat), max_tokens=5, temperature=0.8) for m, chat in chats.items()]
         extra = ask(f"new {turn}")
         results = answers(keeping, *requests, extra)
-        kept = computed[:3]
-        computed.clear()
         assert results == answers(engine, *requests, extra)
         if turn:
-            assert all(fresh < whole / 2 for fresh, whole in zip(kept, computed[:3], strict=True))
-        computed.clear()
+            assert all(r.cached_tokens > r.prompt_tokens / 2 for r in results[:3])
         for chat, result in zip(chats.values(), results, strict=False):
             chat.extend([Message("assistant", result.text), Message("user", f"on {turn}")])
+
+
+def run(engine: Engine, *requests: ChatRequest, before: int = 0) -> list[list[Piece]]:
+    """The pieces of requests of which the first is added `before` steps ahead of the others."""
+    got: list[list[Piece]] = []
+    for k, request in enumerate(requests):
+        pieces: list[Piece] = []
+        row = engine.prepare(request)
+        row.deliver = pieces.append  # type: ignore[assignment]
+        engine.add(row)
+        got.append(pieces)
+        if k == 0:
+            for _ in range(before):
+                engine.step()
+    while engine.step():
+        pass
+    return got
+
+
+def test_a_request_joins_and_leaves_between_two_steps(engine: Engine) -> None:
+    long, short = ask("tell me all", max_tokens=30), ask("short", "arabic", max_tokens=3)
+    first, second = run(engine, long, short, before=10)
+    assert ["".join(p.text for p in first), "".join(p.text for p in second)] == [
+        r.text for r in answers(engine, long, short)
+    ]
+    assert second[-1].load is not None
+    assert second[-1].load.rows == 2
+
+
+def test_a_long_prompt_is_computed_in_pieces_beside_answers_that_go_on(
+    base: Path, adapters: dict[str, Path | None], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cp_ray.serving.engine._BESIDE_TOKENS", 16)
+    talking, long, other = ask("hi", max_tokens=40), ask("x" * 150), ask("y" * 140, "arabic")
+    got = run(engine, talking, long, other, before=2)
+    monkeypatch.undo()
+    assert ["".join(p.text for p in pieces) for pieces in got] == [
+        r.text for r in answers(engine, talking, long, other)
+    ]
+
+
+def test_chats_are_admitted_by_tokens(base: Path) -> None:
+    small = Engine(str(base), {"base": None}, max_tokens=300, prefix_bytes=0)
+    requests = [ask("x" * 60, "base", max_tokens=30) for _ in range(5)]
+    got = run(small, *requests)
+    loads = [pieces[-1].load for pieces in got]
+    assert all(load is not None and load.held <= 300 and load.rows <= 2 for load in loads)
+    alone = run(small, ask("x" * 200, "base", max_tokens=50))[0]
+    assert alone[-1].finish_reason
+
+
+def test_a_cancelled_request_costs_nothing_from_the_next_step_on(engine: Engine) -> None:
+    rows = [engine.prepare(ask(f"{k}" * 20, max_tokens=30)) for k in range(3)]
+    told: dict[int, int] = {}
+    for k, row in enumerate(rows):
+        row.deliver = lambda _, k=k: told.update({k: told.get(k, 0) + 1})  # type: ignore[misc]
+        engine.add(row)
+    for _ in range(4):
+        engine.step()
+    before = told[1]
+    engine.cancel(rows[1])
+    waits = engine.prepare(ask("waits"))
+    engine.add(waits)
+    engine.cancel(waits)
+    while engine.step():
+        pass
+    assert told[1] == before
+    assert not waits.drawn
+    assert rows[0].finish_reason
+    assert rows[2].finish_reason
+
+
+def test_adapters_leave_for_others_and_come_back(base: Path, adapters: dict[str, Path | None], engine: Engine) -> None:
+    narrow = Engine(str(base), adapters, max_adapters=1, prefix_bytes=0)
+    requests = [ask(f"question {k}", model) for k in range(3) for model in ("german", "base", "arabic")]
+    assert answers(narrow, *requests) == answers(engine, *requests)
+    assert len(narrow.adapters.loaded) == 1
+    assert narrow.adapters.nbytes < 1.1 * engine.adapters.nbytes / 2
+
+
+def test_an_adapter_that_comes_while_others_are_served(base: Path, engine: Engine, tmp_path: Path) -> None:
+    growing = Engine(str(base), {"base": None}, prefix_bytes=0)
+    late = make_adapter(base, tmp_path / "late", 7, r=9)
+    growing.adapters.know("late", late)
+    assert answers(growing, ask("hi", "late"))[0].text == expected(base, late, ask("hi", "late"))
+    growing.adapters.forget("late")
+    assert "not served" in str(growing.generate([ask("hi", "late")])[0])
+
+
+def test_the_base_never_answers_in_the_place_of_an_adapter_that_has_gone(
+    base: Path, adapters: dict[str, Path | None]
+) -> None:
+    narrow = Engine(str(base), adapters, max_adapters=1, prefix_bytes=0)
+    row = narrow.prepare(ask("hi", "german"))
+    narrow.adapters.forget("german")
+    answers(narrow, ask("hi", "arabic"))  # takes its place
+    narrow.add(row)
+    with pytest.raises(KeyError, match="german"):
+        narrow.step()
+
+
+def test_requests_that_wait_for_an_adapter_share_it(base: Path, adapters: dict[str, Path | None]) -> None:
+    narrow = Engine(str(base), adapters, max_adapters=1, prefix_bytes=0)
+    rows = [narrow.prepare(ask(f"{k}", "arabic")) for k in range(3)]
+    assert rows[0].fetched is not None
+    assert len({id(row.fetched) for row in rows}) == 1
+    seen = weakref.ref(rows[0].fetched)
+    for row in rows:
+        narrow.add(row)
+    while narrow.step():
+        pass
+    assert seen() is None  # once it is on the base nobody keeps a second copy
+
+
+def test_log_probabilities_are_those_of_the_model(base: Path, engine: Engine) -> None:
+    from transformers import AutoModelForCausalLM
+
+    result = answers(engine, ask("tell me", "base", logprobs=3, max_tokens=4))[0]
+    assert len(result.logprobs) == 4
+    row = engine.prepare(ask("tell me", "base"))
+    model: Any = AutoModelForCausalLM.from_pretrained(base)
+    with torch.inference_mode():
+        logprobs = torch.log_softmax(model(torch.tensor([row.prompt])).logits[0, -1], -1)
+    top = logprobs.topk(3)
+    assert [value for _, value in result.logprobs[0].top] == pytest.approx(top.values.tolist(), abs=1e-4)
+    assert result.logprobs[0].logprob == pytest.approx(top.values[0].item(), abs=1e-4)
+    assert "".join(t.text for t in result.logprobs) == result.text or "\ufffd" in result.text
+    assert answers(engine, ask("tell me", "base", max_tokens=4))[0].logprobs == ()
+
+
+def test_labels_are_scored_without_an_answer(base: Path, engine: Engine) -> None:
+    from transformers import AutoModelForCausalLM
+
+    result = answers(engine, ask("Is it so?", "base", labels=("Yes", "No")))[0]
+    row = engine.prepare(ask("Is it so?", "base"))
+    model: Any = AutoModelForCausalLM.from_pretrained(base)
+    with torch.inference_mode():
+        logprobs = torch.log_softmax(model(torch.tensor([row.prompt])).logits[0, -1], -1)
+    yes, no = (engine._tokenizer(text).input_ids[0] for text in ("Yes", "No"))
+    assert result.labels == pytest.approx((logprobs[yes].item(), logprobs[no].item()), abs=1e-4)
+    assert (result.text, result.completion_tokens) == ("", 0)
+    clash = engine.generate([ask("x", labels=("No", "Nor"))])[0]
+    assert "different tokens" in str(clash)
+
+
+def test_choices_of_one_request_differ_and_can_be_had_again(engine: Engine) -> None:
+    hot = [ask("hi", temperature=1.5, seed=1, choice=k) for k in range(3)]
+    texts = [r.text for r in answers(engine, *hot)]
+    assert len(set(texts)) == 3
+    assert [r.text for r in answers(engine, *hot)] == texts
+
+
+def test_a_text_goes_on_without_the_chat_template(base: Path, engine: Engine) -> None:
+    request = ChatRequest("base", (), temperature=0, max_tokens=5, text="Once upon <|im_end|> a time")
+    row = engine.prepare(request)
+    assert len(row.prompt) == len("Once upon <|im_end|> a time")  # control tokens are text
+    assert engine._tokenizer.decode(row.prompt) == request.text
+    assert answers(engine, request)[0].completion_tokens == 5
+    assert "must not be empty" in str(engine.generate([ChatRequest("base", (), text="")])[0])
+
+
+def test_an_answer_follows_a_json_schema(base: Path) -> None:
+    pytest.importorskip("llguidance")
+    engine = Engine(str(base), {"base": None})
+    schema = {
+        "type": "object",
+        "properties": {"answer": {"enum": ["yes", "no"]}, "sure": {"type": "boolean"}},
+        "required": ["answer", "sure"],
+        "additionalProperties": False,
+    }
+    for seed in range(4):
+        request = ask("q", "base", schema=json.dumps(schema), temperature=1.0, max_tokens=100, seed=seed)
+        free = ask("q", "base", temperature=1.0, max_tokens=20, seed=seed)
+        result, beside = answers(engine, request, free)
+        answer = json.loads(result.text)
+        assert set(answer) == {"answer", "sure"}
+        assert answer["answer"] in ("yes", "no")
+        assert result.finish_reason == "stop"
+        assert beside == answers(engine, free)[0]
+    bad = engine.generate([ask("q", "base", schema=json.dumps({"type": "nonsense"}))])[0]
+    assert isinstance(bad, BadRequest)
+    assert "response_format" in str(bad)
+
+
+def test_a_schema_that_cannot_be_followed_fails_its_own_request_alone(base: Path) -> None:
+    pytest.importorskip("llguidance")
+    engine = Engine(str(base), {"base": None})
+    kinds = [{"type": "array", "items": {"type": "string", "pattern": f"^.*x{k}$"}} for k in range(600)]
+    entangled, beside = engine.generate([ask("q", "base", schema=json.dumps({"anyOf": kinds})), ask("hi", "base")])
+    assert isinstance(entangled, BadRequest)
+    assert "cannot go on by this schema" in str(entangled)
+    assert beside == answers(engine, ask("hi", "base"))[0]
+
+
+def test_a_base_whose_weights_are_a_pickle_is_refused(base: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    pickled = shutil.copytree(base, tmp_path / "pickled")
+    torch.save(load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
+    (pickled / "model.safetensors").unlink()
+    with pytest.raises(BaseModelError, match="cannot load"):
+        Engine(str(pickled), {"base": None})
+
+
+@pytest.mark.parametrize("name", ["max_rows", "max_tokens", "max_adapters"])
+def test_limits_are_checked(base: Path, name: str) -> None:
+    limits: dict[str, Any] = {name: 0}
+    with pytest.raises(ConfigError, match=name):
+        Engine(str(base), {"base": None}, **limits)

@@ -1,6 +1,6 @@
 import torch
 
-from cp_ray.serving.prefix import PrefixCache, RowState, stack, unstack
+from cp_ray.serving.prefix import PrefixCache, RowState
 
 
 def state(tokens: int, seed: int = 0) -> RowState:
@@ -10,22 +10,6 @@ def state(tokens: int, seed: int = 0) -> RowState:
 
 def same(a: RowState, b: RowState) -> bool:
     return all(torch.equal(x, y) for p, q in zip(a.layers, b.layers, strict=True) for x, y in zip(p, q, strict=True))
-
-
-def test_stacked_rows_come_out_as_they_went_in() -> None:
-    rows = [state(4, 1), state(1, 2), None, state(7, 3)]
-    cache, mask = stack(rows)
-    assert mask.sum(1).tolist() == [4, 1, 0, 7]
-    for i, row in enumerate(rows):
-        out = unstack(cache, mask, i)
-        assert out.tokens == (row.tokens if row else 0)
-        assert row is None or same(out, row)
-
-
-def test_nothing_known_stacks_to_an_empty_cache() -> None:
-    cache, mask = stack([None, None])
-    assert cache.get_seq_length() == 0
-    assert mask.shape == (2, 0)
 
 
 def test_the_longest_shared_beginning_is_found() -> None:

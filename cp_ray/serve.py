@@ -1,0 +1,108 @@
+"""`cp-ray serve RUN` and `cp-ray key NAME`: a run's culture models behind one endpoint, and keys for it."""
+
+import signal
+import threading
+import time
+from collections.abc import Sequence
+
+from cp_ray.cluster import connected
+from cp_ray.cultures import Culture, restored
+from cp_ray.errors import ConfigError
+from cp_ray.folder import Folder
+from cp_ray.pipeline import Run
+from cp_ray.recipe import Parser
+from cp_ray.serving.chat import ModelSpec
+from cp_ray.serving.spec import ServeSpec, Settings
+
+__all__ = ["key_command", "serve_command", "trained"]
+
+_APPLICATION = "cultures"
+_DRAIN_S = 30.0
+"""Requests under way are waited for so long once the server is to stop."""
+
+
+def serve_command(arguments: Sequence[str]) -> None:
+    """Serve until the process is told to stop; then answer what is under way and end.
+
+    Raises:
+        ConfigError: an argument breaks its rule, or the run has no trained adapter.
+        BaseModelError: an adapter or the base cannot be loaded.
+    """
+    parser = Parser(prog="cp-ray serve", description="Serve a run's culture models.", allow_abbrev=False)
+    parser.add_argument("run", help="run folder, such as runs/demo")
+    parser.add_argument("--port", type=int, default=8000, help="on 127.0.0.1 (default: 8000)")
+    parser.add_argument("--keys", help="YAML file of API keys, made with `cp-ray key`; without it anybody may ask")
+    parser.add_argument("--cpus", type=float, default=1, help="CPUs of a replica of the engine (default: 1)")
+    parser.add_argument("--gpus", type=float, default=0, help="GPUs of a replica (default: 0)")
+    parser.add_argument("--replicas", type=int, default=1, help="of the engine (default: 1)")
+    parser.add_argument("--max-rows", type=int, default=32, help="chats answered together (default: 32)")
+    parser.add_argument("--adapters", help="folder in which new versions of adapters are found")
+    parser.add_argument("--versions", help="file in which it is kept which versions answer")
+    parser.add_argument("--log", default="", metavar="FILE", help="a line of JSON for each request, without prompts")
+    given = parser.parse_args(arguments)
+    if not 0 < given.port < 65536:
+        raise ConfigError(f"port: must be between 1 and 65535, got {given.port}")
+    settings = Settings(
+        num_cpus=given.cpus, num_gpus=given.gpus, replicas=given.replicas, max_rows=given.max_rows,
+        keys=given.keys, adapters=given.adapters, versions=given.versions, request_log=given.log,
+    )  # fmt: skip
+    if given.keys:
+        from cp_ray.serving.keys import read_keys
+
+        read_keys(given.keys)  # a wrong file is told before anything starts
+    spec = trained(Run(given.run), given.run)
+    from cp_ray.serving.app import serving
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with connected(), serving(spec, name=_APPLICATION, route_prefix="/", port=given.port, settings=settings) as url:
+        print(f"{url}  models: {', '.join(m.id for m in spec.models)}  (Ctrl-C stops)", flush=True)
+        stop.wait()
+        _drain()
+
+
+def key_command(arguments: Sequence[str]) -> None:
+    """Print a new key, and what goes into the file of keys for it."""
+    from cp_ray.serving.keys import new_key
+
+    parser = Parser(prog="cp-ray key", description="A new API key for `cp-ray serve`.", allow_abbrev=False)
+    parser.add_argument("name", help="its holder's")
+    given = parser.parse_args(arguments)
+    key, sha256 = new_key()
+    print(f"# The key, to be given to its holder; it cannot be shown again:\n#   {key}")
+    print(f"# For the file of keys, under `keys:`:\n  - name: {given.name}\n    sha256: {sha256}")
+
+
+def trained(run: Run, root: str) -> ServeSpec:
+    """What to serve: the adapters of the run's last finished trainings, and their base.
+
+    Raises:
+        ConfigError: nothing has been trained.
+    """
+    adapters: dict[str, tuple[Culture, Folder]] = {}
+    base = unified = None
+    for folder in run.done():
+        manifest = folder.manifest()
+        if manifest is not None and manifest.name.split(".")[0] == "train":
+            base = str(manifest.config["base_model"])
+            for adapter in manifest.config["adapters"]:
+                where = folder / "adapters" / adapter["name"]
+                if len(adapter["cultures"]) == 1:
+                    culture = restored(adapter["cultures"][0])
+                    adapters[culture.id] = (culture, where)
+                else:
+                    unified = where
+    if base is None:
+        raise ConfigError(f"run: {root!r} has no trained adapter; run a recipe up to its step train first")
+    spec = ServeSpec.of_cultures(base, dict(adapters.values()), unified)
+    return ServeSpec(base, (*spec.models, ModelSpec("base")), spec.cultures)
+
+
+def _drain() -> None:
+    from ray import serve
+
+    gateway = serve.get_app_handle(_APPLICATION)
+    until = time.monotonic() + _DRAIN_S
+    while gateway.drain.remote().result() and time.monotonic() < until:
+        time.sleep(0.2)

@@ -1,0 +1,161 @@
+"""What clients send, as OpenAI's API has it.
+
+A field of that API that would change the answer, and does not here, is refused rather than ignored; fields that it does
+not have are ignored.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "MAX_TOKENS",
+    "ChatBody",
+    "ChatMessage",
+    "CompletionBody",
+    "EmbeddingBody",
+    "ModerationBody",
+    "Sampling",
+    "Text",
+]
+
+MAX_TOKENS = 4096
+"""The longest answer that may be asked for."""
+
+_STOPS, _CHOICES, _TEXTS, _MESSAGES = 4, 8, 256, 1_000
+_LONGEST = 400_000
+"""Characters of one text."""
+
+
+Text = Annotated[str, Field(max_length=_LONGEST)]
+"""A text; pydantic refuses half of a surrogate pair, which JSON can spell and no tokenizer takes."""
+Ratio = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class TextPart(_Body):
+    """A piece of a message's content."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class ChatMessage(_Body):
+    """One message of a chat."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | Annotated[list[TextPart], Field(max_length=_TEXTS)]
+
+
+class JsonSchema(_Body):
+    """A schema under OpenAI's name for it."""
+
+    name: Text = "answer"
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(_Body):
+    """What the answer has to be like."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class StreamOptions(_Body):
+    """How the answer is streamed."""
+
+    include_usage: bool | None = None
+
+
+class Metadata(_Body):
+    """What a client notes on a request."""
+
+    culture: Text | None = None
+
+
+class Sampling(_Body):
+    """What chat completions and completions have in common."""
+
+    model: Text = "auto"
+    """A culture, one of its aliases, `unified`, `base`, or `auto`, which finds the culture."""
+    culture: Text | None = None
+    """For `auto`: whose model answers."""
+    metadata: Metadata | None = None
+    temperature: Annotated[Ratio, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Ratio, Field(gt=0, le=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    seed: int | None = None
+    stop: Text | Annotated[list[Text], Field(max_length=_STOPS)] | None = None
+    n: Annotated[int, Field(ge=1, le=_CHOICES)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: Text | None = None
+    frequency_penalty: Annotated[Ratio, Field(ge=0, le=0)] | None = None
+    presence_penalty: Annotated[Ratio, Field(ge=0, le=0)] | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings."""
+        several = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(stop for stop in several if stop)
+
+
+class ChatBody(Sampling):
+    """The body of a chat completion request."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=_MESSAGES)]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    functions: Annotated[list[Any], Field(max_length=0)] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    modalities: list[Literal["text"]] | None = None
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"model": "german", "messages": [{"role": "user", "content": "What matters most in life?"}]}]
+        }
+    )
+
+
+class CompletionBody(Sampling):
+    """The body of a completion request: a text to go on with."""
+
+    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=_CHOICES)]
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    echo: Literal[False] | None = None
+    suffix: None = None
+    best_of: Literal[1] | None = None
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "base", "prompt": "Once upon a time"}]})
+
+
+class EmbeddingBody(_Body):
+    """The body of an embedding request."""
+
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=_TEXTS)]
+    model: Text = "minilm"
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "minilm", "input": "A town by the sea."}]})
+
+
+class ModerationBody(_Body):
+    """The body of a moderation request."""
+
+    input: Text | Annotated[list[Text | TextPart], Field(min_length=1, max_length=32)]
+    model: Text | None = None
+    culture: Text | Annotated[list[Text], Field(min_length=1, max_length=32)] | None = None
+    """From whose point of view: a culture, several to compare, or `all`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"input": "You people are all the same.", "culture": ["german", "arabic"]}]}
+    )

@@ -1,0 +1,203 @@
+"""/v1/chat/completions and /v1/completions."""
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from cp_ray.records import Message
+from cp_ray.serving.bodies import ChatBody, ChatMessage, CompletionBody, ResponseFormat, Sampling
+from cp_ray.serving.call import Call
+from cp_ray.serving.chat import Backend, BadRequest, ChatRequest, ChatResult, Piece
+from cp_ray.serving.openai_shapes import Refusal, Shape, error_body, sse, usage_of
+from cp_ray.serving.routing import Asked
+from cp_ray.serving.service import Service
+
+__all__ = ["add_chats", "answer_all"]
+
+_log = logging.getLogger("cp_ray.serving")
+
+DEFAULT_TOKENS = 256
+"""The length of an answer when none is asked for."""
+
+
+def add_chats(api: FastAPI, service: Service) -> None:
+    """Add the routes."""
+
+    @api.post("/v1/chat/completions")
+    async def chat_completions(body: ChatBody, request: Request) -> Response:
+        """Answer a chat."""
+        messages = tuple(_message(m) for m in body.messages)
+        said = next((m.content for m in reversed(messages) if m.role == "user"), "")
+        top = None if not body.logprobs else body.top_logprobs or 0
+        if body.top_logprobs and not body.logprobs:
+            raise Refusal(400, "top_logprobs: needs logprobs to be true", param="top_logprobs")
+        asked = replace(
+            _request(service, request, body, said),
+            messages=messages,
+            logprobs=top,
+            schema=_schema(body.response_format),
+            max_tokens=body.max_completion_tokens or body.max_tokens or DEFAULT_TOKENS,
+        )
+        card = next(card for card in service.cards if card.id == request.state.call.model)
+        if card.system and all(m.role != "system" for m in messages):
+            asked = replace(asked, messages=(Message("system", card.system), *messages))
+        requests = [replace(asked, choice=k) for k in range(body.n or 1)]
+        return await _answer(service, request.state.call, requests, body, chat=True)
+
+    @api.post("/v1/completions")
+    async def completions(body: CompletionBody, request: Request) -> Response:
+        """Go on with a text."""
+        texts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+        asked = _request(service, request, body, texts[-1])
+        asked = replace(asked, logprobs=body.logprobs, max_tokens=body.max_tokens or 16)
+        requests = [replace(asked, text=text, choice=k) for text in texts for k in range(body.n or 1)]
+        return await _answer(service, request.state.call, requests, body, chat=False)
+
+
+def _request(service: Service, request: Request, body: Sampling, said: str) -> ChatRequest:
+    """What both routes ask of the engine; its model is chosen here."""
+    call: Call = request.state.call
+    if service.log.prompts:
+        call.prompt = said
+    culture = body.culture or request.headers.get("x-cp-culture") or (body.metadata and body.metadata.culture) or ""
+    key = call.key
+    accepted = request.headers.get("accept-language", "")
+    asked = Asked(body.model, culture, key.culture if key else "", accepted, said)
+    _, release = service.choose(call, asked)
+    return ChatRequest(
+        model=release.name,
+        messages=(),
+        temperature=1.0 if body.temperature is None else body.temperature,
+        seed=random.getrandbits(63) if body.seed is None else body.seed,
+        top_p=1.0 if body.top_p is None else body.top_p,
+        stop=body.stops,
+        adapter=release.adapter,
+        tenant=key.name if key else "",
+    )
+
+
+async def _answer(
+    service: Service, call: Call, requests: Sequence[ChatRequest], body: Sampling, *, chat: bool
+) -> Response:
+    choices = body.n or 1
+    shape = Shape(call.model, chat=chat, logprobs=requests[0].logprobs is not None, choices=choices)
+    if not body.stream:
+        results = await answer_all(service.backend, requests)
+        _count(service, call, dict(enumerate(results)), choices)
+        return JSONResponse(shape.whole(results))
+    usage = bool(body.stream_options and body.stream_options.include_usage)
+    pieces = _merged(service.backend, requests)
+    first = await anext(pieces)  # what is wrong with the request is told with a status
+    call.first()
+    events = _events(service, call, shape, first, pieces, choices=choices, usage=usage)
+    return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-cache"})
+
+
+async def answer_all(backend: Backend, requests: Sequence[ChatRequest]) -> list[ChatResult]:
+    """The answers to several requests; where one fails the others are given up."""
+    tasks = [asyncio.ensure_future(backend.complete(request)) for request in requests]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _merged(backend: Backend, requests: Sequence[ChatRequest]) -> AsyncIterator[tuple[int, Piece]]:
+    """The pieces of several answers as they come."""
+    queue: asyncio.Queue[tuple[int, Piece | Exception]] = asyncio.Queue()
+
+    async def pump(index: int, request: ChatRequest) -> None:
+        ended = False
+        try:
+            async with aclosing(backend.stream(request)) as pieces:  # type: ignore[type-var]
+                async for piece in pieces:
+                    queue.put_nowait((index, piece))
+                    ended = bool(piece.finish_reason)
+            if not ended:
+                queue.put_nowait((index, ConnectionError("the engine stopped before the answer's end; ask again")))
+        except Exception as error:  # noqa: BLE001 - it is raised where the pieces are read
+            queue.put_nowait((index, error))
+
+    tasks = [asyncio.create_task(pump(k, request)) for k, request in enumerate(requests)]
+    left = len(tasks)
+    try:
+        while left:
+            index, piece = await queue.get()
+            if isinstance(piece, Exception):
+                raise piece
+            left -= bool(piece.finish_reason)
+            yield index, piece
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _events(
+    service: Service,
+    call: Call,
+    shape: Shape,
+    first: tuple[int, Piece],
+    pieces: AsyncIterator[tuple[int, Piece]],
+    *,
+    choices: int,
+    usage: bool,
+) -> AsyncIterator[str]:
+    """The answer as server-sent events."""
+    last: dict[int, Piece] = {}
+    try:
+        index, piece = first
+        while True:
+            yield sse(shape.chunk(index, piece, first=index not in last))
+            last[index] = piece
+            try:
+                index, piece = await anext(pieces)
+            except StopAsyncIteration:
+                break
+        if usage:
+            yield sse(shape.usage_chunk(last))
+        yield "data: [DONE]\n\n"
+    except Exception as error:  # noqa: BLE001 - the status has been told: the stream itself has to say that it broke
+        known = isinstance(error, BadRequest | ConnectionError)
+        if not known:
+            _log.exception("a stream broke off")
+        call.error = str(error) if known else repr(error)[:500]
+        message = str(error) if known else f"the server failed to go on ({type(error).__name__}); try again"
+        yield sse(error_body(502, message, code="stream_broken"))
+    finally:
+        _count(service, call, last, choices)
+        await pieces.aclose()  # type: ignore[attr-defined]
+
+
+def _count(service: Service, call: Call, results: Mapping[int, ChatResult | Piece], choices: int) -> None:
+    usage = usage_of(results, choices)
+    call.took(usage["prompt_tokens"], usage["completion_tokens"])
+    for result in results.values():
+        if result.load is not None:
+            service.metrics.engine(result.load)
+
+
+def _message(message: ChatMessage) -> Message:
+    content = message.content if isinstance(message.content, str) else "".join(p.text for p in message.content)
+    # OpenAI's newer name for it; chat templates know only the older one.
+    return Message("system" if message.role == "developer" else message.role, content)
+
+
+def _schema(format: ResponseFormat | None) -> str:
+    if format is None or format.type == "text":
+        return ""
+    if format.type == "json_object":
+        return json.dumps({"type": "object"})
+    if format.json_schema is None:
+        raise Refusal(400, "response_format: json_schema needs a json_schema", param="response_format")
+    try:
+        return json.dumps(format.json_schema.schema_)
+    except RecursionError as error:
+        raise Refusal(400, "response_format: the schema is nested too deeply", param="response_format") from error

@@ -1,0 +1,140 @@
+"""/v1/education: guess how a culture's people answered the survey, and learn how they really did.
+
+Nothing is kept here: a learner's answers come with each request, so progress is where the learner is.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request
+from pydantic import BaseModel, Field
+
+from cp_ray.cultures import Culture
+from cp_ray.evals.distances import emd
+from cp_ray.serving.bodies import Text
+from cp_ray.serving.chat import BadRequest
+from cp_ray.serving.openai_shapes import Refusal
+from cp_ray.serving.routing import UnknownModel
+from cp_ray.serving.service import Service
+from cp_ray.survey.items import Item, pooled
+
+__all__ = ["add_education"]
+
+Shares = Annotated[list[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]], Field(min_length=2, max_length=10)]
+_SUM = 0.02
+"""By which guessed shares may miss 1."""
+
+
+class Guess(BaseModel):
+    """What a learner takes the answers of a culture's people to be."""
+
+    question: Text
+    """Its id."""
+    option: int | None = None
+    """The commonest answer, counted from 0."""
+    shares: Shares | None = None
+    """Or the share of each option."""
+
+
+class QuizBody(Guess):
+    """A guess on one question."""
+
+    culture: Text
+
+
+class ExamBody(BaseModel):
+    """All guesses of a learner."""
+
+    culture: Text
+    guesses: Annotated[list[Guess], Field(min_length=1, max_length=200)]
+
+
+def add_education(api: FastAPI, service: Service, items: Sequence[Item]) -> None:
+    """Add the routes, for the questions of a survey."""
+    answers = _Answers(service.cultures, items)
+
+    @api.get("/v1/education/quiz")
+    async def quiz(culture: Annotated[str, Query(max_length=100)], request: Request) -> dict[str, Any]:
+        """The questions that a culture's people were asked, without their answers."""
+        known = answers.of(_allowed(service, request, culture))
+        questions = [
+            {"id": item.id, "topic": item.topic, "question": item.question, "options": list(item.options)}
+            for item, _ in known.values()
+        ]
+        return {"culture": culture, "questions": questions}
+
+    @api.post("/v1/education/quiz")
+    async def guess(body: QuizBody, request: Request) -> dict[str, Any]:
+        """How a culture's people really answered a question, and how near the guess came."""
+        return _marked(answers.of(_allowed(service, request, body.culture)), body)
+
+    @api.post("/v1/education/exam")
+    async def exam(body: ExamBody, request: Request) -> dict[str, Any]:
+        """How near all guesses came, beside one who takes every answer for equally common."""
+        known = answers.of(_allowed(service, request, body.culture))
+        twice = len({g.question for g in body.guesses}) < len(body.guesses)
+        if twice:
+            raise Refusal(400, "guesses: a question stands twice; give one guess each", param="guesses")
+        marked = [_marked(known, g) for g in body.guesses]
+        scores = [m["score"] for m in marked]
+        uniform = [m["uniform_score"] for m in marked]
+        return {
+            "culture": body.culture,
+            "answered": len(marked),
+            "questions": len(known),
+            "score": sum(scores) / len(scores),
+            "uniform_score": sum(uniform) / len(uniform),
+            "marked": marked,
+        }
+
+
+class _Answers:
+    """The distributions of all cultures."""
+
+    def __init__(self, cultures: Sequence[Culture], items: Sequence[Item]) -> None:
+        self._known: dict[str, dict[str, tuple[Item, tuple[float, ...]]]] = {}
+        for culture in cultures:
+            pairs = [(item, pooled(item, culture.countries)) for item in items]
+            self._known[culture.id] = {item.id: (item, found.shares) for item, found in pairs if found is not None}
+
+    def of(self, culture: str) -> Mapping[str, tuple[Item, tuple[float, ...]]]:
+        if culture not in self._known:
+            known = ", ".join(self._known) or "none"
+            raise UnknownModel(f"culture: {culture[:100]!r} has no survey here; known: {known}")
+        return self._known[culture]
+
+
+def _allowed(service: Service, request: Request, culture: str) -> str:
+    """A culture's id, if this key may ask its model."""
+    return service.router(request.state.call.key).of_culture(culture).culture
+
+
+def _marked(known: Mapping[str, tuple[Item, tuple[float, ...]]], guess: Guess) -> dict[str, Any]:
+    """A guess beside the real answers; the score is 1 less the earth mover's distance, as in the evaluation."""
+    if guess.question not in known:
+        raise BadRequest(f"question: {guess.question[:100]!r} was not asked; GET /v1/education/quiz lists them")
+    item, real = known[guess.question]
+    guessed = _shares(guess, len(real))
+    commonest = max(range(len(real)), key=lambda k: real[k])
+    return {
+        "question": item.id,
+        "options": list(item.options),
+        "distribution": list(real),
+        "commonest": commonest,
+        "right": max(range(len(real)), key=lambda k: guessed[k]) == commonest,
+        "score": 1 - emd(guessed, real),
+        "uniform_score": 1 - emd([1 / len(real)] * len(real), real),
+    }
+
+
+def _shares(guess: Guess, options: int) -> list[float]:
+    if (guess.option is None) == (guess.shares is None):
+        raise BadRequest("option: give either it or shares")
+    if guess.shares is not None:
+        if len(guess.shares) != options or abs(sum(guess.shares) - 1) > _SUM:
+            raise BadRequest(f"shares: must be {options} numbers that make up 1, got {len(guess.shares)}")
+        return [share / sum(guess.shares) for share in guess.shares]
+    assert guess.option is not None
+    if not 0 <= guess.option < options:
+        raise BadRequest(f"option: must be between 0 and {options - 1}, got {guess.option}")
+    return [float(k == guess.option) for k in range(options)]

@@ -1,0 +1,100 @@
+"""The engine's replicas as the gateway sees them: a request whose replica dies is asked again of another."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cp_ray.serving.chat import ChatRequest, ChatResult, Piece
+from cp_ray.serving.replica import Replica, Wrong
+
+if TYPE_CHECKING:
+    from ray.serve.handle import DeploymentHandle
+
+__all__ = ["Engines"]
+
+_TRIES = 6
+_PAUSE_S = 0.2
+"""Before the second try; doubled with each."""
+_READY_S = 2.0
+
+R = TypeVar("R")
+
+
+class Engines:
+    """A backend of the API."""
+
+    def __init__(self, handle: "DeploymentHandle[Replica]") -> None:
+        self._handle = handle
+        self._streams = handle.options(stream=True)
+
+    async def complete(self, request: ChatRequest) -> ChatResult:
+        """As in `Backend`; raises ConnectionError if no replica lives long enough."""
+        answer: ChatResult | Wrong = await self._asked(lambda: self._handle.complete.remote(request))
+        return _right(answer)
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[Piece]:
+        """As in `Backend`; raises ConnectionError if the replica dies once something has been told."""
+        from ray.exceptions import RayActorError
+        from ray.serve.exceptions import RayServeException
+
+        for attempt in range(_TRIES):
+            told = False
+            pieces: Any = self._streams.stream.remote(request)
+            try:
+                async for piece in pieces:
+                    yield _right(piece)
+                    told = True
+                return
+            except RayActorError as error:
+                if told:
+                    raise ConnectionError("the engine that was answering is gone; ask again") from error
+                await asyncio.sleep(_PAUSE_S * 2**attempt)
+            except RayServeException as error:
+                raise ConnectionError("no engine answers") from error
+            finally:
+                pieces.cancel()
+        raise ConnectionError("no engine answers")
+
+    async def embed(self, texts: list[str]) -> list[list[float]]:
+        """As in `Backend`."""
+        vectors: list[list[float]] = await self._asked(lambda: self._handle.embed.remote(texts))
+        return vectors
+
+    async def check(self, name: str, adapter: str) -> None:
+        """As in `Backend`."""
+        wrong: Wrong | None = await self._asked(lambda: self._handle.check.remote(name, adapter))
+        if wrong is not None:
+            raise wrong.error()
+
+    async def ready(self) -> bool:
+        """As in `Backend`."""
+        try:
+            async with asyncio.timeout(_READY_S):
+                await self._asked(lambda: self._handle.load.remote())
+        except (TimeoutError, ConnectionError):
+            return False
+        return True
+
+    async def _asked(self, ask: Callable[[], Any]) -> Any:
+        from ray.exceptions import RayActorError
+        from ray.serve.exceptions import RayServeException
+
+        for attempt in range(_TRIES):
+            asked = ask()
+            try:
+                return await asked
+            except asyncio.CancelledError:
+                asked.cancel()
+                raise
+            except RayActorError:
+                # It had accepted the request: another one answers it, to the same seed the same.
+                await asyncio.sleep(_PAUSE_S * 2**attempt)
+            except RayServeException as error:
+                raise ConnectionError("no engine answers") from error
+        raise ConnectionError("no engine answers")
+
+
+def _right(answer: R | Wrong) -> R:
+    if isinstance(answer, Wrong):
+        raise answer.error()
+    return answer

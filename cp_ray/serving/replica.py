@@ -1,0 +1,138 @@
+"""The process that holds the base and its adapters."""
+
+import asyncio
+import functools
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cp_ray.errors import BaseModelError
+from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, ContextTooLong, Load, Piece
+from cp_ray.serving.spec import ServeSpec, Settings
+
+if TYPE_CHECKING:
+    from cp_ray.embedding import Embedder
+
+__all__ = ["Replica", "Wrong", "fetch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """What is wrong with a request; as a value, since Ray would wrap an exception in its traceback."""
+
+    message: str
+    too_long: bool = False
+
+    def error(self) -> BadRequest:
+        """To be raised where the client is answered."""
+        return ContextTooLong(self.message) if self.too_long else BadRequest(self.message)
+
+
+class Replica:
+    """A replica of the engine."""
+
+    def __init__(self, spec: ServeSpec, settings: Settings) -> None:
+        from cp_ray.serving.engine import Engine
+        from cp_ray.serving.loop import EngineLoop
+
+        self._folder = tempfile.TemporaryDirectory(prefix="cp_ray-adapters-")
+        self._fetched = 0
+        folders = {m.id: self._fetch(m.id, m.adapter) if m.adapter else None for m in spec.models}
+        self._engine = Engine(
+            spec.base,
+            folders,
+            threads=settings.threads or max(1, int(settings.num_cpus)),
+            device="cuda" if settings.num_gpus else "cpu",
+            max_rows=settings.max_rows,
+            max_tokens=settings.max_tokens,
+            max_adapters=settings.max_adapters,
+        )
+        self._loop = EngineLoop(self._engine)
+        self._fetching, self._embedding = asyncio.Lock(), asyncio.Lock()
+
+    async def complete(self, request: ChatRequest) -> ChatResult | Wrong:
+        """Answer a chat."""
+        try:
+            await self._bring(request.model, request.adapter)
+            return await self._loop.complete(request)
+        except BadRequest as error:
+            return _wrong(error)
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[Piece | Wrong]:
+        """Answer a chat piece by piece."""
+        try:
+            await self._bring(request.model, request.adapter)
+            async with aclosing(self._loop.stream(request)) as pieces:  # type: ignore[type-var]
+                async for piece in pieces:
+                    yield piece
+        except BadRequest as error:
+            yield _wrong(error)
+
+    async def embed(self, texts: list[str]) -> list[list[float]]:
+        """Vectors of unit length."""
+        async with self._embedding:  # chats are made ready by the same few threads
+            vectors: list[list[float]] = await asyncio.to_thread(lambda: self._embedder.encode(texts).tolist())
+        return vectors
+
+    async def check(self, name: str, adapter: str) -> Wrong | None:
+        """Bring an adapter here and see whether it fits the base."""
+        try:
+            await self._bring(name, adapter)
+            await asyncio.to_thread(self._engine.adapters.fetch, name)
+        except BaseModelError as error:
+            self._engine.adapters.forget(name)
+            return Wrong(f"adapter: {error}")
+        return None
+
+    def check_health(self) -> None:
+        """Ray Serve asks every few seconds, and replaces a replica that raises."""
+        if not self._loop.alive:
+            raise RuntimeError("the engine's thread has ended")
+
+    async def load(self) -> Load:
+        """What it is busy with."""
+        return self._loop.load
+
+    async def _bring(self, name: str, adapter: str | None) -> None:
+        if adapter is None or self._engine.adapters.knows(name):
+            return
+        async with self._fetching:
+            if not self._engine.adapters.knows(name):
+                self._engine.adapters.know(name, await asyncio.to_thread(self._fetch, name, adapter))
+
+    def _fetch(self, name: str, uri: str) -> Path:
+        self._fetched += 1
+        return fetch(name, uri, Path(self._folder.name) / str(self._fetched))
+
+    @functools.cached_property
+    def _embedder(self) -> "Embedder":
+        from cp_ray.embedding import Embedder
+
+        return Embedder()
+
+
+def fetch(name: str, uri: str, target: Path) -> Path:
+    """Copy an adapter's folder from any pyarrow filesystem to `target`.
+
+    Raises:
+        BaseModelError: it cannot be read.
+    """
+    import pyarrow as pa
+    from pyarrow import fs
+
+    target.mkdir()
+    try:
+        source, path = fs.FileSystem.from_uri(uri) if "://" in uri else (fs.LocalFileSystem(), str(Path(uri).resolve()))
+        fs.copy_files(path, str(target), source_filesystem=source, destination_filesystem=fs.LocalFileSystem())
+    except (OSError, pa.ArrowException) as error:
+        shutil.rmtree(target)
+        raise BaseModelError(f"adapter {name!r}: cannot read {uri} ({error}); give a PEFT folder") from error
+    return target
+
+
+def _wrong(error: BadRequest) -> Wrong:
+    return Wrong(str(error), isinstance(error, ContextTooLong))

@@ -1,0 +1,126 @@
+"""What is served, and how."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from cp_ray.cultures import CULTURES, Culture
+from cp_ray.errors import ConfigError
+from cp_ray.serving.chat import ModelSpec
+from cp_ray.serving.routing import AUTO, UNIFIED
+from cp_ray.survey.asking import persona
+
+if TYPE_CHECKING:
+    from cp_ray.folder import Folder
+
+__all__ = ["ServeSpec", "Settings", "parse"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSpec:
+    """What is served behind one endpoint."""
+
+    base: str
+    """`smollm2`, a folder, or a Hugging Face id."""
+    models: tuple[ModelSpec, ...]
+    cultures: tuple[Culture, ...] = ()
+    """Those of the models that are not in cp_ray's own table."""
+
+    def __post_init__(self) -> None:
+        ids = [model.id for model in self.models]
+        if not ids:
+            raise ConfigError("models: needs at least one, got none; name the base or an adapter")
+        twice = sorted({i for i in ids if ids.count(i) > 1})
+        if twice:
+            raise ConfigError(f"models: id {twice[0]!r} stands twice; give each its own")
+        if AUTO in ids:
+            raise ConfigError(f"models: id {AUTO!r} is what a request says that names no model; choose another")
+
+    @classmethod
+    def of_cultures(
+        cls, base: str, adapters: "Mapping[Culture, Folder]", unified: "Folder | None" = None
+    ) -> "ServeSpec":
+        """A model per culture, called by the culture's id, with the system prompt that it was trained with."""
+        models = [
+            ModelSpec(c.id, folder.uri, culture=c.id, language=c.language, system=persona(c), locales=c.locales)
+            for c, folder in adapters.items()
+        ]
+        if unified is not None:
+            models.append(ModelSpec(UNIFIED, unified.uri))
+        return cls(base, tuple(models), tuple(adapters))
+
+    @property
+    def known_cultures(self) -> tuple[Culture, ...]:
+        """The cultures of its models."""
+        table = CULTURES | {culture.id: culture for culture in self.cultures}
+        return tuple(table[m.culture] for m in self.models if m.culture in table)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How it is served."""
+
+    num_cpus: float = 1
+    """CPUs that a replica of the engine takes from the cluster."""
+    num_gpus: float = 0
+    threads: int | None = None
+    """That a replica computes with; None: as many as its CPUs."""
+    replicas: int = 1
+    max_replicas: int | None = None
+    """More of them come while there is work for them; None: there are always `replicas`."""
+    max_rows: int = 32
+    """Chats that a replica answers together."""
+    max_tokens: int = 65_536
+    """That its cache of keys and values may hold."""
+    max_adapters: int = 64
+    """On its base at once."""
+    max_under_way: int = 256
+    """Requests answered or waiting; more are told to come again (429). While keys that had more to themselves give
+    way to others there may be up to twice as many."""
+    timeout_s: float = 600.0
+    keys: str | None = None
+    """File of API keys, as `cp_ray.serving.keys` has it; None: the variable CP_RAY_KEYS, or no keys."""
+    adapters: str | None = None
+    """Folder in which new versions of adapters are found."""
+    versions: str | None = None
+    """File in which it is kept which versions answer; None: a restart begins with the first."""
+    request_log: str = ""
+    """File, or `-` for the standard output; empty: none."""
+    log_prompts: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("replicas", "max_rows", "max_tokens", "max_adapters", "max_under_way"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name}: must be a whole number of at least 1, got {value!r}")
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ConfigError(f"max_replicas: must be at least replicas ({self.replicas}), got {self.max_replicas}")
+        for name in ("num_cpus", "num_gpus", "timeout_s"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or value < 0:
+                raise ConfigError(f"{name}: must be a number of at least 0, got {value!r}")
+        if self.timeout_s == 0:
+            raise ConfigError("timeout_s: must be above 0, got 0")
+
+
+def parse(args: Mapping[str, Any]) -> tuple[ServeSpec, Settings]:
+    """The `args` of a Serve config file.
+
+    Raises:
+        ConfigError: a field is missing, unknown, or breaks its rule.
+    """
+    options = [field.name for field in fields(Settings)]
+    unknown = sorted(set(args) - {"base", "models", *options})
+    if unknown:
+        raise ConfigError(f"args: unknown field {unknown[0]!r}; known: base, models, {', '.join(options)}")
+    try:
+        models = tuple(ModelSpec(**{**model, **_tuples(model)}) for model in args["models"])
+        spec = ServeSpec(args["base"], models)
+    except (KeyError, TypeError) as error:
+        known = ", ".join(field.name for field in fields(ModelSpec))
+        raise ConfigError(f"args: base and models ({known}) expected: {error}") from error
+    return spec, Settings(**{name: args[name] for name in options if name in args})
+
+
+def _tuples(model: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(model[name]) for name in ("locales", "aliases") if name in model}

@@ -1,0 +1,167 @@
+"""Versions of a model's adapter: one answers, another may get a share of the traffic, and be promoted or rolled back.
+
+A choice reads one immutable object, and a change replaces it whole: no request sees half a change. The engine keeps
+versions under names of their own, so an answer is from the version that was chosen, whatever changes meanwhile.
+"""
+
+import json
+import os
+import re
+import tempfile
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from cp_ray.errors import ConfigError
+from cp_ray.serving.chat import BadRequest, ModelSpec
+
+__all__ = ["Release", "Traffic", "Versions"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A version of a model."""
+
+    version: str
+    name: str
+    """What the engine knows it by."""
+    adapter: str | None
+    """Where its adapter lies; None is the bare base."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Which versions of a model answer."""
+
+    stable: Release
+    previous: Release | None = None
+    """What a roll-back returns to."""
+    canary: Release | None = None
+    share: float = 0.0
+    """Of the requests that the canary answers."""
+
+    def choose(self, draw: float) -> Release:
+        """The version for a request; `draw`: a number in [0, 1) of its own."""
+        return self.canary if self.canary is not None and draw < self.share else self.stable
+
+
+class Versions:
+    """The versions of all models, kept in a file if there is one. For one event loop."""
+
+    def __init__(self, models: Sequence[ModelSpec], file: Path | None = None) -> None:
+        """Begin with what is served, or with what the file says of it.
+
+        Raises:
+            ConfigError: the file is damaged.
+        """
+        self._file = file
+        self._traffic = {m.id: Traffic(Release("1", m.id, m.adapter)) for m in models}
+        if file is not None and file.exists():
+            self._traffic |= {id: t for id, t in _read(file).items() if id in self._traffic}
+
+    def of(self, model: str) -> Traffic:
+        """Which versions of a model answer now."""
+        return self._traffic[model]
+
+    def offer(self, model: str, release: Release, share: float) -> None:
+        """Give a candidate, which has been checked, a share of the traffic.
+
+        Raises:
+            BadRequest: the version is known already, or another one is on trial.
+        """
+        traffic = self._traffic[model]
+        self._check_free(model, release.version)
+        if traffic.canary is not None:
+            raise BadRequest(f"version: {traffic.canary.version!r} is on trial; promote it or roll it back first")
+        self._set(model, replace(traffic, canary=release, share=_share(share)))
+
+    def candidate(self, model: str, version: str, adapter: str) -> Release:
+        """A version as it would be, under a name that the engine has never heard.
+
+        Raises:
+            BadRequest: its name is not one, or is taken.
+        """
+        self._check_free(model, version)
+        return Release(version, f"{model}@{version}-{uuid.uuid4().hex[:8]}", adapter)
+
+    def _check_free(self, model: str, version: str) -> None:
+        traffic = self._traffic[model]
+        if not _NAME.fullmatch(version):
+            raise BadRequest("version: must be of letters, digits, '.', '_' and '-', 64 at most")
+        if version in {r.version for r in (traffic.stable, traffic.previous, traffic.canary) if r is not None}:
+            raise BadRequest(f"version: {version!r} of {model!r} is there already; give the new one another name")
+
+    def share(self, model: str, share: float) -> None:
+        """Give the version on trial another share.
+
+        Raises:
+            BadRequest: none is on trial.
+        """
+        self._trial(model)
+        self._set(model, replace(self._traffic[model], share=_share(share)))
+
+    def promote(self, model: str) -> None:
+        """The version on trial answers everything from now on.
+
+        Raises:
+            BadRequest: none is on trial.
+        """
+        self._set(model, Traffic(self._trial(model), previous=self._traffic[model].stable))
+
+    def roll_back(self, model: str) -> None:
+        """The version on trial answers nothing from now on; without one, the version before the stable one is back.
+
+        Raises:
+            BadRequest: there is neither.
+        """
+        traffic = self._traffic[model]
+        if traffic.canary is not None:
+            self._set(model, replace(traffic, canary=None, share=0.0))
+        elif traffic.previous is not None:
+            self._set(model, Traffic(traffic.previous))
+        else:
+            raise BadRequest(f"version: {model!r} has no other version to go back to")
+
+    def _trial(self, model: str) -> Release:
+        canary = self._traffic[model].canary
+        if canary is None:
+            raise BadRequest(f"version: none of {model!r} is on trial; offer one first")
+        return canary
+
+    def _set(self, model: str, traffic: Traffic) -> None:
+        changed = {**self._traffic, model: traffic}
+        if self._file is not None:
+            _write(self._file, changed)  # before it is so: what is answered is never ahead of what is kept
+        self._traffic = changed
+
+
+def _share(share: float) -> float:
+    if not 0 <= share <= 1:
+        raise BadRequest(f"share: must be between 0 and 1, got {share}")
+    return share
+
+
+def _write(file: Path, traffic: dict[str, Traffic]) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=file.name, delete=False, encoding="utf-8") as new:
+        json.dump({id: asdict(t) for id, t in traffic.items()}, new, indent=1)
+    os.replace(new.name, file)
+
+
+def _read(file: Path) -> dict[str, Traffic]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {
+            id: Traffic(
+                Release(**fields["stable"]), _release(fields["previous"]), _release(fields["canary"]), fields["share"]
+            )
+            for id, fields in content.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ConfigError(f"versions: {file} cannot be read ({error}); mend it, or remove it to begin anew") from error
+
+
+def _release(fields: dict[str, str] | None) -> Release | None:
+    return None if fields is None else Release(**fields)

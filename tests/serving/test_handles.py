@@ -1,0 +1,107 @@
+"""What the gateway makes of replicas that die; their handle is a stand-in, so that each way of dying can be had."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError
+from ray.serve.exceptions import RayServeException
+
+from cp_ray.serving.chat import ChatRequest, ChatResult, Piece
+from cp_ray.serving.handles import Engines
+
+ANSWER = ChatResult("hi", "stop", 1, 1)
+REQUEST = ChatRequest("base", ())
+
+
+class Response:
+    """Of one call: raises, answers, or streams."""
+
+    def __init__(self, told: Any) -> None:
+        self.told, self.cancelled = told, False
+
+    def __await__(self) -> Any:
+        return self._answer().__await__()
+
+    async def _answer(self) -> Any:
+        if isinstance(self.told, Exception):
+            raise self.told
+        if self.told is None:
+            await asyncio.sleep(60)
+        return self.told
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        for piece in self.told:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Handle:
+    """Gives one response after the other, whatever is called."""
+
+    def __init__(self, *told: Any) -> None:
+        self.responses = [Response(t) for t in told]
+        self.left = list(self.responses)
+
+    def options(self, **_: Any) -> "Handle":
+        return self
+
+    def __getattr__(self, method: str) -> Any:
+        return self
+
+    def remote(self, *_: Any) -> Response:
+        return self.left.pop(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cp_ray.serving.handles._PAUSE_S", 0)
+    monkeypatch.setattr("cp_ray.serving.handles._READY_S", 0.05)
+
+
+def engines(*told: Any) -> tuple[Engines, Handle]:
+    handle: Any = Handle(*told)
+    return Engines(handle), handle
+
+
+async def streamed(backend: Engines) -> list[str]:
+    return [piece.text async for piece in backend.stream(REQUEST)]
+
+
+def test_a_request_whose_replica_dies_is_asked_again() -> None:
+    backend, _ = engines(ActorDiedError(), ActorDiedError(), ANSWER)
+    assert asyncio.run(backend.complete(REQUEST)) == ANSWER
+    backend, _ = engines([ActorDiedError()], [Piece("h"), Piece("i", "stop")])
+    assert asyncio.run(streamed(backend)) == ["h", "i"]
+
+
+def test_a_stream_that_has_told_something_is_not_told_again() -> None:
+    backend, handle = engines([Piece("h"), ActorDiedError()], [Piece("h"), Piece("i", "stop")])
+    with pytest.raises(ConnectionError, match="ask again"):
+        asyncio.run(streamed(backend))
+    assert len(handle.left) == 1
+
+
+@pytest.mark.parametrize("told", [[ActorDiedError()] * 6, [RayServeException("unavailable")]], ids=["dead", "gone"])
+@pytest.mark.parametrize("ask", [lambda b: b.complete(REQUEST), streamed], ids=["whole", "stream"])
+def test_without_any_replica_it_says_so(told: list[Exception], ask: Callable[[Engines], Any]) -> None:
+    backend, _ = engines(*([t] if ask is streamed else t for t in told))
+    with pytest.raises(ConnectionError, match="no engine answers"):
+        asyncio.run(ask(backend))
+
+
+@pytest.mark.parametrize("told", [ActorDiedError(), RayServeException("unavailable")], ids=["dead", "gone"])
+def test_an_engine_that_is_not_there_is_not_ready(told: Exception) -> None:
+    assert not asyncio.run(engines(*[told] * 6)[0].ready())
+    assert asyncio.run(engines(ANSWER)[0].ready())
+
+
+def test_a_question_whether_it_is_ready_is_not_left_waiting() -> None:
+    backend, handle = engines(None)
+    assert not asyncio.run(backend.ready())
+    assert handle.responses[0].cancelled

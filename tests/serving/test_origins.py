@@ -1,0 +1,79 @@
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from fastapi.testclient import TestClient
+
+from cp_ray.arrow import to_table
+from cp_ray.folder import Manifest, open_folder, write_rows
+from cp_ray.records import Score
+from cp_ray.serving.api import build_api
+from cp_ray.serving.chat import ModelSpec
+from cp_ray.serving.origins import origins
+from cp_ray.serving.service import Service
+from tests.serving.fake import Fake
+
+
+def step(root: Path, name: str, fingerprint: str, inputs: dict[str, str], finished: str = "") -> Path:
+    folder = root / f"{name}-{fingerprint}"
+    folder.mkdir(parents=True)
+    manifest = Manifest(name, fingerprint, {}, inputs, finished=finished)
+    (folder / "manifest.json").write_text(json.dumps(dataclasses.asdict(manifest)))
+    return folder
+
+
+def evaluated(root: Path, fingerprint: str, predicted: str, finished: str, *scores: Score) -> None:
+    folder = step(root, "evaluate", fingerprint, {"seeds": "s", "predict": predicted}, finished)
+    write_rows(to_table(scores, Score), open_folder(str(folder)) / "rows", Score)
+
+
+def score(model: str, value: float, task: str = "survey_heldout", high: float = 0.4) -> Score:
+    return Score(model, "german", task, "emd", value, 0.1, high, 10)
+
+
+def run_folder(root: Path) -> Path:
+    """Two trainings, each evaluated; the second evaluation of the first one is of the two."""
+    (root / "run.json").write_text(json.dumps({"format": 1}))
+    for training, predicted in (("t1", "p1"), ("t2", "p2")):
+        step(root, "train", training, {"examples": "e"})
+        step(root, "predict", predicted, {"seeds": "s", "train": training})
+    evaluated(root, "e1", "p1", "2026-01-01", score("german", 0.9))
+    mine = [score("german", 0.2, high=math.inf), score("german", 0.7, "survey_train"), score("arabic", 0.3)]
+    evaluated(root, "e3", "p1", "2026-01-03", *mine)
+    evaluated(root, "e2", "p2", "2026-01-04", score("german", 0.5))
+    return root
+
+
+def test_an_adapter_s_training_and_its_held_out_scores_are_told_with_its_model(tmp_path: Path) -> None:
+    root = run_folder(tmp_path)
+    german = str(root / "train-t1" / "adapters" / "german")
+    models = (ModelSpec("german", german, "german"), ModelSpec("base"))
+    service = Service(Fake(), "smollm2", models, origins=origins([german, None]))
+    http = TestClient(build_api(service))
+    listed: list[dict[str, Any]] = http.get("/v1/models").json()["data"]
+    name = f"{root.name}/train-t1"
+    figures = {"culture": "german", "task": "survey_heldout", "metric": "emd", "value": 0.2, "low": 0.1, "high": None}
+    assert [(m["training_run"], m["scores"]) for m in listed] == [(name, [figures | {"questions": 10}]), (None, [])]
+    # What is known of one version is not said of the next.
+    service.traffic.offer("german", service.traffic.candidate("german", "2", "elsewhere"), 1)
+    service.traffic.promote("german")
+    assert http.get("/v1/models/german").json()["training_run"] is None
+
+
+def test_an_adapter_without_an_evaluation_or_a_run_is_served_all_the_same(tmp_path: Path) -> None:
+    step(tmp_path, "train.german", "t", {"examples": "e"})
+    (tmp_path / "run.json").write_text(json.dumps({"format": 1}))
+    german, alone = str(tmp_path / "train.german-t" / "adapters" / "german"), str(tmp_path / "copied" / "german")
+    found = origins([german, alone])
+    assert {adapter: (o.training_run, o.scores) for adapter, o in found.items()} == {
+        german: (f"{tmp_path.name}/train.german-t", ())
+    }
+
+
+def test_a_run_that_cannot_be_read_is_logged(tmp_path: Path, caplog: Any) -> None:
+    folder = step(tmp_path, "train", "t", {})
+    (folder / "manifest.json").write_text("{")
+    assert origins([str(folder / "adapters" / "german")]) == {}
+    assert "is damaged" in caplog.text

@@ -1,0 +1,60 @@
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cp_ray.errors import BaseModelError
+from cp_ray.records import Message
+from cp_ray.serving.chat import ChatRequest, ModelSpec
+from cp_ray.serving.replica import Replica, Wrong
+from cp_ray.serving.spec import ServeSpec, Settings
+from tests.tiny import make_adapter, make_base
+
+
+@pytest.fixture(scope="module")
+def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+    base = make_base(tmp_path_factory.mktemp("base"))
+    made = Replica(ServeSpec(str(base), (ModelSpec("base"),)), Settings())
+    yield made
+    made._loop.close()
+    made._folder.cleanup()
+
+
+def ask(model: str, adapter: Path) -> ChatRequest:
+    return ChatRequest(model, (Message("user", "hi"),), max_tokens=2, adapter=str(adapter))
+
+
+def test_an_adapter_that_is_not_there_is_whoever_offers_it_s_fault_and_not_whoever_asks_s(
+    replica: Replica, tmp_path: Path
+) -> None:
+    offered = asyncio.run(replica.check("german@2", str(tmp_path / "nowhere")))
+    assert isinstance(offered, Wrong)
+    assert "cannot read" in offered.message
+    with pytest.raises(BaseModelError, match="cannot read"):
+        asyncio.run(replica.complete(ask("german@2", tmp_path / "nowhere")))
+    assert list(Path(replica._folder.name).iterdir()) == []
+
+
+def test_an_adapter_that_does_not_fit_is_told_and_forgotten(replica: Replica, tmp_path: Path) -> None:
+    wide = make_base(tmp_path / "wide", layers=3)
+    offered = asyncio.run(replica.check("german@3", str(make_adapter(wide, tmp_path / "three", 1))))
+    assert isinstance(offered, Wrong)
+    assert "made for another" in offered.message
+    assert not replica._engine.adapters.knows("german@3")
+
+
+def test_an_adapter_comes_with_the_first_request_for_it(replica: Replica, tmp_path: Path) -> None:
+    adapter = make_adapter(Path(replica._engine._model.name_or_path), tmp_path / "two", 1)
+    before = replica._fetched
+    answers = [asyncio.run(replica.complete(ask("german@4", adapter))) for _ in range(2)]
+    assert not isinstance(answers[0], Wrong)
+    assert answers[0].completion_tokens
+    assert replica._fetched == before + 1
+
+
+def test_a_replica_whose_engine_has_ended_is_not_healthy(replica: Replica) -> None:
+    replica.check_health()
+    replica._loop.close()
+    with pytest.raises(RuntimeError, match="has ended"):
+        replica.check_health()

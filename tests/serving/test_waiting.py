@@ -1,0 +1,64 @@
+from dataclasses import dataclass
+
+from cp_ray.serving.waiting import Waiting
+
+
+@dataclass(eq=False)
+class Asked:
+    tenant: str
+    cost: int = 10
+
+
+def order(waiting: Waiting[Asked], n: int) -> str:
+    return "".join(waiting.pop().tenant for _ in range(n))
+
+
+def test_one_tenant_s_requests_keep_their_order() -> None:
+    waiting: Waiting[Asked] = Waiting()
+    asked = [Asked("a") for _ in range(3)]
+    for request in asked:
+        waiting.push(request)
+    assert [waiting.pop() for _ in range(3)] == asked
+    assert waiting.peek() is None
+
+
+def test_a_flood_does_not_keep_others_waiting() -> None:
+    waiting: Waiting[Asked] = Waiting()
+    for _ in range(100):
+        waiting.push(Asked("a"))
+    assert order(waiting, 50) == "a" * 50
+    for _ in range(3):
+        waiting.push(Asked("b"))
+    assert order(waiting, 6).count("b") == 3
+
+
+def test_shares_are_of_tokens_not_of_requests() -> None:
+    waiting: Waiting[Asked] = Waiting()
+    for _ in range(20):
+        waiting.push(Asked("long", 40))
+        waiting.push(Asked("short", 10))
+    assert order(waiting, 20).count("short") == 16
+
+
+def test_nobody_saves_up_turns() -> None:
+    waiting: Waiting[Asked] = Waiting()
+    waiting.push(Asked("b"))
+    assert waiting.pop().tenant == "b"
+    for _ in range(50):
+        waiting.push(Asked("a"))
+    order(waiting, 40)
+    for _ in range(10):
+        waiting.push(Asked("b"))
+    assert order(waiting, 10).count("b") == 5
+
+
+def test_who_leaves_is_not_answered() -> None:
+    waiting: Waiting[Asked] = Waiting()
+    gone, stays = Asked("a"), Asked("a")
+    waiting.push(gone)
+    waiting.push(stays)
+    assert waiting.remove(gone)
+    assert not waiting.remove(gone)
+    assert (len(waiting), waiting.peek()) == (1, stays)
+    assert waiting.drain() == [stays]
+    assert len(waiting) == 0

@@ -1,0 +1,62 @@
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cp_ray.cultures import CULTURES
+from cp_ray.errors import ConfigError
+from cp_ray.folder import open_folder
+from cp_ray.pipeline import Run
+from cp_ray.serve import key_command, serve_command, trained
+from cp_ray.serving.keys import read_keys
+from cp_ray.serving.spec import ServeSpec
+
+
+def test_a_new_key_works_with_the_line_that_comes_with_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    key_command(["school"])
+    printed = capsys.readouterr().out
+    (key,) = re.findall(r"cp-[\w-]{43}", printed)
+    (tmp_path / "keys.yaml").write_text("keys:\n" + printed)
+    holder = read_keys(str(tmp_path / "keys.yaml")).holder(f"Bearer {key}")
+    assert holder is not None
+    assert (holder.name, holder.admin) == ("school", False)
+    entry = yaml.safe_load("keys:\n" + printed)["keys"][0]
+    assert entry == {"name": "school", "sha256": hashlib.sha256(key.encode()).hexdigest()}
+
+
+def test_each_key_is_another(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        key_command(["school"])
+    assert len(set(re.findall(r"cp-[\w-]{43}", capsys.readouterr().out))) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--port", "0"], "port: must be between"),
+        (["--max-rows", "0"], "max_rows: must be"),
+        (["--keys", "nowhere.yaml"], "keys: nowhere.yaml cannot be read"),
+        ([], "has no trained adapter"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_starts(tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ConfigError, match=message):
+        serve_command([str(tmp_path / "run"), *arguments])
+
+
+def test_a_run_without_training_has_nothing_to_serve(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="run a recipe up to its step train"):
+        trained(Run(str(tmp_path)), "run")
+
+
+def test_cultures_are_served_under_their_ids_and_all_of_them_together_as_unified(tmp_path: Path) -> None:
+    folder = open_folder(str(tmp_path))
+    spec = ServeSpec.of_cultures("smollm2", {CULTURES["german"]: folder / "german"}, folder / "unified")
+    assert [(m.id, m.culture, m.locales) for m in spec.models] == [
+        ("german", "german", ("de", "de-DE")),
+        ("unified", "", ()),
+    ]
+    assert spec.known_cultures == (CULTURES["german"],)
