@@ -96,8 +96,8 @@ CULTURES: dict[str, Culture] = {
 _FIELDS = ("id", "adjective", "people", "language", "locales", "countries", "female", "male")
 _LISTS = ("locales", "countries")
 _OPTIONAL = ("hofstede",)
-_TAKEN = ("all", "base", "uniform")
-"""Ids that mean something else: every culture, and the models that have no culture."""
+_TAKEN = ("all", "base", "uniform", "first", "last", "modal", "others", "human", "unified")
+"""Ids that mean something else: every culture, and the models and answerers that have no culture."""
 
 
 def of(cultures: Iterable[Culture], id: str) -> Culture:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from ray.data import Dataset
 
-__all__ = ["Embedder", "embed", "vectors_of"]
+__all__ = ["Embedder", "embed", "model_actors", "vectors_of"]
 
 _BATCH = 1024
 """Texts at once: enough that, sorted by length, those padded together are about as long."""
@@ -38,7 +38,8 @@ class Embedder:
         self.column, self.into = column, into
         source = str(minilm()) if name == "minilm" else name
         try:
-            self.model = SentenceTransformer(source)
+            # Weights from safetensors only: other formats are pickles, which run what they hold.
+            self.model = SentenceTransformer(source, model_kwargs={"use_safetensors": True})
         except (OSError, ValueError) as error:
             why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise BaseModelError(
@@ -84,25 +85,33 @@ def embed(
         column: the texts.
         into: the column that is added, a fixed-size list of float32.
         embedder: as in `Embedder`.
-        workers: actors, each with a GPU or a CPU core; None for as many as the cluster has, if there is work for them.
+        workers: as in `model_actors`.
+    """
+    blocks = dataset.repartition(target_num_rows_per_block=_BATCH)
+    return blocks.map_batches(
+        Embedder, fn_constructor_args=(embedder, column, into), batch_format="pyarrow", batch_size=_BATCH,
+        **model_actors(workers),
+    )  # fmt: skip
+
+
+def model_actors(workers: int | None = None) -> dict[str, Any]:
+    """Options of Ray Data's `map_batches` for actors with a model each: on a GPU where there is one, else on a core.
+
+    `workers`: actors; None for as many as the cluster has devices, if there is work for them.
     """
     import ray
     import ray.data
 
     have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    device: dict[str, Any] = {"num_gpus": 1} if have.get("GPU", 0) >= 1 else {}
-    most = int(have.get("GPU", 0)) or max(1, int(have.get("CPU", 1)))
+    gpus = int(have.get("GPU", 0))
+    most = gpus or max(1, int(have.get("CPU", 1)))
     pool = (
         ray.data.ActorPoolStrategy(min_size=1, max_size=most)
         if workers is None
-        else ray.data.ActorPoolStrategy(size=workers)
+        else ray.data.ActorPoolStrategy(size=min(workers, gpus) if gpus else workers)
     )
-    blocks = dataset.repartition(target_num_rows_per_block=_BATCH)
-    return blocks.map_batches(
-        Embedder, fn_constructor_args=(embedder, column, into), batch_format="pyarrow", batch_size=None, compute=pool,
-        num_cpus=0.5,  # each uses a core whole; the tasks that feed them need room in Ray's books
-        **device,
-    )  # fmt: skip
+    # Each uses a core whole; the tasks that feed them need room in Ray's books.
+    return {"compute": pool, **({"num_gpus": 1} if gpus else {"num_cpus": 0.5})}
 
 
 def vectors_of(column: Any) -> "NDArray[np.float32]":

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cp_ray.arrow import to_table
 from cp_ray.cultures import CULTURES
 from cp_ray.errors import ConfigError, CpRayError, RunFolderError
 from cp_ray.evals.report import ReportConfig, render
@@ -22,8 +23,9 @@ from cp_ray.exports.command import export_run
 from cp_ray.exports.config import ExportConfig, Made
 from cp_ray.exports.export import remarks, write_export
 from cp_ray.exports.openai_rules import MAX_TOKENS, check_openai
-from cp_ray.pipeline import LABEL, Folder, Manifest, Run, Step, open_folder
-from cp_ray.records import Example, Message, Opinion, Seed, to_table
+from cp_ray.folder import LABEL, Folder, Manifest, open_folder
+from cp_ray.pipeline import Run, Step
+from cp_ray.records import Example, Message, Opinion, Seed
 from cp_ray.stages.examples import ExamplesConfig, make_examples
 from cp_ray.stages.seeds import SeedsConfig
 from cp_ray.survey.read import WVS7

@@ -1,4 +1,4 @@
-"""Quality of texts: perplexity against one row at a time, similarity, thresholds, and the step on real Ray."""
+"""Quality of texts: perplexity, similarity, thresholds, and the step on real Ray."""
 
 import math
 from pathlib import Path
@@ -6,84 +6,53 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from cp_ray import steps, wordings
-from cp_ray.errors import BaseModelError, ConfigError
-from cp_ray.llm.embedded import load_base
+from cp_ray import steps
+from cp_ray.arrow import to_table
+from cp_ray.errors import ConfigError
+from cp_ray.language import Languages
+from cp_ray.likelihood import Likelihood
 from cp_ray.pipeline import Run, Step, execute
-from cp_ray.quality import Measured, Perplexity, QualityConfig, judged, similarities, texts_of
+from cp_ray.quality import Measured, QualityConfig, judged, perplexity, similarities, texts_of
 from cp_ray.recipe import load_recipe, parse_recipe
-from cp_ray.records import Example, Opinion, Quality, Seed, to_table
+from cp_ray.records import Example, Opinion, Quality, Seed
 from cp_ray.stages.examples import ExamplesConfig
 from cp_ray.stages.leakage import LeakageConfig
-from tests.tiny import CONTEXT, make_base
+from tests.tiny import make_base
 
 RECIPE = load_recipe(str(Path(__file__).parent.parent / "jobs" / "culturepark.py"))
 GOOD = "I think that work is a duty towards society."
+GERMAN = "Ich denke, dass Arbeit eine Pflicht ist."
 SHUFFLED = "towards duty think is that society a work I."
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Perplexity:
-    return Perplexity(str(make_base(tmp_path_factory.mktemp("tiny"))), device="cpu")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Likelihood:
+    return Likelihood(str(make_base(tmp_path_factory.mktemp("tiny"))), device="cpu")
 
 
 @pytest.fixture(scope="module")
-def smollm2() -> Perplexity:
-    return Perplexity(device="cpu")
+def smollm2() -> Likelihood:
+    return Likelihood(device="cpu")
 
 
-def one_at_a_time(model: Perplexity, text: str) -> float | None:
-    """By the definition: one row, no padding, no mask."""
-    ids = model.ids(text)
-    if len(ids) < 2:
-        return None
-    with torch.inference_mode():
-        logs = torch.log_softmax(model.model(input_ids=torch.tensor([ids])).logits[0].double(), -1)
-    return math.exp(-sum(logs[k - 1, ids[k]].item() for k in range(1, len(ids))) / (len(ids) - 1))
+@pytest.fixture(scope="module")
+def languages() -> Languages:
+    return Languages(QualityConfig().languages)
 
 
-@given(st.lists(st.text(max_size=20), max_size=6), st.sampled_from([1, 40, 2048]))
-@settings(max_examples=25)
-def test_a_batch_s_perplexities_are_those_of_its_rows_alone(tiny: Perplexity, texts: list[str], tokens: int) -> None:
-    found = tiny(texts, tokens)
-    for text, value in zip(texts, found, strict=True):
-        expected = one_at_a_time(tiny, text)
-        assert value == (None if expected is None else pytest.approx(expected, rel=1e-4))
+def test_perplexity_is_exp_of_the_mean_surprise(tiny: Likelihood) -> None:
+    (nats,) = tiny([GOOD])
+    assert perplexity(nats) == pytest.approx(math.exp(nats.sum() / len(GOOD)))
+    assert perplexity(nats[:0]) is None
+    assert perplexity(np.full(3, 1e4, np.float32)) == math.exp(700)
 
 
-def test_the_real_model_s_too_and_it_prefers_english(smollm2: Perplexity) -> None:
-    texts = [GOOD, "Yes.", SHUFFLED, "", GOOD + " My parents taught me so, and I would not have it otherwise."]
-    found = smollm2(texts)
-    for text, value in zip(texts, found, strict=True):
-        expected = one_at_a_time(smollm2, text)
-        assert value == (None if expected is None else pytest.approx(expected, rel=1e-3))
-    assert found[0] is not None
-    assert found[2] is not None
-    assert found[2] > 5 * found[0]
-
-
-def test_a_text_s_figure_does_not_hang_on_what_is_beside_it(smollm2: Perplexity) -> None:
-    (alone,) = smollm2([GOOD])
-    beside = smollm2([GOOD, "word " * 20, "x", GOOD])
-    assert beside[0] == pytest.approx(alone, rel=1e-4)
-    assert beside[3] == pytest.approx(alone, rel=1e-4)
-
-
-def test_what_is_beyond_the_model_s_context_is_not_read(tiny: Perplexity) -> None:
-    begin = "a b" * (CONTEXT // 3)
-    assert tiny([begin + "c" * 500]) == [pytest.approx(tiny([(begin + "c" * 500)[: CONTEXT - 1]])[0])]
-
-
-def test_a_base_model_without_a_chat_template_will_do(tmp_path: Path) -> None:
-    folder = make_base(tmp_path / "base")
-    (folder / "chat_template.jinja").unlink(missing_ok=True)
-    with pytest.raises(BaseModelError, match="no chat template"):
-        load_base(str(folder))
-    assert Perplexity(str(folder), device="cpu")(["abc"])[0] is not None
+def test_the_real_model_prefers_english(smollm2: Likelihood) -> None:
+    good, shuffled = (perplexity(nats) for nats in smollm2([GOOD, SHUFFLED]))
+    assert good is not None
+    assert shuffled is not None
+    assert shuffled > 5 * good
 
 
 def encode(texts: Any) -> Any:
@@ -109,17 +78,29 @@ def test_similarity_is_to_the_text_s_own_question() -> None:
     ("config", "why"),
     [
         (QualityConfig(), None),
-        (QualityConfig(min_words=9, max_words=9, max_perplexity=1e30, min_similarity=-1), None),
+        (QualityConfig(min_words=9, max_words=9, max_perplexity=1e30, min_similarity=-1, min_english=0.99), None),
         (QualityConfig(min_words=10), "too few words"),
         (QualityConfig(max_words=8), "too many words"),
         (QualityConfig(min_similarity=1), "not similar to the question"),
         (QualityConfig(max_perplexity=1), "perplexity too high"),
     ],
 )
-def test_what_is_beyond_a_threshold_is_rejected(tiny: Perplexity, config: QualityConfig, why: str | None) -> None:
-    (row,) = judged([text(GOOD)], tiny, encode, config)
+def test_what_is_beyond_a_threshold_is_rejected(
+    tiny: Likelihood, languages: Languages, config: QualityConfig, why: str | None
+) -> None:
+    (row,) = judged([text(GOOD)], tiny, encode, languages, config)
     assert row.reject == why
+    assert row.language == "en"
+    assert row.language_probability > 0.99
     assert (row.words, row.id, row.kind, row.text) == (9, "o", "opinion", GOOD)
+
+
+def test_what_is_not_in_english_is_rejected_where_english_is_wanted(tiny: Likelihood, languages: Languages) -> None:
+    said = [GERMAN, "12 34", "Yes.", GOOD]
+    for least, kept in ((None, said), (0.0, said[2:]), (0.9, said[3:])):
+        rows = judged([text(t) for t in said], tiny, encode, languages, QualityConfig(min_english=least))
+        assert [row.text for row in rows if row.reject is None] == kept
+        assert {row.reject for row in rows} <= {None, "not in English"}
 
 
 @pytest.mark.parametrize(
@@ -128,6 +109,7 @@ def test_what_is_beyond_a_threshold_is_rejected(tiny: Perplexity, config: Qualit
         ({"max_perplexity": 0.5}, "max_perplexity: must be at least 1"),
         ({"max_perplexity": math.nan}, "max_perplexity: must be at least 1"),
         ({"min_similarity": 2}, "min_similarity: must be between -1 and 1, got 2"),
+        ({"min_english": 1.1}, "min_english: must be between 0 and 1, got 1.1"),
         ({"min_words": 0}, "min_words: must be at least 1, got 0"),
         ({"min_words": 9, "max_words": 8}, "min_words: must not be above max_words, got 9 above 8"),
     ],
@@ -147,9 +129,15 @@ def test_rejected_opinions_are_not_measured() -> None:
 
 
 def test_on_ray_and_what_is_set_aside_is_not_trained_on(ray_cluster: None, tmp_path: Path) -> None:
-    given = ["--root", str(tmp_path), "--max-perplexity", "300"]
+    given = ["--root", str(tmp_path), "--max-perplexity", "300", "--min-english", "0.5"]
     recipe = {step.name: step for step in parse_recipe(RECIPE, given, "test")[1]}
-    rows = [opinion("a", GOOD), opinion("b", SHUFFLED), opinion("c", GOOD, "redundant"), opinion("d", "Tea is nice.")]
+    rows = [
+        opinion("a", GOOD),
+        opinion("b", SHUFFLED),
+        opinion("c", GOOD, "redundant"),
+        opinion("d", "Tea is nice."),
+        opinion("e", GERMAN),
+    ]
     said = Step("dedup", QualityConfig(), lambda *_: to_table(rows, Opinion), rows=Opinion)
     measured = steps.quality(said, recipe["quality"].config, workers=1)
     asked = Seed(
@@ -157,13 +145,14 @@ def test_on_ray_and_what_is_set_aside_is_not_trained_on(ray_cluster: None, tmp_p
     )
     seeds = Step("seeds", QualityConfig(), lambda *_: to_table([asked], Seed), rows=Seed)
     cultures = recipe["examples"].config.cultures
-    near = wordings.leakage(seeds, [said], LeakageConfig())
+    near = steps.leakage(seeds, [said], LeakageConfig())
     made = steps.examples(seeds, ExamplesConfig(cultures, answers=2), leakage=near, opinions=said, quality=measured)
     run = Run(str(tmp_path))
     execute(run, [said, measured, seeds, near, made], on_start=lambda _: None, on_done=lambda *_, skipped: None)
     found = {q.id: q for q in run.folder(measured).read(Quality)}
-    assert list(found) == ["a", "b", "d"]
-    assert (found["a"].reject, found["b"].reject) == (None, "perplexity too high")
+    assert list(found) == ["a", "b", "d", "e"]
+    assert [found[id].reject for id in "abe"] == [None, "perplexity too high", "not in English"]
+    assert [found[id].language for id in "abe"] == ["en", "en", "de"]
     assert found["a"].similarity > found["d"].similarity
     kept = {e.id for e in run.folder(made).read(Example) if e.kind == "opinion"}
     assert kept == {id for id, q in found.items() if q.reject is None}
@@ -174,6 +163,6 @@ def test_it_is_a_step_where_it_is_asked_for(tmp_path: Path) -> None:
         return [step.name for step in parse_recipe(RECIPE, ["--root", str(tmp_path), *more], "test")[1]]
 
     assert "quality" not in names()
-    for asked in (("--quality", "yes"), ("--max-words", "40")):
+    for asked in (("--quality", "yes"), ("--max-words", "40"), ("--min-english", "0")):
         every = names(*asked)
         assert every.index("dedup") < every.index("quality") < every.index("examples")

@@ -28,10 +28,9 @@ for one model of all cultures; its rows are mixed, in an order that is always th
 
 ## Rows
 
-{counts}
+{words}
 
-The chats are in English, with the questions in the words of the survey that was read; the languages are those of the
-people who were asked.
+{counts}
 
 ## Where it comes from
 
@@ -71,24 +70,25 @@ def dataset_card(seeds: Sequence[Seed], examples: Sequence[Example], made: Made,
         all=ALL,
         load=_load(examples),
         counts=_counts(examples, config.cultures),
+        words=_words(examples, made),
         origin=_origin(made, config),
         steps=_steps(made),
         heldout=_heldout(seeds, examples),
         licences=_licences(examples, made, config),
         respondents=_respondents(seeds),
-        written=_written(examples),
+        written=_written(examples, made),
     )
-    return f"---\n{_front_matter(examples, config)}---\n{body}"
+    return f"---\n{_front_matter(examples, made, config)}---\n{body}"
 
 
-def _front_matter(examples: Sequence[Example], config: ExportConfig) -> str:
+def _front_matter(examples: Sequence[Example], made: Made, config: ExportConfig) -> str:
     import yaml
 
     found = [ALL, *(c.id for c in config.cultures if any(e.culture == c.id for e in examples))] if examples else []
     splits = {name: dict.fromkeys(e.split for e in examples if name in (ALL, e.culture)) for name in found}
     head: dict[str, Any] = {
         "pretty_name": f"Chats after {config.survey.name}",
-        "language": ["en"],
+        "language": _codes(made, config.cultures),
         "license": "other",
         "license_name": "survey-and-teacher-terms",
         "task_categories": ["text-generation"],
@@ -106,6 +106,34 @@ def _front_matter(examples: Sequence[Example], config: ExportConfig) -> str:
         ]
     text: str = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
     return text
+
+
+def _codes(made: Made, cultures: Sequence[Culture]) -> list[str]:
+    """ISO 639 codes of the languages that the chats are in."""
+    own = [culture.locales[0].partition("-")[0] for culture in cultures if made.has("translate")]
+    return list(dict.fromkeys(["en", *own]))
+
+
+def _words(examples: Sequence[Example], made: Made) -> str:
+    """In whose words the questions are, and in which languages."""
+    reworded = sum(_is_reworded(e) for e in examples)
+    wordings = (
+        f"The questions of {reworded:,} rows are in other words than the survey's, by the teacher, and were judged to "
+        "ask the same"
+        if reworded
+        else "The questions are in the words of the survey that was read"
+    )
+    if made.has("translate"):
+        return (
+            f"{wordings}. Questions and answers are in each culture's own language, translated by the teacher and not "
+            "checked by people; system prompts, and what is asked about opinions, are in English."
+        )
+    return f"The chats are in English. {wordings}. The languages below are those of the people who were asked."
+
+
+def _is_reworded(example: Example) -> bool:
+    """Is it an answer to a question in other words? Its wording is a parent beside the seed."""
+    return example.kind == "answer" and len(example.parents) > 1
 
 
 def _load(examples: Sequence[Example]) -> str:
@@ -157,7 +185,7 @@ def _heldout(seeds: Sequence[Seed], examples: Sequence[Example]) -> str:
 def _licences(examples: Sequence[Example], made: Made, config: ExportConfig) -> str:
     terms = config.survey.terms or "The survey is its owner's; ask there before the rows are passed on."
     lines = [f"- {terms}"]
-    if made.teachers and any(e.kind != "answer" for e in examples):
+    if made.teachers and (made.has("translate") or any(e.kind != "answer" or _is_reworded(e) for e in examples)):
         lines.append(
             f"- What a language model wrote comes under the terms of {', '.join(made.teachers)}: some providers forbid "
             "training a competing model on it."
@@ -173,14 +201,20 @@ def _respondents(seeds: Sequence[Seed]) -> str:
     return f"Small samples: {people} stand behind a culture's answers to a question."
 
 
-def _written(examples: Sequence[Example]) -> str:
-    counted = Counter(e.kind for e in examples)
-    written = counted.total() - counted["answer"]
-    if not written:
-        return "No row was written by a language model; with answers alone a model learns options, and no reasons."
-    return (
-        f"{written:,} of {counted.total():,} rows were written by a language model: they may be wrong, one-sided, or "
-        "stereotypes of the people they speak for."
+def _written(examples: Sequence[Example], made: Made) -> str:
+    opinions = sum(e.kind != "answer" for e in examples)
+    reworded = sum(_is_reworded(e) for e in examples)
+    said = []
+    if opinions:
+        said.append(
+            f"{opinions:,} of {len(examples):,} rows were written by a language model: they may be wrong, one-sided, "
+            "or stereotypes of the people they speak for."
+        )
+    if reworded or made.has("translate"):
+        what = "translated" if made.has("translate") else "worded"
+        said.append(f"What a language model {what} may ask something slightly else than the survey did.")
+    return " ".join(said) or (
+        "No row was written by a language model; with answers alone a model learns options, and no reasons."
     )
 
 

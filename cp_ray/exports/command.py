@@ -8,7 +8,8 @@ from cp_ray.cultures import restored
 from cp_ray.errors import ConfigError, RunFolderError
 from cp_ray.exports.config import ExportConfig
 from cp_ray.exports.export import made_by, remarks, write_export
-from cp_ray.pipeline import Folder, Manifest, Run, copy_folder, open_folder
+from cp_ray.folder import Folder, Manifest, copy_folder, open_folder
+from cp_ray.pipeline import Run
 from cp_ray.recipe import Parser
 from cp_ray.records import Example, Seed
 from cp_ray.survey.items import Source

@@ -7,7 +7,7 @@ from cp_ray.cultures import Culture
 from cp_ray.survey.items import Source
 
 if TYPE_CHECKING:
-    from cp_ray.pipeline import Manifest
+    from cp_ray.folder import Manifest
 
 __all__ = ["ALL", "ExportConfig", "Made"]
 
@@ -25,7 +25,7 @@ class ExportConfig:
     """That the seeds come from."""
     seed: int = 0
     """Of the order of the rows."""
-    edition: int = 1
+    edition: int = 2
     """Of the files and the card."""
 
 
@@ -37,3 +37,7 @@ class Made:
     """In the order in which they were done."""
     teachers: tuple[str, ...]
     """The models that were asked; none where no call was made."""
+
+    def has(self, step: str) -> bool:
+        """Was there such a step?"""
+        return any(manifest.name == step for manifest in self.steps)

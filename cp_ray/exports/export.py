@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
+from cp_ray.arrow import to_table
 from cp_ray.cultures import of
 from cp_ray.exports.card import dataset_card
 from cp_ray.exports.chats import openai_lines, sharegpt_text
 from cp_ray.exports.config import ALL, ExportConfig, Made
 from cp_ray.exports.openai_rules import check_openai
-from cp_ray.records import Example, Seed, to_table
+from cp_ray.records import Example, Seed
 
 if TYPE_CHECKING:
-    from cp_ray.pipeline import Folder
+    from cp_ray.folder import Folder
 
 __all__ = ["made_by", "remarks", "write_export"]
 

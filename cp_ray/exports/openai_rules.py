@@ -16,8 +16,10 @@ _ROLES = ("system", "user", "assistant")
 _KEYS = ("role", "content", "name", "weight")
 
 
-def check_openai(lines: Iterable[bytes | str]) -> list[str]:
+def check_openai(lines: Iterable[bytes | str], *, least: int = MIN_ROWS) -> list[str]:
     """What is wrong with the lines of a file, a line of text for each breach; empty where it can be uploaded.
+
+    `least`: chats that it must hold; the rule for a file to train on, which validation files need not keep.
 
     Tokens are counted roughly, as four bytes of UTF-8 each. Chats of text are meant: tools and pictures are told as
     unknown.
@@ -27,8 +29,8 @@ def check_openai(lines: Iterable[bytes | str]) -> list[str]:
     for line in lines:
         rows += 1
         found += [f"line {rows}: {breach}" for breach in _breaches(line)]
-    if rows < MIN_ROWS:
-        found.append(f"at least {MIN_ROWS} chats are needed, got {rows}")
+    if rows < least:
+        found.append(f"at least {least} chats are needed, got {rows}")
     return found
 
 

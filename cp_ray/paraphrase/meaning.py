@@ -2,24 +2,29 @@
 
 Sentence similarity alone does not tell: a negated sentence is as near to its seed as a paraphrase is. So four things
 are looked at: the sentence vectors, what the words say otherwise (`rules`), what became of each word (`alignment`), and
-how odd the text looks to a language model that has read the question (`surprise`). A forest of decision trees, grown
-from labelled pairs, makes a probability of them. The pairs' figures are in pairs.csv, and the trees are grown when it
-is loaded, in a second: `python -m benchmarks.paraphrase_filter --fit` writes that file.
+how odd the text looks to a language model that has just read the question, to which wrong words stand out. A forest of
+decision trees, grown from labelled pairs, makes a probability of them. The pairs' figures are in pairs.csv, and the
+trees are grown when it is loaded, in a second: `python -m benchmarks.paraphrase_filter --fit` writes that file.
 """
 
 import csv
 import functools
+import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cp_ray.embedding import Embedder
 from cp_ray.errors import ConfigError
+from cp_ray.likelihood import Likelihood
 from cp_ray.paraphrase.alignment import Alignment, Reading, align, read
 from cp_ray.paraphrase.rules import Signs, compare
-from cp_ray.paraphrase.surprise import Surprise
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["FEATURES", "Judgement", "Meaning", "MeaningConfig", "bare"]
 
@@ -31,6 +36,11 @@ FEATURES = (
 """What the probability is made of."""
 
 _TREES, _LEAF = 400, 4
+_PAIRS = resources.files("cp_ray.paraphrase").joinpath("pairs.csv")
+
+
+def _pairs_digest() -> str:
+    return hashlib.sha256(_PAIRS.read_bytes()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,8 @@ class MeaningConfig:
     """`minilm`: the embedded all-MiniLM-L6-v2; otherwise a name or folder for sentence-transformers."""
     model: str = "smollm2"
     """The language model that is surprised; the pairs were measured with this one."""
+    pairs: str = field(default_factory=_pairs_digest)
+    """Digest of the labelled pairs: what was judged by other ones is judged again."""
 
     def __post_init__(self) -> None:
         for name in ("tau", "sureness"):
@@ -70,7 +82,7 @@ class Meaning:
     def __init__(self, config: MeaningConfig) -> None:
         self.config = config
         self._embedder = Embedder(config.embedder)
-        self._surprise = Surprise(config.model) if config.sureness else None
+        self._likelihood = Likelihood(config.model) if config.sureness else None
 
     def judge(self, pairs: Sequence[tuple[str, str]]) -> list[Judgement]:
         """Each pair of a seed and a text made from it; those that are too far are not looked at any closer."""
@@ -79,7 +91,7 @@ class Meaning:
         near = [round(float(known[a].sentence @ known[b].sentence), 4) for a, b in pairs]
         judged = [Judgement(s, "too far from the question" if s < self.config.tau else None) for s in near]
         left = [k for k, judgement in enumerate(judged) if judgement.reject is None]
-        if self._surprise is None or not left:
+        if self._likelihood is None or not left:
             return judged
         some = [pairs[k] for k in left]
         signs = [compare(known[a].words, known[b].words) for a, b in some]
@@ -102,11 +114,11 @@ class Meaning:
     def _measured(
         self, pairs: Sequence[tuple[str, str]], known: dict[str, Reading], signs: Sequence[Signs]
     ) -> list[tuple[float, ...]]:
-        assert self._surprise is not None
-        surprises = self._surprise.of(pairs)
+        assert self._likelihood is not None
+        surprises = self._likelihood([text for _, text in pairs], [f"{seed}\n" for seed, _ in pairs])
         return [
-            _features(float(known[a].sentence @ known[b].sentence), sign, align(known[a], known[b]), surprise)
-            for (a, b), sign, surprise in zip(pairs, signs, surprises, strict=True)
+            _features(float(known[a].sentence @ known[b].sentence), sign, align(known[a], known[b]), nats)
+            for (a, b), sign, nats in zip(pairs, signs, surprises, strict=True)
         ]
 
 
@@ -122,9 +134,7 @@ _SCALE = re.compile(
 )
 
 
-def _features(
-    similarity: float, signs: Signs, alignment: Alignment, surprise: tuple[float, float]
-) -> tuple[float, ...]:
+def _features(similarity: float, signs: Signs, alignment: Alignment, nats: "NDArray[np.float32]") -> tuple[float, ...]:
     pairs, lost, added = alignment.pairs, alignment.lost, alignment.added
     values = (
         similarity, signs.reason is not None, signs.reversals % 2, signs.reversals, *signs.negations, signs.opposites,
@@ -132,7 +142,7 @@ def _features(
         _cost(lost, alignment), len(added), _cost(added, alignment),
         len(pairs) == 1 and not lost and not added,  # one word for another, and all else the same
         bool(lost) and not pairs and not added,  # words lost, and none is new
-        *surprise,
+        *((nats.max(), nats.mean()) if len(nats) else (0.0, 0.0)),
     )  # fmt: skip
     return tuple(round(float(value), 4) for value in values)
 
@@ -145,7 +155,6 @@ def _cost(cosines: Sequence[float], alignment: Alignment) -> float:
 def _forest() -> Any:
     from sklearn.ensemble import RandomForestClassifier
 
-    lines = resources.files("cp_ray.paraphrase").joinpath("pairs.csv").read_text(encoding="utf-8").splitlines()
-    rows = list(csv.DictReader(lines))
+    rows = list(csv.DictReader(_PAIRS.read_text(encoding="utf-8").splitlines()))
     forest = RandomForestClassifier(_TREES, min_samples_leaf=_LEAF, random_state=0)
     return forest.fit([[float(row[name]) for name in FEATURES] for row in rows], [row["same"] == "1" for row in rows])

@@ -13,7 +13,7 @@ from cp_ray.errors import ConfigError
 from cp_ray.llm.call import Generate, Sampling
 from cp_ray.llm.structured import ask_json, schema_text
 from cp_ray.paraphrase.words import Word, read_words
-from cp_ray.records import Message, Paraphrase, Question
+from cp_ray.records import Message, Paraphrase, Seed
 from cp_ray.stages.text import read_list, trim_to_sentence
 
 __all__ = [
@@ -53,7 +53,8 @@ class TemplatesConfig:
     drafts: int = 10
     """Asked for in one call; more than are wanted, since some will not ask the same."""
     temperature: float = 0.7
-    max_tokens: int = 512
+    draft_tokens: int = 64
+    """That one of them may have."""
     seed: int = 0
     system: str = "You word survey questions anew without changing what they ask."
     user: str = (
@@ -86,7 +87,8 @@ class SynonymsConfig:
     share: float = 0.5
     """Of the words that are exchanged in a draw, on average."""
     temperature: float = 0.7
-    max_tokens: int = 512
+    word_tokens: int = 64
+    """That the answer about one word may have."""
     seed: int = 0
     system: str = "You know which words can stand for another within a sentence."
     user: str = (
@@ -126,10 +128,10 @@ class BackTranslationsConfig:
     user: str = "Translate into {language}: {text}"
 
 
-def own_wording(question: Question) -> Paraphrase:
-    """The survey's own wording, as a row among the others."""
+def own_wording(seed: Seed) -> Paraphrase:
+    """The survey's own wording of a seed's question, as a row among the others."""
     return Paraphrase(
-        f"{question.id}/survey", question.id, question.question, question.options, question.question, "survey"
+        f"{seed.question_id}/survey", seed.question_id, seed.question, seed.options, seed.question, "survey"
     )
 
 
@@ -138,7 +140,7 @@ async def templates(wording: Paraphrase, generate: Generate, config: TemplatesCo
     template = config.user_json if config.structured else config.user
     user = template.format(question=wording.question, options="; ".join(wording.options), n=config.drafts)
     messages = [Message("system", config.system), Message("user", user)]
-    sampling = Sampling(config.temperature, config.max_tokens, config.seed)
+    sampling = Sampling(config.temperature, config.drafts * config.draft_tokens, config.seed)
     if config.structured:
         found = await ask_json(generate, messages, replace(sampling, schema=_SENTENCES))
         texts, reject = (found.value or {}).get("sentences", []), found.reject
@@ -224,7 +226,7 @@ async def _choices(
     template = config.user_json if config.structured else config.user
     user = template.format(sentence=sentence, n=config.synonyms, words=listed)
     messages = [Message("system", config.system), Message("user", user)]
-    sampling = Sampling(config.temperature, config.max_tokens, config.seed)
+    sampling = Sampling(config.temperature, len(words) * config.word_tokens, config.seed)
     if config.structured:
         found = await ask_json(generate, messages, replace(sampling, schema=_SYNONYMS))
         if found.reject is not None:

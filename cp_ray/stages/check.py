@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from cp_ray.arrow import from_table, to_table
+from cp_ray.embedding import model_actors
 from cp_ray.paraphrase.meaning import Meaning, MeaningConfig
-from cp_ray.records import Paraphrase, from_table, to_table
+from cp_ray.records import Paraphrase
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -24,14 +26,12 @@ class CheckConfig:
 
 def check(paraphrases: "Dataset", config: CheckConfig) -> "Dataset":
     """All wordings with their similarity; those that do not ask the same are rejected with the reason."""
-    import ray.data
-
     return paraphrases.map_batches(
         _Check,
         fn_constructor_args=(config,),
         batch_format="pyarrow",
         batch_size=256,
-        compute=ray.data.ActorPoolStrategy(size=1),
+        **model_actors(workers=1),
     )
 
 

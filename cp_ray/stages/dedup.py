@@ -3,15 +3,17 @@
 Their embeddings are clustered and each medoid stays, or as many are chosen one by one by maximal marginal relevance.
 """
 
+import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from cp_ray.embedding import embed, vectors_of
+from cp_ray.arrow import replaced
+from cp_ray.embedding import Embedder, model_actors
 from cp_ray.errors import ConfigError
-from cp_ray.records import Opinion, schema
+from cp_ray.records import Opinion
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,7 +23,8 @@ __all__ = ["DedupConfig", "dedup", "marginal", "medoids"]
 
 REDUNDANT = "redundant"
 
-_PARTITIONS = 16
+_BLOCK = 1024
+"""Opinions that an actor is given at once, at least: enough that those embedded together are of like length."""
 
 
 @dataclass(frozen=True)
@@ -47,20 +50,38 @@ class DedupConfig:
             raise ConfigError(f"relevance: must be from 0 to 1, got {self.relevance}")
 
 
-def dedup(opinions: "Dataset", config: DedupConfig, workers: int | None = None) -> "Dataset":
-    """All opinions; those in excess of `per_seed` of a seed are rejected as redundant.
+def dedup(opinions: pa.Table, config: DedupConfig, workers: int | None = None) -> "Dataset":
+    """All opinions; those in excess of `per_seed` of a seed are rejected as redundant, and name the nearest one kept.
 
-    `workers`: as in `embed`.
+    Args:
+        opinions: rows of `Opinion`, in any order; those that are rejected already are left as they are.
+        config: how many stay, and which.
+        workers: as in `model_actors`.
     """
-    said = opinions.map_batches(_said, batch_format="pyarrow", batch_size=None)
-    embedded = embed(said, "said", "vector", config.embedder, workers)
+    import ray.data
 
-    def keep(group: Any) -> Any:
-        return _keep(group, config)
+    return ray.data.from_arrow(_blocks(opinions)).map_batches(
+        _Keeper, fn_constructor_args=(config,), batch_format="pyarrow", batch_size=None, **model_actors(workers)
+    )
 
-    # Ray's default of 200 partitions costs half a minute however few the rows.
-    grouped = embedded.groupby("seed_id", num_partitions=_PARTITIONS)
-    return grouped.map_groups(keep, batch_format="pyarrow")
+
+def _blocks(opinions: pa.Table) -> list[pa.Table]:
+    """Blocks of whole seeds, so that no row has to meet another by way of a shuffle.
+
+    In the order of the ids, so that the outcome does not hang on how the rows arrived.
+    """
+    rows = opinions.sort_by([("seed_id", "ascending"), ("id", "ascending")])
+    cuts = [0]
+    for start in _starts(rows):
+        if start - cuts[-1] >= _BLOCK:
+            cuts.append(start)
+    return [rows.slice(start, end - start) for start, end in itertools.pairwise([*cuts, rows.num_rows])]
+
+
+def _starts(rows: pa.Table) -> list[int]:
+    """Where a seed's rows begin, in rows that stand by seed."""
+    seeds = rows["seed_id"].to_pylist()
+    return [k for k, seed in enumerate(seeds) if k == 0 or seed != seeds[k - 1]]
 
 
 def medoids(vectors: "NDArray[np.float32]", k: int, seed: int) -> list[int]:
@@ -111,27 +132,33 @@ def marginal(vectors: "NDArray[np.float32]", k: int, relevance: float) -> list[i
     return sorted(int(distinct[i]) for i in chosen)
 
 
-def _said(table: pa.Table) -> pa.Table:
-    """Adds the texts that count, which are the ones to embed."""
-    import pyarrow.compute as pc
+class _Keeper:
+    """In a Ray Data actor: embeds a block's opinions and chooses those of each seed that stay."""
 
-    nothing = pa.scalar(None, pa.string())
-    return table.append_column("said", pc.if_else(pc.is_null(table["reject"]), table["text"], nothing))
+    def __init__(self, config: DedupConfig) -> None:
+        self.config, self.embedder = config, Embedder(config.embedder)
 
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        names = ("id", "text", "reject", "duplicate_of")
+        ids, texts, rejects, duplicates = (rows[name].to_pylist() for name in names)
+        counting = np.array([k for k, reject in enumerate(rejects) if reject is None], np.int64)
+        vectors = self.embedder.encode([texts[k] for k in counting])
+        for start, end in itertools.pairwise([*_starts(rows), rows.num_rows]):
+            one = slice(*np.searchsorted(counting, [start, end]))
+            for row, stays in self._behind(counting[one], vectors[one]).items():
+                rejects[row], duplicates[row] = REDUNDANT, ids[stays]
+        columns = {"reject": pa.array(rejects, pa.string()), "duplicate_of": pa.array(duplicates, pa.string())}
+        return replaced(rows, Opinion, columns)
 
-def _keep(group: pa.Table, config: DedupConfig) -> pa.Table:
-    """One seed's opinions, in the order of their ids so that the outcome does not hang on how they arrived."""
-    group = group.sort_by("id")
-    rejects: list[Any] = group["reject"].to_pylist()
-    counting = [i for i, reject in enumerate(rejects) if reject is None]
-    if counting:
-        vectors = vectors_of(group["vector"])
-        found = (
+    def _behind(self, rows: "NDArray[np.int64]", vectors: "NDArray[np.float32]") -> dict[int, int]:
+        """A seed's rows that are redundant, each with the nearest that stays."""
+        config = self.config
+        if not len(rows):
+            return {}
+        kept = (
             marginal(vectors, config.per_seed, config.relevance)
             if config.keep == "mmr"
             else medoids(vectors, config.per_seed, config.seed)
         )
-        kept = {counting[i] for i in found}
-        rejects = [REDUNDANT if reject is None and i not in kept else reject for i, reject in enumerate(rejects)]
-    group = group.set_column(group.schema.get_field_index("reject"), "reject", pa.array(rejects, pa.string()))
-    return group.drop_columns(["said", "vector"]).cast(schema(Opinion))
+        nearest = rows[kept][(vectors @ vectors[kept].T).argmax(axis=1)]
+        return {int(rows[k]): int(nearest[k]) for k in set(range(len(rows))) - set(kept)}

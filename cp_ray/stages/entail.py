@@ -8,7 +8,9 @@ from cp_ray.llm.structured import ask_json, schema_text
 from cp_ray.records import Message, Paraphrase
 from cp_ray.stages.text import read_word
 
-__all__ = ["EntailConfig", "entail", "entail_prompt"]
+__all__ = ["SOMETHING_ELSE", "EntailConfig", "entail", "entail_prompt"]
+
+SOMETHING_ELSE = "the teacher finds that it asks something else"
 
 _SCHEMA = schema_text(
     {
@@ -72,4 +74,4 @@ async def _direction(
         reject = None if answer.finish_reason in ("stop", "length") else answer.finish_reason
     if reject is None and said is None:
         reject = "neither yes nor no"
-    return reject if reject is not None or said == "yes" else "the teacher finds that it asks something else"
+    return reject if reject is not None or said == "yes" else SOMETHING_ELSE

@@ -1,4 +1,4 @@
-"""examples: survey answers drawn in proportion to the real distribution, and opinions, as chats to train on.
+"""examples: survey answers in proportion to the real distribution, and opinions, as chats to train on.
 
 A question's answers are spread evenly over its wordings, so that more wordings make a training set more varied and not
 larger.
@@ -24,13 +24,18 @@ class ExamplesConfig:
     cultures: tuple[Culture, ...]
     """Of the seeds."""
     answers: int = 32
-    """Respondents drawn for each seed; one half sees the options in reverse order."""
+    """Of each seed; one half sees the options in reverse order."""
+    draw: str = "sampled"
+    """`sampled`: as many respondents are drawn; `apportioned`: each option gets its share of the answers, to the
+    nearest whole one, so that no luck is in them."""
     seed: int = 0
     opinion_user: str = "What do {people} think about this? {question}"
 
     def __post_init__(self) -> None:
         if self.answers < 2:
             raise ConfigError(f"answers: must be at least 2, one for each order of the options, got {self.answers}")
+        if self.draw not in ("sampled", "apportioned"):
+            raise ConfigError(f"draw: must be sampled or apportioned, got {self.draw!r}")
 
 
 def make_examples(
@@ -136,11 +141,29 @@ def _answers(seed: Seed, config: ExamplesConfig, asked: _Asked) -> list[Example]
             f"answers: must be at least as many as a question's wordings, which are {len(wordings)} for "
             f"{seed.question_id}, got {config.answers}"
         )
-    drawn = rng.choices(range(len(seed.options)), seed.distribution, k=config.answers if wordings else 0)
+    asked_in = [(wordings[k % len(wordings)], k // len(wordings) % 2 == 1) for k in range(config.answers) if wordings]
+    if config.draw == "sampled":
+        options = rng.choices(range(len(seed.options)), seed.distribution, k=len(asked_in))
+    else:
+        # Wording by wording and order by order: in every stretch of them each option has its share.
+        order = sorted(range(len(asked_in)), key=lambda k: (k % len(wordings), asked_in[k][1]))
+        given = dict(zip(order, _apportioned(seed.distribution, len(order)), strict=True))
+        options = [given[k] for k in range(len(order))]
     return [
-        _answer(seed, culture, wordings[k % len(wordings)], k, option, reverse=k // len(wordings) % 2 == 1)
-        for k, option in enumerate(drawn)
+        _answer(seed, culture, wording, k, option, reverse=reverse)
+        for k, ((wording, reverse), option) in enumerate(zip(asked_in, options, strict=True))
     ]
+
+
+def _apportioned(shares: Sequence[float], n: int) -> list[int]:
+    """So many options, each time the one that is furthest behind its share."""
+    counts = [0] * len(shares)
+    found = []
+    for k in range(1, n + 1):
+        option = max(range(len(shares)), key=lambda i: shares[i] * k - counts[i])
+        counts[option] += 1
+        found.append(option)
+    return found
 
 
 def _answer(seed: Seed, culture: Culture, wording: _Wording, k: int, option: int, *, reverse: bool) -> Example:
@@ -155,6 +178,7 @@ def _answer(seed: Seed, culture: Culture, wording: _Wording, k: int, option: int
         ),
         parents=(seed.id, wording.id) if wording.id else (seed.id,),
         split="train",
+        options=wording.options,
     )
 
 

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from cp_ray.arrow import from_table, to_table
+from cp_ray.embedding import Embedder, model_actors
 from cp_ray.errors import ConfigError
-from cp_ray.records import Nearness, Opinion, Paraphrase, Seed, from_table, to_table
+from cp_ray.records import Nearness, Opinion, Paraphrase, Seed
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -52,21 +54,17 @@ def leakage(texts: "Dataset", heldout: Sequence[tuple[str, str]], config: Leakag
         heldout: id and words of each held-out question.
         config: how near is too near.
     """
-    import ray.data
-
     return texts.map_batches(
         _Nearest,
         fn_constructor_args=(tuple(heldout), config),
         batch_format="pyarrow",
         batch_size=1024,
-        compute=ray.data.ActorPoolStrategy(size=1),
+        **model_actors(workers=1),
     )
 
 
 class _Nearest:
     def __init__(self, heldout: Sequence[tuple[str, str]], config: LeakageConfig) -> None:
-        from cp_ray.embedding import Embedder
-
         self._tau, self._ids = config.tau, [id for id, _ in heldout]
         self._embedder = Embedder(config.embedder)
         self._vectors = self._embedder.encode([question for _, question in heldout])

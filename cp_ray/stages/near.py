@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cp_ray.arrow import replaced
 from cp_ray.embedding import embed, vectors_of
 from cp_ray.errors import ConfigError
 from cp_ray.near import near_duplicates
-from cp_ray.records import Opinion, schema
+from cp_ray.records import Opinion
 
 __all__ = ["NEAR", "NearConfig", "near"]
 
@@ -17,13 +18,15 @@ NEAR = "near duplicate"
 
 _BLOCK = 4096
 """Opinions of a block that is embedded."""
+_ON_RAY = 50_000
+"""Rows from which the search is worth the start of workers for it."""
 
 
 @dataclass(frozen=True)
 class NearConfig:
     """What counts as nearly the same, and among which opinions."""
 
-    tau: float = 0.95
+    near: float = 0.95
     """The cosine of two embeddings from which one of them is set aside."""
     across: str = "culture"
     """`culture`: among the opinions of a culture, across its seeds; `run`: among those of all cultures."""
@@ -31,16 +34,16 @@ class NearConfig:
     """`minilm`: the embedded all-MiniLM-L6-v2; otherwise a name or folder for sentence-transformers."""
 
     def __post_init__(self) -> None:
-        if not 0.8 <= self.tau <= 1:
+        if not 0.8 <= self.near <= 1:
             raise ConfigError(
-                f"tau: must be from 0.8 to 1, got {self.tau}; below that opinions are alike, not the same"
+                f"near: must be from 0.8 to 1, got {self.near}; below that opinions are alike, not the same"
             )
         if self.across not in ("culture", "run"):
             raise ConfigError(f"across: must be culture or run, got {self.across!r}")
 
 
 def near(opinions: pa.Table, config: NearConfig, workers: int | None = None) -> pa.Table:
-    """All opinions, by id; near-duplicates are rejected, one of those that are alike is kept.
+    """All opinions, by id; near-duplicates are rejected and name the one of those that are alike which is kept.
 
     Args:
         opinions: rows of `Opinion`; those that are rejected already are left as they are, and set nothing aside.
@@ -60,15 +63,14 @@ def near(opinions: pa.Table, config: NearConfig, workers: int | None = None) -> 
     made = pa.concat_tables(ray.get(embedded.to_arrow_refs()))
     ids, vectors = np.array(made["id"].to_pylist()), vectors_of(made["vector"])
     groups = np.array(made["culture"].to_pylist() if config.across == "culture" else [""] * len(ids))
-    found: list[str] = []
+    found: dict[str, str] = {}
     for group in np.unique(groups):
         own = np.flatnonzero(groups == group)
-        behind = near_duplicates(vectors[own], ids[own].tolist(), config.tau, on_ray=len(own) > _ON_RAY)
-        found += ids[own[behind >= 0]].tolist()
-    is_near = pc.is_in(opinions["id"], value_set=pa.array(found, pa.string()))
-    reject = pc.if_else(is_near, pa.scalar(NEAR), rejected)
-    return opinions.set_column(opinions.schema.get_field_index("reject"), "reject", reject).cast(schema(Opinion))
-
-
-_ON_RAY = 50_000
-"""Rows from which the search is worth the start of workers for it."""
+        behind = near_duplicates(vectors[own], ids[own].tolist(), config.near, on_ray=len(own) > _ON_RAY)
+        found |= zip(ids[own[behind >= 0]].tolist(), ids[own[behind[behind >= 0]]].tolist(), strict=True)
+    stands_behind = pa.array([found.get(id) for id in opinions["id"].to_pylist()], pa.string())
+    columns = {
+        "reject": pc.if_else(pc.is_valid(stands_behind), pa.scalar(NEAR), rejected),
+        "duplicate_of": pc.coalesce(stands_behind, opinions["duplicate_of"]),
+    }
+    return replaced(opinions, Opinion, columns)

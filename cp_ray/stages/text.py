@@ -5,7 +5,7 @@ import re
 __all__ = ["article", "read_list", "read_word", "trim_to_sentence"]
 
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)]*(?=\s|$)")
-_LIST_LINE = re.compile(r"^\s*(?:\d{1,2}[.):]|[-*•])\s+(\S.*)$")
+_LIST_LINE = re.compile(r"^\s*(?:\d{1,3}[.):]|[-*•])\s+(\S.*)$")
 
 
 def article(adjective: str) -> str:

@@ -28,7 +28,8 @@ class TranslateConfig:
 
     teacher: str
     temperature: float = 0.0
-    max_tokens: int = 2048
+    line_tokens: int = 160
+    """That one line may have; some scripts take several tokens a letter."""
     seed: int = 0
     system: str = "You translate survey questions so that they ask exactly the same."
     user: str = (
@@ -63,7 +64,8 @@ def to_translate(wordings: Sequence[Paraphrase], cultures: Sequence[Culture]) ->
 async def translate(row: Translation, generate: Generate, config: TranslateConfig) -> list[Translation]:
     """The row in its language; rejected unless there is one text for each."""
     messages = translate_prompt(row, config)
-    sampling = Sampling(config.temperature, config.max_tokens, config.seed)
+    lines = len(row.texts) + len(row.options)
+    sampling = Sampling(config.temperature, lines * config.line_tokens, config.seed)
     if config.structured:
         found = await ask_json(generate, messages, replace(sampling, schema=_SCHEMA))
         if found.reject is not None:
@@ -72,8 +74,8 @@ async def translate(row: Translation, generate: Generate, config: TranslateConfi
     answer = await generate(messages, sampling)
     if answer.finish_reason != "stop":
         return [replace(row, reject="cut off" if answer.finish_reason == "length" else answer.finish_reason)]
-    lines = read_list(answer.text)
-    return [_filled(row, lines[: len(row.texts)], lines[len(row.texts) :])]
+    listed = read_list(answer.text)
+    return [_filled(row, listed[: len(row.texts)], listed[len(row.texts) :])]
 
 
 def translate_prompt(row: Translation, config: TranslateConfig) -> list[Message]:

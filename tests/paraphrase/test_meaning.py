@@ -1,9 +1,14 @@
 """Does a wording ask the same? With the real embedder and the real language model."""
 
+from pathlib import Path
+
 import pytest
 
 from cp_ray.errors import ConfigError
+from cp_ray.paraphrase import meaning as judging
 from cp_ray.paraphrase.meaning import Meaning, MeaningConfig, bare
+from cp_ray.pipeline import Step, fingerprint
+from cp_ray.stages.check import CheckConfig
 
 SEED = "Do you agree that a wife should obey her husband?"
 
@@ -55,3 +60,15 @@ def test_a_scale_is_no_part_of_a_question() -> None:
 def test_a_wrong_setting_is_told(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="must be between 0 and 1"):
         MeaningConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_other_labelled_pairs_make_another_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def made() -> str:
+        return fingerprint(Step("check", CheckConfig(MeaningConfig()), lambda *_: None))
+
+    shipped = made()
+    (tmp_path / "pairs.csv").write_bytes(Path(str(judging._PAIRS)).read_bytes())
+    monkeypatch.setattr(judging, "_PAIRS", tmp_path / "pairs.csv")
+    assert made() == shipped
+    (tmp_path / "pairs.csv").write_text("same\n")
+    assert made() != shipped

@@ -14,7 +14,7 @@ from cp_ray.errors import ConfigError
 from cp_ray.llm.call import Completion, Usage
 from cp_ray.llm.plausible import plausible
 from cp_ray.llm.scripted import Scripted
-from cp_ray.records import Paraphrase, Question
+from cp_ray.records import Paraphrase, Seed
 from cp_ray.stages.augment import (
     BackTranslationsConfig,
     SynonymsConfig,
@@ -30,8 +30,12 @@ from cp_ray.stages.entail import EntailConfig, entail
 from cp_ray.stages.pick import TOO_MANY, TWICE, PickConfig, pick
 from cp_ray.stages.translate import TranslateConfig, to_translate, translate
 
-ASKED = Question("Q28", "family", "Do you agree that a child suffers when its mother works?", ("Agree", "Disagree"))
-OWN = own_wording(ASKED)
+OWN = own_wording(
+    Seed(
+        "german/Q28", "german", "wvs7", "Q28", "family", "Do you agree that a child suffers when its mother works?",
+        ("Agree", "Disagree"), (0.4, 0.6), 100, "Disagree", "train",
+    )
+)  # fmt: skip
 
 
 def made(text: str, k: int = 0, reject: str | None = None) -> Paraphrase:
@@ -100,6 +104,17 @@ def test_no_answer_about_words_breaks_it(said: str) -> None:
     rows = asyncio.run(synonyms(OWN, Scripted([said]), SynonymsConfig("t")))
     assert rows
     assert all((row.reject is None) == bool(row.text) for row in rows)
+
+
+def test_an_answer_may_be_as_long_as_what_is_asked_for() -> None:
+    model = Scripted(plausible)
+    asyncio.run(templates(OWN, model, TemplatesConfig("t", drafts=40)))
+    row = to_translate([OWN, *(made(f"Is it {k}?", k) for k in range(120))], [CULTURES["bengali"]])[0]
+    (found,) = asyncio.run(translate(row, model, TranslateConfig("t")))
+    few, many = (sampling.max_tokens for _, sampling in model.calls)
+    assert few >= 40 * 60
+    assert many >= 123 * 150
+    assert (found.reject, len(found.texts)) == (None, 121)
 
 
 def test_there_and_back() -> None:

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cp_ray.arrow import from_table, to_table
 from cp_ray.errors import ConfigError
-from cp_ray.records import Opinion, from_table, to_table
+from cp_ray.records import Opinion
 from cp_ray.stages.dedup import DedupConfig, dedup, marginal, medoids
 
 
@@ -64,9 +65,11 @@ def opinion(k: int, text: str, seed: str = "german/Q1", reject: str | None = Non
 
 
 @pytest.mark.parametrize("keep", ["medoids", "mmr"])
-def test_what_says_the_same_is_set_aside_whatever_the_order(ray_cluster: None, keep: str) -> None:
+def test_what_says_the_same_is_set_aside_whatever_the_order(
+    ray_cluster: None, keep: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import pyarrow as pa
-    import ray.data
+    import ray
 
     texts = (
         "Germans think that work is a duty to society.",
@@ -77,13 +80,17 @@ def test_what_says_the_same_is_set_aside_whatever_the_order(ray_cluster: None, k
     there = [opinion(k, text, "german/Q1") for k, text in enumerate(texts)]
     back = [opinion(k, text, "german/Q2") for k, text in enumerate(texts)][::-1]
     others = [opinion(9, "", reject="not a list"), opinion(0, "Greeks think that bread is life.", seed="greek/Q1")]
-    blocks = [to_table([o], Opinion) for o in (*there, *others, *back)]
-    made = dedup(ray.data.from_arrow(blocks), DedupConfig(per_seed=2, keep=keep))
+    monkeypatch.setattr("cp_ray.stages.dedup._BLOCK", 5)
+    rows = [*there, *others, *back]
+    made = dedup(to_table(rows, Opinion), DedupConfig(per_seed=2, keep=keep), workers=1)
     found = {o.id: o for o in from_table(pa.concat_tables(ray.get(made.to_arrow_refs())), Opinion)}
-    assert len(found) == len(blocks), "what is set aside is kept"
+    assert len(found) == len(rows), "what is set aside is kept"
     reject = {id: o.reject for id, o in found.items()}
     assert [reject[f"german/Q1/{k}"] for k in range(4)] == [reject[f"german/Q2/{k}"] for k in range(4)]
     assert sorted(str(reject[f"german/Q1/{k}"]) for k in (0, 1)) == ["None", "redundant"]
     assert sorted(str(reject[f"german/Q1/{k}"]) for k in (2, 3)) == ["None", "redundant"]
+    for a, b in (("0", "1"), ("1", "0"), ("2", "3"), ("3", "2")):
+        one = found[f"german/Q1/{a}"]
+        assert one.duplicate_of == (f"german/Q1/{b}" if one.reject else None), "the nearest that is kept"
     assert reject["german/Q1/9"] == "not a list"
     assert reject["greek/Q1/0"] is None

@@ -3,6 +3,7 @@ from collections import Counter
 import pytest
 
 from cp_ray.cultures import CULTURES
+from cp_ray.errors import ConfigError
 from cp_ray.records import Opinion, Seed
 from cp_ray.stages.examples import ExamplesConfig, check_split, make_examples
 
@@ -27,6 +28,20 @@ def test_answers_come_in_the_real_proportions_and_in_both_orders() -> None:
         assert answers[option] / 4000 == pytest.approx(share, abs=0.03)
     assert Counter(e.messages[1].content.endswith("Disagree") for e in examples) == {True: 2000, False: 2000}
     assert all([m.role for m in e.messages] == ["system", "user", "assistant"] for e in examples)
+
+
+def test_apportioned_answers_have_the_real_proportions_in_each_order() -> None:
+    examples = make_examples([seed("Q1")], [], ExamplesConfig(ALL, answers=200, draw="apportioned"))
+    for reverse in (False, True):
+        answers = Counter(
+            e.messages[-1].content for e in examples if e.messages[1].content.endswith("Agree") == reverse
+        )
+        assert answers == {"Agree": 60, "Hard to say": 30, "Disagree": 10}
+    few = make_examples([seed("Q1")], [], ExamplesConfig(ALL, answers=5, draw="apportioned"))
+    assert Counter(e.messages[-1].content for e in few) == {"Agree": 3, "Hard to say": 1, "Disagree": 1}
+    assert all(e.options == OPTIONS for e in few)
+    with pytest.raises(ConfigError, match="draw: must be sampled or apportioned, got 'x'"):
+        ExamplesConfig(ALL, draw="x")
 
 
 def test_only_training_questions_and_opinions_that_count() -> None:
