@@ -10,10 +10,11 @@ from typing import Any
 import psutil
 import pyarrow as pa
 
+from cp_ray.arrow import from_table, to_table
 from cp_ray.llm.control import Rules, control
 from cp_ray.llm.door import Door, Target
 from cp_ray.llm.limiter import Limits
-from cp_ray.records import Prediction, from_table, to_table
+from cp_ray.records import Prediction
 from cp_ray.rollout import rollout
 from tests.test_rollout import Config, count, count_up, rows
 
@@ -58,5 +59,6 @@ def test_a_worker_and_the_limiter_are_replaced(ray_cluster: None, scripted_serve
     assert killed == ["MapWorker", "Control"]
     assert sorted((p.id, p.output) for p in found) == [(f"r{k:03d}", f"item {k}-5") for k in range(80)]
     repeated = sum(n - 1 for n in server.stats()["requests"].values())
-    assert repeated <= IN_FLIGHT + 2
+    # The calls under way, and the answers that were on their way to the disk.
+    assert repeated <= IN_FLIGHT + IN_FLIGHT // 8 + 2
     assert len(server.stats()["requests"]) == 240
