@@ -3,55 +3,63 @@
     cp-ray run jobs/demo.py --cultures arabic,german     do a recipe's steps; what is done is skipped
     cp-ray show jobs/demo.py                              its steps, what is done, the funnel
     cp-ray sweep jobs/culturellm.py --over tau=0.5,0.8    a recipe at several values of an option, with a plot
+    cp-ray evaluate --root runs/demo                      a run's models on every evaluation, beside others
+    cp-ray compare runs/a runs/b                          two runs' evaluations, paired
     cp-ray calls runs/demo                                what the teacher was asked, what it cost, what failed
     cp-ray peek dialogue -n 2 --root runs/demo            rows of a step as text
     cp-ray export runs/demo --to FOLDER                   its training rows for other tools
+    cp-ray merge ADAPTER --to FOLDER                      an adapter put into its base: safetensors or GGUF
+    cp-ray hosted runs/demo                               its jobs of hosted fine-tuning, how each stands
     cp-ray serve runs/demo --port 8000                    serve a run's culture models
+    cp-ray key school                                     a new API key for them
 
 Whatever a user can get wrong ends with one line on stderr and status 2.
 """
 
 import os
-import signal
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from cp_ray.cluster import connected
-from cp_ray.cultures import Culture, restored
+from cp_ray.cluster import check_room, connected
 from cp_ray.errors import ConfigError, CpRayError
-from cp_ray.pipeline import Folder, Manifest, Run, Step, execute, pending, select
+from cp_ray.folder import Folder, Manifest
+from cp_ray.pipeline import Run, Step, execute, pending, select
 from cp_ray.recipe import Options, Parser, Recipe, load_recipe, parse_recipe
 
-__all__ = ["main", "run_recipe"]
+__all__ = ["guarded", "main", "run_recipe", "step_by_step"]
 
 _USAGE = """\
 usage: cp-ray run RECIPE [options]     do a recipe's steps; what is done is skipped
        cp-ray show RECIPE [options]    its steps, what is done, the funnel; --cost: what is to come
        cp-ray sweep RECIPE --over NAME=V1,V2 [options]   the recipe at each value, with a plot of what it brings
+       cp-ray evaluate --root RUN [options]   its models on every evaluation, beside others
+       cp-ray compare RUN RUN [--to FILE]     their evaluations, paired
        cp-ray calls RUN [--last N]     what the teachers were asked, what it cost, what failed
        cp-ray peek STEP [-n N]         rows of a step as text
        cp-ray export RUN [--to FOLDER] its training rows: Hugging Face dataset, OpenAI, ShareGPT
-       cp-ray serve RUN [--port P]     serve a run's culture models
+       cp-ray merge ADAPTER --to FOLDER [--format gguf]  an adapter put into its base
+       cp-ray hosted RUN [--cancel JOB] its jobs of hosted fine-tuning, how each stands
+       cp-ray serve RUN [--port P]     serve a run's culture models; --keys FILE
+       cp-ray key NAME                 a new API key, and the line for the file of keys
 Each has --help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; the process ends with its status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(_guarded(_command, arguments))
+    sys.exit(guarded(_command, arguments))
 
 
 def run_recipe(recipe: Recipe) -> None:
     """Run one recipe with the process's arguments: the last lines of a file in jobs/."""
-    sys.exit(_guarded(lambda arguments: _run(recipe, arguments, f"{recipe.__name__}.py"), sys.argv[1:]))
+    sys.exit(guarded(lambda arguments: _run(recipe, arguments, f"{recipe.__name__}.py"), sys.argv[1:]))
 
 
-def _guarded(command: Any, arguments: list[str]) -> int:
+def guarded(command: Any, arguments: list[str]) -> int:
     """The status to end with: 2 after an error that is the user's to mend, told in one line."""
     from cp_ray.rollout import cause_of
 
@@ -89,6 +97,14 @@ def _command(arguments: list[str]) -> None:
             raise ConfigError(f"recipe: {command} needs a file first, such as jobs/demo.py")
         recipe = load_recipe(rest[0])
         {"run": _run, "show": _show, "sweep": _sweep}[command](recipe, rest[1:], f"cp-ray {command} {rest[0]}")
+    elif command == "evaluate":
+        from cp_ray.steps.evaluate import evaluate
+
+        _run(evaluate, rest, "cp-ray evaluate")
+    elif command == "compare":
+        from cp_ray.comparison import compare_command
+
+        compare_command(rest)
     elif command == "peek":
         _peek(rest)
     elif command == "calls":
@@ -97,11 +113,26 @@ def _command(arguments: list[str]) -> None:
         from cp_ray.exports.command import export_command
 
         export_command(rest)
+    elif command == "merge":
+        from cp_ray.training.merge import merge_command
+
+        merge_command(rest)
+    elif command == "hosted":
+        from cp_ray.training.hosted.command import hosted_command
+
+        hosted_command(rest)
     elif command == "serve":
-        _serve(rest)
+        from cp_ray.serve import serve_command
+
+        serve_command(rest)
+    elif command == "key":
+        from cp_ray.serve import key_command
+
+        key_command(rest)
     else:
         raise ConfigError(
-            f"command: there is no {command!r}; there are run, show, sweep, calls, peek, export and serve"
+            f"command: there is no {command!r}; "
+            "there are run, show, sweep, evaluate, compare, calls, peek, export, merge, hosted, serve and key"
         )
 
 
@@ -113,6 +144,7 @@ def _run(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
     todo = pending(run, chosen)
     run.begin()  # before Ray starts: a folder that cannot be written to is found at once
     with connected() if todo else nullcontext():
+        _check_rooms(todo)
         execute(run, chosen, on_start=console.start, on_done=console.done)
     summary = run.folder(chosen[-1]).read_text("summary.txt")
     if summary:
@@ -129,16 +161,25 @@ def _sweep(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
     given, rest = parser.parse_known_args(arguments)
     name, values = parse_over(given.over)
 
-    def do(run: Run, steps: Sequence[Step]) -> None:
-        console = _Console(len(steps))
-        run.begin()
-        execute(run, steps, on_start=console.start, on_done=console.done)
-
     run, planned = plan(recipe, name, values, rest)
     with connected():
-        points = sweep(name, values, run, planned, do)
+        points = sweep(name, values, run, planned, step_by_step)
     print("\n" + "\n".join(table(name, points)))
     print(f"{run.root.uri}/sweep-{name}.html")
+
+
+def step_by_step(run: Run, steps: Sequence[Step]) -> None:
+    """Do the steps and say what happens."""
+    console = _Console(len(steps))
+    run.begin()
+    _check_rooms([step for step in steps if run.manifest(step) is None])
+    execute(run, steps, on_start=console.start, on_done=console.done)
+
+
+def _check_rooms(steps: Sequence[Step]) -> None:
+    """Tell before anything is done which step could never be placed."""
+    for step in steps:
+        check_room(step.name, step.needs)
 
 
 class _Console:
@@ -220,7 +261,7 @@ def _peek(arguments: Sequence[str]) -> None:
     folder = _latest(Run(given.root), given.step)
     if given.step in ("report", "export"):
         raise ConfigError(f"step: {given.step!r} has no rows; open its files in {folder.uri}")
-    table = (folder / "log" if given.step.startswith("train.") else folder).table()
+    table = (folder / "log" if given.step.split(".")[0] == "train" else folder).table()
     for number, row in enumerate(table.slice(0, given.n).to_pylist()):
         print(f"{'─' * 8} {number + 1} of {table.num_rows}")
         _print_fields(row, 0)
@@ -267,40 +308,6 @@ def _print_fields(row: dict[str, Any], depth: int) -> None:
             shown = ", ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in value) \
                 if isinstance(value, list) else str(value)  # fmt: skip
             print(textwrap.fill(shown, 110, initial_indent=f"{pad}{key}: ", subsequent_indent=f"{pad}    "))
-
-
-def _serve(arguments: Sequence[str]) -> None:
-    parser = Parser(prog="cp-ray serve", description="Serve a run's culture models.", allow_abbrev=False)
-    parser.add_argument("run", help="run folder, such as runs/demo")
-    parser.add_argument("--port", type=int, default=8000, help="on 127.0.0.1 (default: 8000)")
-    given = parser.parse_args(arguments)
-    if not 0 < given.port < 65536:
-        raise ConfigError(f"port: must be between 1 and 65535, got {given.port}")
-    spec = _trained(Run(given.run), given.run)
-    from cp_ray.serving.app import serving
-
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    with connected(), serving(spec, name="cultures", route_prefix="/", port=given.port) as url:
-        print(f"{url}  models: {', '.join(m.id for m in spec.models)}  (Ctrl-C stops)", flush=True)
-        stop.wait()
-
-
-def _trained(run: Run, root: str) -> Any:
-    """What to serve: the adapters of the run's last finished trainings."""
-    from cp_ray.serving.app import ServeSpec
-
-    adapters: dict[str, tuple[Culture, Folder]] = {}
-    base = None
-    for folder in run.done():
-        manifest = folder.manifest()
-        if manifest is not None and manifest.name.startswith("train."):
-            culture = restored(manifest.config["culture"])
-            adapters[culture.id] = (culture, folder / "adapter")
-            base = str(manifest.config["base_model"])
-    if base is None:
-        raise ConfigError(f"run: {root!r} has no trained adapter; run a recipe up to its step train first")
-    return ServeSpec.of_cultures(base, dict(adapters.values()))
 
 
 if __name__ == "__main__":

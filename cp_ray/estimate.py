@@ -12,11 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from cp_ray.arrow import from_table, to_table
+from cp_ray.folder import Folder, open_folder, write_rows
 from cp_ray.llm.budget import Price
 from cp_ray.llm.call import Completion, Sampling, Usage
 from cp_ray.llm.plausible import plausible
-from cp_ray.pipeline import Folder, Run, Step, open_folder, write_rows
-from cp_ray.records import Message, from_table, to_table
+from cp_ray.pipeline import Run, Step
+from cp_ray.records import Message
 
 __all__ = ["Estimate", "estimate"]
 
@@ -77,7 +79,12 @@ class _Dry:
 
     def _made(self, step: Step, inputs: Mapping[str, Folder], folder: Folder) -> Any:
         """The rows of a step that calls nobody; what would be set aside on Ray is counted as kept."""
-        if step.name.split(".")[0] in ("voice", "dedup", "check"):
+        name = step.name.split(".")[0]
+        if name.endswith(("_choices", "_scores")):  # made on local models, and asked by nobody
+            return to_table([], step.rows) if step.rows is not None else None
+        if name in ("voice", "near", "check"):
+            return inputs[step.inputs[0].name].table()
+        if name == "dedup":
             return pa.concat_tables([inputs[i.name].table() for i in step.inputs if not i.name.startswith("dedup")])
         return step.run(folder, inputs)
 

@@ -1,9 +1,4 @@
-"""Steps and the run folder: the only module that knows how a run lies on disk.
-
-    <root>/run.json                    which format the folder has
-    <root>/<name>-<fingerprint>/       one folder a step
-        manifest.json                  written last: a step that has one is done
-        rows/*.parquet  or files       what it made
+"""Steps, and a run that does them.
 
 A step's fingerprint is hashed over what changes its result (its config and its inputs' fingerprints), never
 over what changes its speed. A step that is done is skipped; one that was cut off is cleared and done again,
@@ -15,40 +10,23 @@ import hashlib
 import json
 import posixpath
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
 from cp_ray.errors import ConfigError, RunFolderError
-from cp_ray.records import from_table, schema
+from cp_ray.folder import FORMAT, Folder, Manifest, copy_folder, open_folder, storing, write_rows
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from ray.data import Dataset
 
-__all__ = [
-    "FORMAT", "LABEL", "Folder", "Manifest", "Run", "Service", "Step", "copy_folder", "execute", "fingerprint",
-    "open_folder", "pending", "select", "write_rows",
-]  # fmt: skip
-
-FORMAT = 1
-"""Of the run folder. A folder of another format is refused, not guessed at."""
-
-LABEL = ".copied-from"
-"""A file in a copied folder that says of which it is."""
-
-_SMALL_BYTES = 64 * 2**20
-"""Rows up to so much are sorted and written by the driver."""
-
-Row = TypeVar("Row")
+__all__ = ["Run", "Service", "Step", "execute", "fingerprint", "pending", "select"]
 
 
 class Service(Protocol):
@@ -86,96 +64,14 @@ class Step:
     """What must be up while the step runs; stays up over the following steps that name the same object."""
     stage: Any = None
     """What a generating step rolls out over the rows of its first input, for an estimate of what it will cost."""
+    needs: Mapping[str, float] = field(default_factory=lambda: {"CPU": 1})
+    """What it must get of the cluster at once, by Ray's names of resources, or it would wait for ever."""
     publish: tuple[str, ...] = ()
     """Files and folders that are copied to the root of the run folder when the step is done."""
+    resumes: bool = False
+    """What an attempt that was cut off left in the folder stays there, for `run` to go on from."""
     remarks: "Callable[[Folder, Mapping[str, Folder]], Sequence[str]] | None" = None
     """What is to be said of what was made, a line of text each; called after `run`, with the same."""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What is known of a finished step."""
-
-    name: str
-    fingerprint: str
-    config: Mapping[str, Any]
-    inputs: Mapping[str, str]
-    rows: int = 0
-    """Rows that count."""
-    rejects: Mapping[str, int] = field(default_factory=dict)
-    """Rows set aside, by reason."""
-    remarks: Sequence[str] = ()
-    """What else is to be said, a line of text each."""
-    seconds: float = 0.0
-    finished: str = ""
-    """ISO 8601, UTC."""
-    format: int = FORMAT
-
-
-@dataclass(frozen=True)
-class Folder:
-    """A folder on any pyarrow filesystem."""
-
-    filesystem: Any
-    path: str
-
-    def __truediv__(self, name: str) -> "Folder":
-        return Folder(self.filesystem, posixpath.join(self.path, name))
-
-    @property
-    def uri(self) -> str:
-        """What `open_folder` makes it from again."""
-        scheme = {"local": "", "gcs": "gs://"}.get(self.filesystem.type_name, f"{self.filesystem.type_name}://")
-        return f"{scheme}{self.path}"
-
-    def read_text(self, name: str) -> str | None:
-        """The text of a file in it, or None where there is none."""
-        path = posixpath.join(self.path, name)
-        if self.filesystem.get_file_info(path).type != pafs.FileType.File:
-            return None
-        with self.filesystem.open_input_stream(path) as stream:
-            return bytes(stream.read()).decode()
-
-    def write_text(self, name: str, text: str) -> None:
-        """Write a file; a reader sees the old one or the whole new one."""
-        path = posixpath.join(self.path, name)
-        self.filesystem.create_dir(self.path, recursive=True)
-        with self.filesystem.open_output_stream(path + ".part") as stream:
-            stream.write(text.encode())
-        self.filesystem.move(path + ".part", path)
-
-    def exists(self) -> bool:
-        """Is there such a folder?"""
-        return bool(self.filesystem.get_file_info(self.path).type == pafs.FileType.Directory)
-
-    def clear(self) -> None:
-        """Remove it with all that is in it, if it is there."""
-        if self.exists():
-            self.filesystem.delete_dir(self.path)
-
-    def table(self, columns: list[str] | None = None) -> pa.Table:
-        """Its rows as one Arrow table, in the order of the file names; all columns, or these."""
-        return pq.read_table((self / "rows").path, filesystem=self.filesystem, columns=columns)
-
-    def manifest(self) -> Manifest | None:
-        """What a finished step left; None if the step is not done.
-
-        Raises:
-            RunFolderError: the file is damaged.
-        """
-        text = self.read_text("manifest.json")
-        if text is None:
-            return None
-        try:
-            return Manifest(**json.loads(text))
-        except (json.JSONDecodeError, TypeError) as error:
-            raise RunFolderError(
-                f"root: {self.path}/manifest.json is damaged ({error}); delete that folder to do the step again"
-            ) from error
-
-    def read(self, row: type[Row]) -> list[Row]:
-        """Its rows, all in memory."""
-        return from_table(self.table(), row)
 
 
 def fingerprint(step: Step) -> str:
@@ -192,10 +88,15 @@ class Run:
 
         Raises:
             ConfigError: no filesystem is known for it.
-            RunFolderError: it holds something else than a run of this format.
+            RunFolderError: it holds something else than a run of this format, or cannot be read.
         """
         self.root = open_folder(root)
-        self._check(root)
+        try:
+            self._check(root)
+        except OSError as error:
+            raise RunFolderError(
+                f"root: {root} cannot be read ({error}); see to it, or choose another --root"
+            ) from error
 
     def _check(self, root: str) -> None:
         text = self.root.read_text("run.json")
@@ -246,7 +147,8 @@ class Run:
     def do(self, step: Step) -> Manifest:
         """Do the step, whatever is there of it, and write its manifest last."""
         folder, started = self.folder(step), time.monotonic()
-        folder.clear()
+        if not step.resumes:
+            folder.clear()
         folder.filesystem.create_dir(folder.path, recursive=True)
         inputs = {i.name: self.folder(i) for i in step.inputs}
         made = step.run(folder, inputs)
@@ -276,28 +178,6 @@ class Run:
                 self.root.write_text(name, text)
 
 
-def copy_folder(source: Folder, target: Folder, label: str) -> None:
-    """Copy a folder in place of an earlier copy, or to where nothing is; one that bears the label already stays.
-
-    Raises:
-        RunFolderError: something else is there, or it cannot be written.
-    """
-    held = target.read_text(LABEL)
-    if held == label:
-        return
-    try:
-        if held is None and target.filesystem.get_file_info(pafs.FileSelector(target.path, allow_not_found=True)):
-            raise RunFolderError(f"{target.uri} is not empty and no earlier copy; empty it or choose another folder")
-        target.clear()
-        target.write_text(LABEL, "")  # a copy that is cut off is known as one
-        pafs.copy_files(
-            source.path, target.path, source_filesystem=source.filesystem, destination_filesystem=target.filesystem
-        )
-        target.write_text(LABEL, label)
-    except OSError as error:
-        raise RunFolderError(f"{target.uri} cannot be written ({error}); choose another folder") from error
-
-
 def pending(run: Run, steps: Sequence[Step]) -> list[Step]:
     """The steps that are not done, after a check that what they need can be used.
 
@@ -315,6 +195,9 @@ def execute(run: Run, steps: Sequence[Step], *, on_start: Callable[[Step], None]
     """Do the steps in order, skipping those that are done.
 
     `on_start(step)` is called before a step is done; `on_done(step, manifest, skipped=...)` after each.
+
+    Raises:
+        RunFolderError: the storage is full, refuses, or is gone; the step is not done.
     """
     run.begin()
     held: Service | None = None
@@ -331,8 +214,9 @@ def execute(run: Run, steps: Sequence[Step], *, on_start: Callable[[Step], None]
                 held = step.within
                 if held is not None:
                     stack.enter_context(held)
-            manifest = run.do(step)
-            run.publish(step)
+            with storing(step.name, run.root):
+                manifest = run.do(step)
+                run.publish(step)
             on_done(step, manifest, skipped=False)
 
 
@@ -351,30 +235,6 @@ def select(steps: Sequence[Step], until: str | None) -> list[Step]:
     return list(steps[: last[-1] + 1])
 
 
-def open_folder(uri: str, option: str = "root") -> Folder:
-    """A folder from a local path or a URI that pyarrow knows (s3://, gs://, ...); `option` is who named it.
-
-    Raises:
-        ConfigError: pyarrow knows no filesystem for it.
-    """
-    try:
-        if "://" in uri:
-            filesystem, path = pafs.FileSystem.from_uri(uri)
-        else:
-            filesystem, path = pafs.LocalFileSystem(), str(_absolute(uri))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise ConfigError(
-            f"{option}: {uri!r} cannot be opened ({error}); give a path or a URI such as s3://…"
-        ) from error
-    return Folder(filesystem, path)
-
-
-def _absolute(path: str) -> str:
-    from pathlib import Path
-
-    return str(Path(path).expanduser().absolute())
-
-
 def _plain(value: Any) -> Any:
     """`value` in JSON's types, with the same result for the same config in every process."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -386,38 +246,3 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     raise TypeError(f"a step's config may hold plain values, tuples and dataclasses, got {type(value).__name__}")
-
-
-def write_rows(made: "Dataset | pa.Table | None", folder: Folder, row: type) -> tuple[int, dict[str, int]]:
-    """Write rows as Parquet in the row type's schema, sorted by id if it has one; count what counts."""
-    folder.filesystem.create_dir(folder.path, recursive=True)
-    if isinstance(made, pa.Table):
-        pq.write_table(made.cast(schema(row)), posixpath.join(folder.path, "0.parquet"), filesystem=folder.filesystem)
-    elif made is None:
-        raise TypeError("a step with rows must return them")
-    else:
-        _write_dataset(made, folder, row)
-    columns = ["reject"] if "reject" in schema(row).names else schema(row).names[:1]
-    table = pq.read_table(folder.path, filesystem=folder.filesystem, columns=columns)
-    if columns != ["reject"]:
-        return table.num_rows, {}
-    rejects: Iterable[str] = pc.drop_null(table["reject"]).to_pylist()
-    counted = dict(Counter(rejects).most_common())
-    return table.num_rows - sum(counted.values()), counted
-
-
-def _write_dataset(made: "Dataset", folder: Folder, row: type) -> None:
-    """In parallel, or in this process where that is quicker: starting Ray's workers for a sort takes seconds."""
-    import ray
-
-    made = made.materialize()
-    if (made.size_bytes() or 0) <= _SMALL_BYTES:
-        blocks = [block.cast(schema(row)) for block in ray.get(made.to_arrow_refs()) if block.num_rows]
-        table = pa.concat_tables([schema(row).empty_table(), *blocks])
-        if "id" in table.column_names:
-            table = table.sort_by("id")
-        pq.write_table(table, posixpath.join(folder.path, "0.parquet"), filesystem=folder.filesystem)
-        return
-    if "id" in schema(row).names:
-        made = made.sort("id")
-    made.write_parquet(folder.path, filesystem=folder.filesystem)

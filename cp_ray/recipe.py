@@ -21,7 +21,7 @@ from cp_ray.llm.prices import price_of, read_prices
 from cp_ray.pipeline import Step
 from cp_ray.teacher import Terms, parse_batch, parse_fallbacks
 
-__all__ = ["Options", "Parser", "Recipe", "check_choice", "load_recipe", "parse_recipe"]
+__all__ = ["Options", "Parser", "Recipe", "check_choice", "check_least", "load_recipe", "parse_recipe"]
 
 Recipe = Callable[..., list[Step]]
 """`(options: Options, *, <own options with defaults>) -> list[Step]`"""
@@ -95,12 +95,10 @@ class Options:
         """How the teacher is asked.
 
         Raises:
-            ConfigError: an option breaks its rule, or there is a budget and no price.
+            ConfigError: an option breaks its rule.
         """
         budget = parse_budget(self.budget) if self.budget is not None else None
         price = price_of(self.teacher_model, read_prices(self.prices)) if self.teacher_url else None
-        if budget is not None and price is None:
-            raise ConfigError(f"budget: no price is known for {self.teacher_model!r}; give one with --prices")
         return Terms(
             Limits(self.rpm, self.tpm),
             budget,
@@ -142,6 +140,16 @@ def check_choice(name: str, value: str, *choices: str) -> None:
         near = difflib.get_close_matches(value, choices, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"{name}: must be {', '.join(choices[:-1])} or {choices[-1]}, got {value!r}{hint}")
+
+
+def check_least(name: str, value: int, least: int) -> None:
+    """Make sure that a recipe's option is large enough.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if value < least:
+        raise ConfigError(f"{name}: must be at least {least}, got {value}")
 
 
 class Parser(argparse.ArgumentParser):

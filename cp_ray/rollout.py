@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pyarrow as pa
 
+from cp_ray.arrow import from_table, to_table
 from cp_ray.errors import CpRayError, told_in
 from cp_ray.llm.call import Generate
 from cp_ray.llm.door import Door, OpenDoor
 from cp_ray.progress import Progress
-from cp_ray.records import from_table, to_table
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-__all__ = ["Stage", "cause_of", "rollout"]
+__all__ = ["WORKER_CPUS", "Stage", "cause_of", "rollout"]
 
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out")
 Config = TypeVar("Config", contravariant=True)
+
+WORKER_CPUS = 0.25
+"""Of each worker: it mostly waits."""
 
 _YIELD_S = 0.25
 
@@ -68,7 +71,7 @@ def rollout(
         batch_size=None,  # a whole block: with a number, Ray would join blocks that were made for several workers
         # One block at a time each, or the first worker that is up would take them all.
         compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
-        num_cpus=0.25,
+        num_cpus=WORKER_CPUS,
     )
 
 
@@ -83,7 +86,7 @@ def cause_of(error: BaseException) -> CpRayError | None:
         if isinstance(one, CpRayError):
             return one
         seen.add(id(one))
-        waiting += [getattr(one, "cause", None), one.__cause__, one.__context__]
+        waiting += [getattr(one, name, None) for name in ("cause", "controller_failure", "__cause__", "__context__")]
         waiting += list(getattr(one, "worker_failures", {}).values())
     return told_in(str(error))
 

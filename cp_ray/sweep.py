@@ -12,8 +12,9 @@ from importlib import resources
 
 from cp_ray.errors import ConfigError
 from cp_ray.evals import charts
-from cp_ray.evals.survey import BASE
-from cp_ray.pipeline import Folder, Run, Step, pending, select
+from cp_ray.evals.nulls import BASE
+from cp_ray.folder import Folder
+from cp_ray.pipeline import Run, Step, pending, select
 from cp_ray.recipe import Recipe, parse_recipe
 from cp_ray.records import Example, Paraphrase, Score
 

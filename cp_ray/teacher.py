@@ -54,11 +54,29 @@ class Teacher:
     """
 
     def __init__(self, url: str | None, model: str, terms: Terms, root: str) -> None:
+        """Name it; nothing is asked yet.
+
+        Args:
+            url: OpenAI-compatible server, up to /v1; None for the embedded model's own.
+            model: its name there.
+            terms: how it is asked.
+            root: the run's folder, where its ledger lies.
+
+        Raises:
+            ConfigError: there is a budget and no price.
+        """
+        if terms.budget is not None and terms.price is None:
+            raise ConfigError(f"budget: no price is known for {model!r}; give one with --prices")
         self.model, self.terms = model, terms
         self._given_url = self._url = url
         self._root = root
         self._control: Any = None
         self._stack = ExitStack()
+
+    @property
+    def cpus(self) -> float:
+        """What it takes of the cluster while it is up: the embedded model's server is a replica of one CPU."""
+        return 1.0 if self._given_url is None else 0.0
 
     def check(self) -> None:
         """Make sure that a server of the user's can be used.
@@ -73,13 +91,15 @@ class Teacher:
 
     def __enter__(self) -> "Teacher":
         if self._given_url is None:
-            from cp_ray.serving.app import ServeSpec, serving
+            from cp_ray.serving.app import ServeSpec, Settings, serving
             from cp_ray.serving.chat import ModelSpec
 
             spec = ServeSpec(base=self.model, models=(ModelSpec(id=self.model),))
-            # While it answers nothing else computes, so it may use every core of its machine.
+            # While it answers nothing else computes, so it may use every core of its machine. Its callers bound what
+            # is under way themselves, and wait as long as they like.
+            settings = Settings(threads=os.cpu_count(), max_under_way=100_000, timeout_s=3600)
             self._url = self._stack.enter_context(
-                serving(spec, name="teacher", route_prefix="/teacher", threads=os.cpu_count())
+                serving(spec, name="teacher", route_prefix="/teacher", settings=settings)
             )
         return self
 

@@ -7,13 +7,11 @@ cp-ray sweep jobs/culturellm.py --over samples=0,1,2,10,20 --root runs/llm
 ray job submit --working-dir . -- python jobs/culturellm.py --root s3://bucket/llm --cultures all
 """
 
-from cp_ray import steps, wordings
+from cp_ray import steps
 from cp_ray.cli import run_recipe
-from cp_ray.evals.ask import AskConfig
-from cp_ray.evals.survey import ScoreConfig
 from cp_ray.paraphrase.meaning import MeaningConfig
 from cp_ray.pipeline import Step
-from cp_ray.recipe import Options, check_choice
+from cp_ray.recipe import Options, check_choice, check_least
 from cp_ray.stages.augment import BackTranslationsConfig, SynonymsConfig, TemplatesConfig
 from cp_ray.stages.check import CheckConfig
 from cp_ray.stages.entail import EntailConfig
@@ -21,7 +19,6 @@ from cp_ray.stages.examples import ExamplesConfig
 from cp_ray.stages.leakage import LeakageConfig
 from cp_ray.stages.pick import PickConfig
 from cp_ray.stages.translate import TranslateConfig
-from cp_ray.training.config import Placement, TrainConfig
 
 
 def culturellm(
@@ -37,7 +34,12 @@ def culturellm(
     language: str = "english",
     answers: int = 44,
     passes: int = 3,
+    draw: str = "apportioned",
+    objective: str = "answers",
+    training: str = "joint",
+    unified: str = "no",
     workers: int = 2,
+    gpus: int = 0,
 ) -> list[Step]:
     """Survey questions in many wordings, answered as people did, and a model per culture.
 
@@ -51,67 +53,74 @@ def culturellm(
         tau: least similarity of a wording and its question
         entail: yes, no, auto: the teacher too judges whether a wording asks the same; auto: unless it is embedded
         language: english, or own: each culture is asked in its own language
-        answers: survey answers drawn for each training seed, spread over its wordings
+        answers: survey answers for each training seed, spread over its wordings
         passes: over the training rows
+        draw: apportioned (each option gets its share of the answers) or sampled (as respondents are drawn)
+        objective: answers (their likelihood) or distribution (the shares of a question's options, and nothing else)
+        training: joint (all cultures' adapters in one run) or separate (one run each); the adapters are the same
+        unified: yes: one adapter of all cultures too
         workers: CPU workers of training and evaluation
+        gpus: GPUs that train, a worker each, in the place of CPU workers
     """
     check_choice("method", method, "both", "templates", "synonyms", "translations", "none")
     check_choice("language", language, "english", "own")
     check_choice("entail", entail, "yes", "no", "auto")
+    check_least("templates", templates, 1)
+    check_least("samples", samples, 0)
     model, seed, json, teacher = options.teacher_model, options.seed, options.json, steps.teacher(options)
     meaning = CheckConfig(MeaningConfig(tau))
 
     def judged(drafts: Step) -> list[Step]:
         """The drafts, and those among them that ask the same."""
-        checked = wordings.check(drafts, meaning)
+        checked = steps.check(drafts, meaning)
         if entail == "no" or (entail == "auto" and options.teacher_url is None):
             return [drafts, checked]
-        return [drafts, checked, wordings.entail(checked, teacher, EntailConfig(model, seed=seed, structured=json))]
+        return [drafts, checked, steps.entail(checked, teacher, EntailConfig(model, seed=seed, structured=json))]
 
     seeds = steps.seeds(options, questions=questions, heldout=heldout)
-    own = wordings.own_wordings(seeds)
+    own = steps.own_wordings(seeds)
     made, sentences = [seeds, own], own
     wanted = PickConfig(samples)
     if method in ("both", "templates") and samples:
         drafts = 2 * max(templates, samples if method == "templates" else 0)
-        made += judged(wordings.restructure(own, teacher, TemplatesConfig(model, drafts, seed=seed, structured=json)))
+        made += judged(steps.restructure(own, teacher, TemplatesConfig(model, drafts, seed=seed, structured=json)))
         if method == "both":
-            sentences = wordings.pick(made[-1], PickConfig(templates))
+            sentences = steps.pick(made[-1], PickConfig(templates))
             made.append(sentences)
     if method in ("both", "synonyms") and samples:
         draws = -(-4 * samples // (templates if method == "both" else 1))
         exchange = SynonymsConfig(model, draws, seed=seed, structured=json)
-        made += judged(wordings.exchange_words(sentences, teacher, exchange))
+        made += judged(steps.exchange_words(sentences, teacher, exchange))
     if method == "translations" and samples:
-        made += judged(wordings.back_translated(own, teacher, BackTranslationsConfig(model, seed=seed)))
+        made += judged(steps.back_translated(own, teacher, BackTranslationsConfig(model, seed=seed)))
     last = [made[-1]] if len(made) > 2 else []
-    chosen = wordings.wordings(own, last, wanted)
+    chosen = steps.wordings(own, last, wanted)
     made.append(chosen)
 
     translations = None
     if language == "own":
-        english, translations = wordings.translate(
+        english, translations = steps.translate(
             chosen, options.chosen, teacher, TranslateConfig(model, seed=seed, structured=json)
         )
         made += [english, translations]
-    leakage = wordings.leakage(seeds, [chosen], LeakageConfig())
+    leakage = steps.leakage(seeds, [chosen], LeakageConfig())
     examples = steps.examples(
-        seeds, ExamplesConfig(options.chosen, answers=answers, seed=seed),
+        seeds, ExamplesConfig(options.chosen, answers=answers, draw=draw, seed=seed),
         leakage=leakage, wordings=chosen, translations=translations,
     )  # fmt: skip
-    trained = [
-        steps.train(
-            examples,
-            TrainConfig(options.base_model, culture, seeds.config.source, passes=passes, seed=seed),
-            Placement(workers),
-        )
-        for culture in options.chosen
-    ]
-    predict = steps.predict(seeds, trained, options.base_model, workers=workers)
-    evaluate = steps.evaluate(seeds, predict, ScoreConfig(seed=seed))
     made += [leakage, examples]
-    made += [steps.export(made, options), *trained, predict, evaluate]
-    made.append(steps.answers(seeds, trained, AskConfig(options.base_model)))
+    made.append(steps.export(made, options))
+    made += steps.culture_models(
+        seeds,
+        examples,
+        options,
+        passes=passes,
+        workers=workers,
+        gpus=gpus,
+        training=training,
+        unified=unified,
+        objective=objective,
+    )
     return [*made, steps.report(made, options)]
 
 

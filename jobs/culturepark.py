@@ -6,12 +6,11 @@ cp-ray run jobs/culturepark.py --root runs/in --setting in --style free --accept
 ray job submit --working-dir . -- python jobs/culturepark.py --root s3://bucket/park --cultures all
 """
 
-from cp_ray import steps, wordings
+from cp_ray import steps
 from cp_ray.cli import run_recipe
 from cp_ray.cultures import one_of
 from cp_ray.errors import ConfigError
-from cp_ray.evals.ask import AskConfig
-from cp_ray.evals.survey import ScoreConfig
+from cp_ray.language import codes_of
 from cp_ray.pipeline import Step
 from cp_ray.quality import QualityConfig
 from cp_ray.recipe import Options, check_choice
@@ -28,7 +27,6 @@ from cp_ray.stages.quota import QuotaConfig
 from cp_ray.stages.seeds import CandidatesConfig
 from cp_ray.stages.verify import VerifyConfig
 from cp_ray.stages.voice import GrammarConfig, VoiceConfig
-from cp_ray.training.config import Placement, TrainConfig
 
 
 def culturepark(
@@ -55,9 +53,15 @@ def culturepark(
     min_similarity: float | None = None,
     min_words: int | None = None,
     max_words: int | None = None,
+    min_english: float | None = None,
     answers: int = 32,
     passes: int = 3,
+    draw: str = "apportioned",
+    objective: str = "answers",
+    training: str = "joint",
+    unified: str = "no",
     workers: int = 2,
+    gpus: int = 0,
 ) -> list[Step]:
     """Dialogues between cultures, their opinions, and a model per culture.
 
@@ -79,14 +83,20 @@ def culturepark(
         accepted: exactly so many opinions of each culture; default: as many as come of per_seed
         candidates: dialogues of each culture that may be held to come by them
         analysed: dialogues of each culture that are analysed: topics, extend rate, understanding
-        quality: yes: opinions are measured (length, similarity to the question, perplexity); implied by a threshold
+        quality: yes: opinions are measured (length, language, similarity, perplexity); implied by a threshold
         max_perplexity: opinions above it are not trained on
         min_similarity: nor those whose cosine to the question is below it
         min_words: nor shorter ones
         max_words: nor longer ones
-        answers: survey answers drawn for each training seed
+        min_english: nor those that are in English with less probability, from 0 to 1
+        answers: survey answers for each training seed
         passes: over the training rows
+        draw: apportioned (each option gets its share of the answers) or sampled (as respondents are drawn)
+        objective: answers (their likelihood) or distribution (the shares of a question's options, and nothing else)
+        training: joint (all cultures' adapters in one run) or separate (one run each); the adapters are the same
+        unified: yes: one adapter of all cultures too
         workers: CPU workers of training and evaluation
+        gpus: GPUs that train, a worker each, in the place of CPU workers
     """
     model, seed, cultures, teacher = options.teacher_model, options.seed, options.chosen, steps.teacher(options)
     talk = DialogueConfig(
@@ -137,33 +147,33 @@ def culturepark(
         sampled = steps.sample(held, SampleConfig(analysed, seed))
         made += [sampled, steps.analyse(sampled, teacher, AnalyseConfig(model, seed=seed, structured=options.json))]
 
-    thresholds = (max_perplexity, min_similarity, min_words, max_words)
+    thresholds = (max_perplexity, min_similarity, min_words, max_words, min_english)
     measured = None
     if _yes("quality", quality) or any(threshold is not None for threshold in thresholds):
         measured = steps.quality(
             chosen,
-            QualityConfig("smollm2", "minilm", *thresholds),
+            QualityConfig("smollm2", "minilm", *thresholds, codes_of(options.known.values())),
             workers=workers,
         )
         made.append(measured)
-    leakage = wordings.leakage(seeds, [chosen], LeakageConfig())
+    leakage = steps.leakage(seeds, [chosen], LeakageConfig())
     examples = steps.examples(
-        seeds, ExamplesConfig(cultures, answers=answers, seed=seed),
+        seeds, ExamplesConfig(cultures, answers=answers, draw=draw, seed=seed),
         leakage=leakage, opinions=chosen, quality=measured,
     )  # fmt: skip
     made += [leakage, examples]
     made.append(steps.export(made, options))
-    trained = [
-        steps.train(
-            examples,
-            TrainConfig(options.base_model, culture, seeds.config.source, passes=passes, seed=seed),
-            Placement(workers),
-        )
-        for culture in cultures
-    ]
-    predict = steps.predict(seeds, trained, options.base_model, workers=workers)
-    evaluate = steps.evaluate(seeds, predict, ScoreConfig(seed=seed))
-    made += [*trained, predict, evaluate, steps.answers(seeds, trained, AskConfig(options.base_model))]
+    made += steps.culture_models(
+        seeds,
+        examples,
+        options,
+        passes=passes,
+        workers=workers,
+        gpus=gpus,
+        training=training,
+        unified=unified,
+        objective=objective,
+    )
     return [*made, steps.report(made, options)]
 
 

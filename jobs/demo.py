@@ -6,10 +6,8 @@ cp-ray run jobs/demo.py --teacher-url https://api.openai.com/v1 --teacher-model 
 ray job submit --working-dir . -- python jobs/demo.py --root /shared/runs/demo
 """
 
-from cp_ray import steps, wordings
+from cp_ray import steps
 from cp_ray.cli import run_recipe
-from cp_ray.evals.ask import AskConfig
-from cp_ray.evals.survey import ScoreConfig
 from cp_ray.pipeline import Step
 from cp_ray.recipe import Options
 from cp_ray.stages.dedup import DedupConfig
@@ -19,7 +17,6 @@ from cp_ray.stages.extract import ExtractConfig
 from cp_ray.stages.leakage import LeakageConfig
 from cp_ray.stages.seeds import CandidatesConfig
 from cp_ray.stages.verify import VerifyConfig
-from cp_ray.training.config import Placement, TrainConfig
 
 
 def demo(
@@ -31,7 +28,12 @@ def demo(
     rounds: int = 2,
     answers: int = 32,
     passes: int = 5,
+    draw: str = "apportioned",
+    objective: str = "answers",
+    training: str = "joint",
+    unified: str = "no",
     workers: int = 2,
+    gpus: int = 0,
 ) -> list[Step]:
     """Survey answers in, culture models and a report out.
 
@@ -41,9 +43,14 @@ def demo(
         heldout: questions kept for the test, over all topics; default: a fifth
         dialogues: training seeds of each culture to hold a dialogue about
         rounds: of each dialogue, two utterances each
-        answers: survey answers drawn for each training seed
+        answers: survey answers for each training seed
         passes: over the training rows
+        draw: apportioned (each option gets its share of the answers) or sampled (as respondents are drawn)
+        objective: answers (their likelihood) or distribution (the shares of a question's options, and nothing else)
+        training: joint (all cultures' adapters in one run) or separate (one run each); the adapters are the same
+        unified: yes: one adapter of all cultures too
         workers: CPU workers of training and evaluation
+        gpus: GPUs that train, a worker each, in the place of CPU workers
     """
     model, seed, cultures = options.teacher_model, options.seed, options.chosen
     teacher = steps.teacher(options)
@@ -58,23 +65,24 @@ def demo(
     )
     verify = steps.verify(extract, teacher, VerifyConfig(model, seed=seed, structured=options.json))
     dedup = steps.dedup([verify], DedupConfig(per_seed=4, seed=seed))
-    leakage = wordings.leakage(seeds, [dedup], LeakageConfig())
+    leakage = steps.leakage(seeds, [dedup], LeakageConfig())
     examples = steps.examples(
-        seeds, ExamplesConfig(cultures, answers=answers, seed=seed), leakage=leakage, opinions=dedup
+        seeds, ExamplesConfig(cultures, answers=answers, draw=draw, seed=seed), leakage=leakage, opinions=dedup
     )
-    trained = [
-        steps.train(
-            examples,
-            TrainConfig(options.base_model, culture, seeds.config.source, layers=10, passes=passes, seed=seed),
-            Placement(workers),
-        )
-        for culture in cultures
-    ]
-    predict = steps.predict(seeds, trained, options.base_model, workers=workers)
-    evaluate = steps.evaluate(seeds, predict, ScoreConfig(seed=seed))
-    served = steps.answers(seeds, trained, AskConfig(options.base_model))
     rows = [seeds, candidates, dialogue, extract, verify, dedup, leakage, examples]
-    made = [*rows, steps.export(rows, options), *trained, predict, evaluate, served]
+    models = steps.culture_models(
+        seeds,
+        examples,
+        options,
+        passes=passes,
+        workers=workers,
+        gpus=gpus,
+        layers=10,
+        training=training,
+        unified=unified,
+        objective=objective,
+    )
+    made = [*rows, steps.export(rows, options), *models]
     return [*made, steps.report(made, options)]
 
 

@@ -1,4 +1,8 @@
-"""What tests share: one Ray for the whole suite, the embedded model, a scripted teacher over real HTTP."""
+"""What tests share: one Ray, the embedded model, a scripted teacher over real HTTP.
+
+The suite runs in two processes (pytest-xdist), each with a Ray of its own; a file is run by one of them, so what its
+tests share is made once. A file or a test by name runs in this process, where output and debuggers work.
+"""
 
 import contextlib
 import json
@@ -7,6 +11,7 @@ import socket
 import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +26,31 @@ hypothesis.settings.register_profile("search", deadline=None, max_examples=3000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
+# As many threads as the suite has cores for each process; what they start takes it over.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A process of Ray Train's that watches for machines about to be taken away; it would be started for every training.
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+
+_DISTRIBUTED = "PYTEST_XDIST_WORKER" in os.environ
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes for folders, none for a file or a test."""
+    named = config.option.keyword or any("::" in path or path.endswith(".py") for path in config.args)
+    return 0 if named else 2
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with long tests, which allow themselves more time, go first, or one of them would be left at the end."""
+    if _DISTRIBUTED:
+        allowed = Counter[Path]()
+        for item in items:
+            marker = item.get_closest_marker("timeout")
+            allowed[item.path] = max(allowed[item.path], marker.args[0] if marker else 0)
+        items.sort(key=lambda item: -allowed[item.path])
+
+
 @pytest.fixture(scope="session")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     from cp_ray.cluster import quiet
@@ -32,6 +62,7 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             address="local",
             _node_ip_address="127.0.0.1",
             num_cpus=4,
+            object_store_memory=256 * 2**20,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=40,

@@ -15,33 +15,20 @@ from cp_ray.llm.call import Sampling
 from cp_ray.llm.ledger import summary
 from cp_ray.llm.plausible import plausible
 from cp_ray.llm.scripted_batch import scripted_batch_app
-from cp_ray.pipeline import Run, Step, execute, pending, select
+from cp_ray.pipeline import Step
 from cp_ray.recipe import load_recipe, parse_recipe
 from cp_ray.records import Candidate, Dialogue, Example, Message, Opinion
 from cp_ray.rollout import cause_of
 from tests.conftest import Server
+from tests.doing import do_recipe
 
 RECIPE = load_recipe(str(Path(__file__).parent.parent / "jobs" / "culturepark.py"))
 
 
 def run(root: Path, server: Any, until: str, *more: str) -> dict[str, Any]:
     """Do the recipe's steps; gives the folders by name."""
-    given = [
-        "--root",
-        str(root),
-        "--teacher-url",
-        server.url,
-        "--teacher-model",
-        "scripted",
-        "--structured",
-        "no",
-        *more,
-    ]
-    steps = parse_recipe(RECIPE, given, "test")[1]
-    folder, chosen = Run(str(root)), select(steps, until)
-    pending(folder, chosen)
-    execute(folder, chosen, on_start=lambda step: None, on_done=lambda step, manifest, skipped: None)
-    return {step.name: folder.folder(step) for step in chosen}
+    given = ["--teacher-url", server.url, "--teacher-model", "scripted", "--structured", "no", *more]
+    return do_recipe(RECIPE, root, until, given)
 
 
 def accepted(made: dict[str, Any], name: str) -> Counter[str]:
@@ -51,7 +38,7 @@ def accepted(made: dict[str, Any], name: str) -> Counter[str]:
 def test_exactly_so_many_opinions_of_each_culture(
     ray_cluster: None, scripted_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cp_ray.steps.keep_medoids", lambda opinions, config: opinions)  # has tests of its own
+    monkeypatch.setattr("cp_ray.steps.opinions.keep_medoids", lambda opinions, config: opinions)  # has tests of its own
     server = scripted_server()
     wanted = ("--accepted", "12", "--candidates", "30", "--rounds", "1", "--questions", "4", "--near", "0",
               "--voice", "none")  # fmt: skip
@@ -89,7 +76,7 @@ def test_without_communication(ray_cluster: None, scripted_server: Any, tmp_path
 def test_a_culture_of_which_no_opinion_is_left_is_told_and_the_others_go_on(
     ray_cluster: None, scripted_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cp_ray.steps.keep_medoids", lambda opinions, config: opinions)  # has tests of its own
+    monkeypatch.setattr("cp_ray.steps.opinions.keep_medoids", lambda opinions, config: opinions)  # has tests of its own
 
     def judges(messages: Sequence[Message], sampling: Sampling) -> str:
         arab = messages[-1].content.partition("Opinion: ")[2].startswith('"Arabs')
@@ -198,7 +185,7 @@ def test_at_half_the_price_one_batch_is_made_for_each_turn(ray_cluster: None, tm
         (("--communication", "maybe"), "communication: must be yes or no, got 'maybe'"),
         (("--accepted", "0"), "accepted: must be at least 1"),
         (("--per-seed", "0"), "per_seed: must be at least 1"),
-        (("--near", "0.5"), "tau: must be from 0.8 to 1, got 0.5"),
+        (("--near", "0.5"), "near: must be from 0.8 to 1, got 0.5"),
         (("--budget", "lots"), "budget: must be an amount of money such as 20usd, got 'lots'"),
         (("--budget", "5usd"), "budget: no price is known for 'scripted'; give one with --prices"),
         (("--fallbacks", "model"), "fallbacks: must be model@url"),

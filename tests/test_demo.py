@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
+from cp_ray.evals.nulls import HUMAN, NULLS
 from cp_ray.exports.openai_rules import check_openai
 from cp_ray.pipeline import Run
 from cp_ray.records import Example, Prediction, Score, Seed, TrainPoint
 
 ROOT = Path(__file__).parent.parent
-SMALL = ["--dialogues", "1", "--rounds", "1", "--answers", "4", "--passes", "1", "--questions", "4"]
+SMALL = [
+    "--dialogues", "1", "--rounds", "1", "--answers", "4", "--passes", "1", "--questions", "2", "--heldout", "4",
+    "--workers", "1",
+]  # fmt: skip
 
 
 def demo(root: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -37,24 +41,27 @@ def rows(root: Path, name: str, row: type) -> list[Any]:
     return folder.read(row)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_every_step_leaves_what_it_says(root: Path) -> None:
     seeds, examples = rows(root, "seeds", Seed), rows(root, "examples", Example)
     heldout = {s.question_id for s in seeds if s.split == "heldout"}
-    assert len(heldout) == 10
+    assert len(heldout) == 4
     assert not heldout & {e.question_id for e in examples}
     scores = rows(root, "evaluate", Score)
     assert {(s.model, s.culture) for s in scores} == {
-        (m, c) for m in ("uniform", "base", "arabic", "german") for c in ("arabic", "german")
+        (m, c) for m in (*NULLS, HUMAN, "base", "arabic", "german") for c in ("arabic", "german")
     }
-    assert {s.task for s in scores} == {"survey_heldout", "survey_train"}
-    assert all(0 <= s.low <= s.value <= s.high <= 1 for s in scores)
+    assert {s.task.partition("/")[0] for s in scores} == {"survey_heldout", "survey_train"}
+    assert all(0 <= s.low <= s.value <= s.high <= 1 for s in scores if not s.metric.startswith("skill"))
+    assert {s.metric for s in scores if s.model == "german"} == {
+        "emd", "jsd", "skill_emd", "skill_jsd", "order_stability",
+    }  # fmt: skip
     assert [p.model for p in rows(root, "serve", Prediction)] == ["arabic", "german"]
+    (folder,) = [f for f in Run(str(root)).done() if (m := f.manifest()) and m.name == "train"]
     for culture in ("arabic", "german"):
-        (folder,) = [f for f in Run(str(root)).done() if (m := f.manifest()) and m.name == f"train.{culture}"]
-        points = (folder / "log").read(TrainPoint)
+        points = [p for p in (folder / "log").read(TrainPoint) if p.model == culture]
         assert points[-1].step == len(points) >= 1
-        config = json.loads((Path(folder.path) / "adapter" / "adapter_config.json").read_text())
+        config = json.loads((Path(folder.path) / "adapters" / culture / "adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
     lines = (root / "export" / "openai" / "all.jsonl").read_bytes().splitlines()
     assert check_openai(lines) == []
@@ -62,17 +69,17 @@ def test_every_step_leaves_what_it_says(root: Path) -> None:
     assert "<title>cp_ray: Arab, German</title>" in (root / "report.html").read_text()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_second_time_there_is_nothing_to_do(root: Path) -> None:
     ledger = {p: p.stat().st_mtime_ns for p in (root / "ledger").iterdir()}
     ended = demo(root)
     assert ended.returncode == 0
-    assert ended.stderr.count("done before") == 15
+    assert ended.stderr.count("done before") == 14
     assert "ray" not in ended.stderr.lower().replace("cp_ray", "").replace("cp-ray", ""), "Ray was not even started"
     assert {p: p.stat().st_mtime_ns for p in (root / "ledger").iterdir()} == ledger
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_show_and_peek_tell_what_is_there(root: Path) -> None:
     code = "from cp_ray.cli import main; main()"
 
@@ -82,18 +89,18 @@ def test_show_and_peek_tell_what_is_there(root: Path) -> None:
         ).stdout
 
     shown = cp_ray("show", "jobs/demo.py", "--root", str(root), *SMALL)
-    assert shown.count("done  ") == 15
+    assert shown.count("done  ") == 14
     assert "tokens paid" in shown
     changed = cp_ray("show", "jobs/demo.py", "--root", str(root), *SMALL, "--passes", "2")
     assert [line.split()[1] for line in changed.splitlines() if line.startswith("todo")] == [
-        "train.arabic", "train.german", "predict", "evaluate", "serve", "report",
+        "train", "predict", "evaluate", "serve", "report",
     ]  # fmt: skip
     peeked = cp_ray("peek", "dialogue", "-n", "1", "--root", str(root))
     assert "1 of 2" in peeked
     assert "turns[0]:" in peeked
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_run_is_served_to_the_openai_client(root: Path) -> None:
     import socket
 
@@ -111,7 +118,7 @@ def test_a_run_is_served_to_the_openai_client(root: Path) -> None:
         assert server.stdout is not None
         assert f"http://127.0.0.1:{port}/v1" in server.stdout.readline()
         client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none")
-        assert [m.id for m in client.models.list()] == ["arabic", "german"]
+        assert [m.id for m in client.models.list()] == ["arabic", "german", "base"]
         reply = client.chat.completions.create(
             model="german", messages=[{"role": "user", "content": "Is it so?"}], max_tokens=4
         )

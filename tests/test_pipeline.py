@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
 
+from cp_ray.arrow import to_table
 from cp_ray.errors import ConfigError, RunFolderError
-from cp_ray.pipeline import Folder, Run, Step, execute, fingerprint, pending, select
-from cp_ray.records import Opinion, Score, to_table
+from cp_ray.folder import Folder
+from cp_ray.pipeline import Run, Step, execute, fingerprint, pending, select
+from cp_ray.records import Opinion, Score
 from cp_ray.stages.verify import VerifyConfig
 
 
@@ -132,7 +134,7 @@ def test_a_dataset_is_written_sorted_by_id_whatever_order_it_came_in(
 ) -> None:
     import ray.data
 
-    monkeypatch.setattr("cp_ray.pipeline._SMALL_BYTES", small_bytes)
+    monkeypatch.setattr("cp_ray.folder._SMALL_BYTES", small_bytes)
 
     made = [Opinion(f"o/{k}", "d", "s", "german", "Lukas", "c", "q", "t") for k in (3, 1, 2, 0)]
 

@@ -57,6 +57,8 @@ def test_keyword_arguments_are_options() -> None:
         (["--root", "tests"], "not a run folder"),
         (["--root", "nosuch://x"], "cannot be opened"),
         (["--workers", "0"], "workers: must be at least 1"),
+        (["--gpus", "-1"], "gpus: must be at least 0, got -1"),
+        (["--budget", "5usd"], "budget: no price is known for 'smollm2'; give one with --prices"),
     ],
 )
 def test_a_wrong_option_is_told_in_one_line(arguments: list[str], said: str) -> None:

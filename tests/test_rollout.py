@@ -8,10 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from cp_ray.arrow import from_table, to_table
 from cp_ray.errors import TeacherDenied, TeacherUnknownModel
 from cp_ray.llm.call import Completion, Generate, Sampling, Usage
 from cp_ray.llm.door import Door, Target
-from cp_ray.records import Message, Prediction, from_table, to_table
+from cp_ray.records import Message, Prediction
 from cp_ray.rollout import cause_of, rollout
 
 

@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 
-from cp_ray.cli import _trained
+from cp_ray.arrow import to_table
 from cp_ray.cultures import CULTURES
 from cp_ray.errors import ConfigError
 from cp_ray.evals.report import ReportConfig, render
 from cp_ray.pipeline import Run, Step, fingerprint
 from cp_ray.recipe import Options, load_recipe, parse_recipe
-from cp_ray.records import Score, Seed, TrainPoint, to_table
+from cp_ray.records import Score, Seed, TrainPoint
+from cp_ray.serve import trained
 from cp_ray.survey.read import WVS7
 from cp_ray.training.card import model_card
-from cp_ray.training.config import TrainConfig
+from cp_ray.training.config import AdapterConfig, TrainConfig
 
 ROOT = Path(__file__).parent.parent
 BAVARIAN: dict[str, Any] = {
@@ -50,7 +51,8 @@ def test_its_seeds_come_from_the_survey_s_own_country(files: Path) -> None:
     assert {row.culture for row in rows} == {"bavarian", "german"}
     assert {row.source for row in rows} == {"survey"}
     assert sum(row.split == "heldout" for row in rows) == 4
-    assert "train.bavarian" in steps
+    (named,) = [a.cultures for a in steps["train"].config.adapters if a.name == "bavarian"]
+    assert named[0].adjective == "Bavarian"
 
 
 def test_a_changed_word_changes_every_step_that_says_it(files: Path) -> None:
@@ -70,10 +72,9 @@ def test_options_choose_among_shipped_and_own(files: Path) -> None:
 
 def test_a_trained_model_is_served_with_the_words_it_was_trained_with(files: Path) -> None:
     run, steps = Run(str(files / "run")), steps_of(files)
-    for name in ("train.bavarian", "train.german"):
-        run.do(dataclasses.replace(steps[name], run=lambda folder, inputs: None))
+    run.do(dataclasses.replace(steps["train"], run=lambda folder, inputs: None, remarks=None))
     (files / "cultures.json").unlink()
-    spec = _trained(run, "run")
+    spec = trained(run, "run")
     served = {m.id: (m.culture, m.language, m.system) for m in spec.models}
     assert served["bavarian"] == ("bavarian", "German", "You are Bavarian.")
     assert served["german"] == ("german", "German", "You are German.")
@@ -83,19 +84,22 @@ def test_of_a_culture_trained_twice_the_last_is_served(files: Path) -> None:
     run = Run(str(files / "run"))
     for adjective in ("Bavarian", "Upper Bavarian"):
         (files / "cultures.json").write_text(json.dumps([BAVARIAN | {"adjective": adjective}]))
-        step = dataclasses.replace(steps_of(files)["train.bavarian"], run=lambda folder, inputs: None)
+        step = steps_of(files, "bavarian")["train.bavarian"]
+        step = dataclasses.replace(step, run=lambda folder, inputs: None, remarks=None)
         run.do(step)
         manifest = json.loads((Path(run.folder(step).path) / "manifest.json").read_text())
         manifest["finished"] += adjective  # the clock's seconds are too coarse for a test
         (Path(run.folder(step).path) / "manifest.json").write_text(json.dumps(manifest))
-    (model,) = _trained(run, "run").models
+    model, base = trained(run, "run").models
     assert model.system == "You are Upper Bavarian."
+    assert (base.id, base.adapter) == ("base", None)
 
 
 def test_the_card_and_the_report_tell_of_the_survey_and_the_people(tmp_path: Path) -> None:
     german = CULTURES["german"]
     point = TrainPoint("german", 1, 1.0, 0.1, 10, 0.5)
-    card = model_card(TrainConfig("smollm2", german, WVS7), [point])
+    adapter = AdapterConfig("german", (german,))
+    card = model_card(TrainConfig("smollm2", (adapter,), WVS7), adapter, [point])
     assert "more like Germans did in wave 7 of the World Values Survey\n(DEU)" in card
     assert "doi:10.14281/18241.24" in card
     seed = Seed("german/Q1", "german", "wvs7", "Q1", "t", "So?", ("a", "b"), (0.4, 0.6), 9, "b", "heldout")

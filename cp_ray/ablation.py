@@ -1,0 +1,131 @@
+"""A recipe's variants in one run folder, each held against the first on the same held-out questions.
+
+What does not differ is done once, as in a sweep. A variant counts as better or worse only where a paired test over the
+questions says so.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cp_ray.errors import ConfigError
+from cp_ray.evals.differences import Difference, own_differences, survey_differences
+from cp_ray.evals.results.page import html_page, markdown
+from cp_ray.evals.results.sections import Section, Table
+from cp_ray.pipeline import Run, Step, pending, select
+from cp_ray.recipe import Recipe, parse_recipe
+from cp_ray.records import QuestionScore
+
+__all__ = ["Study", "Variant", "ablate", "difference_table", "plan", "study_of"]
+
+Execute = Callable[[Run, Sequence[Step]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One setting of a recipe."""
+
+    name: str
+    arguments: tuple[str, ...] = ()
+    model: str | None = None
+    """Which model of its run is looked at; None for every culture's own adapter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What is varied, and in which recipe; the first variant is what the others are held against."""
+
+    recipe: str
+    """A file in jobs/."""
+    question: str
+    variants: tuple[Variant, ...]
+
+
+def study_of(name: str, studies: dict[str, Study]) -> Study:
+    """The study of this name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in studies:
+        raise ConfigError(f"study: there is no {name!r}; there are {', '.join(studies)}")
+    return studies[name]
+
+
+def plan(recipe: Recipe, study: Study, arguments: Sequence[str]) -> tuple[Run, list[list[Step]]]:
+    """The run folder, and each variant's steps up to `evaluate`; nothing is done yet.
+
+    Raises:
+        CpRayError: an option breaks its rule, or what the steps need cannot be used.
+    """
+    planned = []
+    for variant in study.variants:
+        options, steps = parse_recipe(recipe, [*arguments, *variant.arguments], "ablations")
+        planned.append(select(steps, "evaluate"))
+        run = Run(options.root)
+        pending(run, planned[-1])
+    return run, planned
+
+
+def ablate(name: str, study: Study, run: Run, planned: Sequence[Sequence[Step]], do: Execute) -> Section:
+    """Do the variants; what they come to is written to `ablation-<name>.html` and `.md` after each."""
+    found: list[list[QuestionScore]] = []
+    section = Section(study.question, ())
+    for steps in planned:
+        do(run, steps)
+        scored = next(step for step in steps if step.name == "evaluate")
+        found.append((run.folder(scored) / "questions").read(QuestionScore))
+        section = _section(study, found)
+        made_by = {v.name: {"arguments": list(v.arguments)} for v in study.variants[: len(found)]}
+        run.root.write_text(f"ablation-{name}.html", html_page(f"Ablation: {name}", [section], made_by))
+        run.root.write_text(f"ablation-{name}.md", markdown(f"Ablation: {name}", [section]))
+    return section
+
+
+def difference_table(title: str, rows: Sequence[tuple[str, Difference]], second: str = "this") -> Table:
+    """Differences, each with its label."""
+    heads = ("", "measure", "culture", "first", second, "difference", "p (Holm)", "items", "told")
+    return Table(title, heads, tuple(_row(label, one) for label, one in rows))
+
+
+def _section(study: Study, found: Sequence[Sequence[QuestionScore]]) -> Section:
+    first = study.variants[0]
+    rows = [
+        (variant.name, one)
+        for variant, questions in zip(study.variants[1:], found[1:], strict=False)
+        for one in _held_against(first, found[0], variant, questions)
+    ]
+    said = tuple(
+        f"{label}, {one.culture}: {one.told} ({one.second:.3f} against {one.first:.3f}, p = {one.p:.3f})."
+        for label, one in rows
+    )
+    table = difference_table(f"Held-out distance against the variant {first.name!r} (lower is better)", rows)
+    return Section(study.question, said, (table,) if rows else ())
+
+
+def _held_against(
+    first: Variant, before: Sequence[QuestionScore], variant: Variant, after: Sequence[QuestionScore]
+) -> list[Difference]:
+    if variant.model is None and first.model is None:
+        return own_differences(before, after)
+    sides = [
+        [q for q in questions if q.model == (one.model or q.culture)]
+        for one, questions in ((first, before), (variant, after))
+    ]
+    cultures = {q.culture for q in sides[0]}
+    return [
+        d
+        for culture in sorted(cultures)
+        for d in survey_differences(
+            [q for q in sides[0] if q.culture == culture], [q for q in sides[1] if q.culture == culture],
+            {first.model or culture: variant.model or culture},
+        )
+    ]  # fmt: skip
+
+
+def _row(label: str, one: Difference) -> tuple[str, ...]:
+    gap = f"{one.second - one.first:+.3f}"
+    if one.gap is not None:
+        gap += f" [{one.gap.low:+.3f}, {one.gap.high:+.3f}]"
+    return (
+        label, one.what, one.culture, f"{one.first:.3f}", f"{one.second:.3f}", gap, f"{one.p:.3f}", str(one.n), one.told
+    )  # fmt: skip

@@ -1,0 +1,211 @@
+"""The recipe of `cp-ray evaluate` and jobs/evaluate.py: models in, one report on all of them out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cp_ray.cultures import parse_cultures
+from cp_ray.errors import ConfigError
+from cp_ray.evals.hofstede.items import HofstedeConfig, read_items
+from cp_ray.evals.hofstede.scores import Truth
+from cp_ray.evals.moderation.state import SetState
+from cp_ray.evals.results.moderation import moderation_section
+from cp_ray.evals.results.others import forgetting_section, hofstede_section, learning_section, open_section
+from cp_ray.evals.results.page import html_page, markdown
+from cp_ray.evals.results.sections import Section
+from cp_ray.evals.results.survey import survey_section
+from cp_ray.evals.trained import Trained, trained_models
+from cp_ray.folder import Folder
+from cp_ray.llm.prices import price_of, read_prices
+from cp_ray.pipeline import Step
+from cp_ray.recipe import Options, check_choice, check_least
+from cp_ray.records import QuestionScore, Score
+from cp_ray.steps import suite
+from cp_ray.steps.data import seeds
+from cp_ray.steps.rows import Inputs
+from cp_ray.steps.spoken import learning, open_ended
+from cp_ray.survey.asking import FRAMES
+from cp_ray.teacher import Teacher
+
+__all__ = ["evaluate"]
+
+_TASKS = ("survey", "moderation", "hofstede", "forgetting", "open", "learning")
+_NEEDS = {"moderation": "moderation", "hofstede": "hofstede", "open": "judges", "learning": "learner"}
+"""Without which option a task cannot be done."""
+
+
+def evaluate(
+    options: Options,
+    *,
+    run: str | None = None,
+    models: str = "all",
+    tasks: str = "all",
+    moderation: str | None = None,
+    rows: int | None = None,
+    characters: int = 600,
+    hofstede: str | None = None,
+    hofstede_items: str | None = None,
+    respondents: int = 30,
+    also: str | None = None,
+    wordings: int = 3,
+    samples: int = 8,
+    judges: str | None = None,
+    learner: str | None = None,
+    learners: int = 20,
+    everywhere: str = "no",
+    workers: int = 2,
+) -> list[Step]:
+    """Models in, one report on all of them out.
+
+    Args:
+        options: what every recipe takes
+        run: run folder with trained adapters; default: --root
+        models: with commas between: base, adapters by name, model@url for an endpoint; all: every adapter of the run
+        tasks: survey, moderation, hofstede, forgetting, open, learning, with commas between; all: what can be done
+        moderation: folder with test sets, laid out as CultureLLM's
+        rows: only so many lines of each test set; default: all
+        characters: of a text that is judged; longer ones are cut there for every model
+        hofstede: file of published scores
+        hofstede_items: CSV of the 24 items; default: our own wording
+        respondents: simulated for each culture
+        also: cultures, with commas between, that no adapter was trained on; the survey asks every model about them too
+        wordings: of the words around a survey question
+        samples: answers that an endpoint gives to each survey question
+        judges: model@url, with commas between: judge the endpoints' open answers
+        learner: model@url: plays the learners whom the endpoints teach
+        learners: for each culture and endpoint
+        everywhere: yes: adapters judge the other cultures' texts too
+        workers: CPU workers
+    """
+    check_choice("everywhere", everywhere, "yes", "no")
+    for name, value in (("workers", workers), ("characters", characters), ("samples", samples)):
+        check_least(name, value, 1)
+    if rows is not None:
+        check_least("rows", rows, 1)
+    if not 1 <= wordings <= len(FRAMES):
+        raise ConfigError(f"wordings: must be between 1 and {len(FRAMES)}, got {wordings}")
+    data = {"moderation": moderation, "hofstede": hofstede, "judges": judges, "learner": learner}
+    wanted = _tasks(tasks, data)
+    compared = _compared(options, run or options.root, models, everywhere=everywhere == "yes", workers=workers)
+    if options.budget is not None and not compared.endpoints:
+        raise ConfigError("budget: no endpoint is asked, so that nothing is paid for; leave it out")
+    asked = _asked(options, compared.trained, also)
+    cultures = asked.config.cultures
+    made: list[Step] = []
+    shown: list[tuple[str, Step]] = []
+    truth: tuple[Truth, ...] = ()
+    if set(wanted) & {"survey", "open", "learning"}:
+        made.append(asked)
+    if set(wanted) & {"open", "learning"} and not compared.endpoints:
+        raise ConfigError("models: open answers and lessons are of endpoints; name one as model@url")
+    for task in wanted:
+        if task == "survey":
+            made += [*suite.survey_alignment(asked, compared, wordings=wordings, samples=samples)]
+        elif task == "moderation":
+            made += suite.moderation(Path(moderation or ""), options.known, compared, rows=rows, characters=characters)
+        elif task == "hofstede":
+            items = read_items(Path(hofstede_items) if hofstede_items else None)
+            config = HofstedeConfig(cultures, items, respondents, options.seed)
+            made += suite.hofstede(Path(hofstede or ""), config, compared)
+            truth = made[-1].config.truth
+        elif task == "forgetting":
+            made += suite.forgotten(compared)
+        elif task == "open":
+            made += open_ended(asked, compared, [_endpoint(one, options) for one in (judges or "").split(",")])
+        else:
+            made += learning(asked, compared, _endpoint(learner or "", options), learners=learners)
+        shown.append((task, made[-1]))
+    return [*made, _report(shown, truth)]
+
+
+def _tasks(text: str, data: Mapping[str, str | None]) -> list[str]:
+    lacking = {task: option for task, option in _NEEDS.items() if data[option] is None}
+    if text == "all":
+        return [task for task in _TASKS if task not in lacking]
+    named = [part.strip() for part in text.split(",") if part.strip()]
+    for task in named:
+        check_choice("tasks", task, *_TASKS)
+        if task in lacking:
+            raise ConfigError(f"tasks: {task} needs --{lacking[task]}")
+    if not named:
+        raise ConfigError(f"tasks: must be of {', '.join(_TASKS)}, or all, got {text!r}")
+    return [task for task in _TASKS if task in named]
+
+
+def _compared(options: Options, run: str, models: str, *, everywhere: bool, workers: int) -> suite.Compared:
+    named = [part.strip() for part in models.split(",") if part.strip()]
+    endpoints = [name for name in named if "@" in name]
+    local = [name for name in named if "@" not in name and name != "base"]
+    trained = trained_models(run) if local else None
+    adapters = _adapters(local, trained) if trained else ()
+    return suite.Compared(
+        trained.base_model if trained else options.base_model, trained, adapters,
+        tuple(_endpoint(text, options) for text in endpoints), everywhere, workers, options.seed,
+    )  # fmt: skip
+
+
+def _asked(options: Options, trained: Trained | None, also: str | None) -> Step:
+    """The survey's questions: those of the run that trained, of more cultures if told, or those of the options."""
+    if trained is None:
+        if also is not None:
+            raise ConfigError("also: there is no adapter; choose among all cultures with --cultures")
+        return seeds(options)
+    others = parse_cultures(also, options.known) if also else ()
+    twice = [culture.id for culture in others if culture.id in trained.cultures]
+    if twice:
+        raise ConfigError(f"also: {twice[0]!r} is a culture of the run's training; leave it out")
+    return suite.trained_seeds(trained, others, Path(options.survey) if options.survey else None)
+
+
+def _adapters(named: Sequence[str], trained: Trained) -> tuple[str, ...]:
+    if "all" in named:
+        return tuple(trained.adapters)
+    unknown = next((name for name in named if name not in trained.adapters), None)
+    if unknown is not None:
+        raise ConfigError(f"models: the run has no adapter {unknown!r}; it has {', '.join(trained.adapters)}")
+    return tuple(dict.fromkeys(named))
+
+
+def _endpoint(text: str, options: Options) -> suite.Endpoint:
+    model, _, url = text.rpartition("@")
+    if not model or not url.startswith(("http://", "https://")):
+        raise ConfigError(f"models: an endpoint must be model@url, got {text!r}")
+    terms = replace(options.terms, price=price_of(model, read_prices(options.prices)))
+    return suite.Endpoint(model, model, Teacher(url, model, terms, options.root))
+
+
+@dataclass(frozen=True)
+class PageConfig:
+    """What the page shows."""
+
+    tasks: tuple[str, ...]
+    truth: tuple[Truth, ...]
+    page: int = 1
+    """Edition of the page."""
+
+
+def _report(shown: Sequence[tuple[str, Step]], truth: tuple[Truth, ...]) -> Step:
+    """One page, in HTML and in Markdown."""
+    sections: Mapping[str, Callable[[Folder], Section]] = {
+        "survey": lambda f: survey_section(f.read(Score), (f / "questions").read(QuestionScore)),
+        "moderation": lambda f: moderation_section(f.read(Score), (f / "sets").read(SetState)),
+        "hofstede": lambda f: hofstede_section(f.read(Score), truth),
+        "forgetting": lambda f: forgetting_section(f.read(Score)),
+        "open": lambda f: open_section(f.read(Score)),
+        "learning": lambda f: learning_section(f.read(Score)),
+    }
+
+    def write(folder: Folder, inputs: Inputs) -> None:
+        parts = [sections[task](inputs[step.name]) for task, step in shown]
+        made_by: dict[str, Mapping[str, Any]] = {
+            name: manifest.config for name, one in inputs.items() if (manifest := one.manifest())
+        }
+        title = "How well do these models understand their cultures?"
+        folder.write_text("evaluation.html", html_page(title, parts, made_by))
+        folder.write_text("evaluation.md", markdown(title, parts))
+        folder.write_text("summary.txt", "\n".join(said for part in parts for said in part.said))
+
+    config = PageConfig(tuple(task for task, _ in shown), truth)
+    steps = tuple(step for _, step in shown)
+    return Step("evaluation", config, write, steps, publish=("evaluation.html", "evaluation.md"))

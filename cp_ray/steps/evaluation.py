@@ -1,0 +1,103 @@
+"""Steps that put items to models, whatever the evaluation: local ones, and those behind endpoints.
+
+All models get the same items. A local step that was cut off goes on with the items that are not answered yet; what an
+endpoint was paid for is in the ledger.
+"""
+
+import posixpath
+import re
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from cp_ray.arrow import schema, to_table
+from cp_ray.evals.answer import AnswerConfig, answer
+from cp_ray.evals.choose import LocalModels, choose
+from cp_ray.evals.trained import Trained
+from cp_ray.folder import Folder
+from cp_ray.pipeline import Step
+from cp_ray.progress import watched
+from cp_ray.records import Item, Prediction
+from cp_ray.steps.rows import Inputs, generating
+from cp_ray.teacher import Teacher
+
+__all__ = ["LocalConfig", "answered", "chosen", "items", "part_name", "predictions"]
+
+
+@dataclass(frozen=True)
+class LocalConfig:
+    """Local models, and what made them."""
+
+    models: LocalModels
+    made: tuple[str, ...]
+    """Of each adapter, the fingerprint of its training."""
+
+
+def items(name: str, config: Any, make: Callable[[Inputs], Sequence[Item]], inputs: tuple[Step, ...] = ()) -> Step:
+    """What is to be asked; an item with a reason is not."""
+
+    def run(folder: Folder, given: Inputs) -> pa.Table:
+        return to_table(make(given), Item)
+
+    return Step(name, config, run, inputs, Item)
+
+
+def chosen(name: str, asked: Step, models: LocalModels, trained: Trained | None, *, workers: int) -> Step:
+    """What the base and its adapters choose."""
+    made = tuple(trained.made[a] for a in models.adapters) if trained else ()
+    adapters = {a: trained.adapters[a] for a in models.adapters} if trained else {}
+
+    def run(folder: Folder, inputs: Inputs) -> pa.Table:
+        parts = folder / "parts"
+        before = _parts(parts)
+        answered = set(before["item"].to_pylist())
+        rows = [i for i in inputs[asked.name].read(Item) if i.reject is None and i.id not in answered]
+        if rows:
+            with watched(name, total=_answers(rows, models), unit="answers") as progress:
+                dataset = choose(rows, models, adapters, workers=workers, progress=progress)
+                for block in dataset.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=0):
+                    _write(block, parts)
+        return _parts(parts).sort_by("id")
+
+    return Step(name, LocalConfig(models, made), run, (asked,), Prediction, resumes=True)
+
+
+def answered(name: str, asked: Step, config: AnswerConfig, by: Teacher) -> Step:
+    """What a model behind an endpoint answers."""
+    return generating(f"{name}.{part_name(config.name)}", asked, answer, config, by, Prediction)
+
+
+def predictions(inputs: Inputs, steps: Sequence[Step]) -> list[Prediction]:
+    """What all these steps' models said."""
+    return [row for step in steps for row in inputs[step.name].read(Prediction)]
+
+
+def part_name(model: str) -> str:
+    """A model's name as a folder's."""
+    return re.sub(r"[^\w-]+", "-", model)
+
+
+def _answers(rows: Sequence[Item], models: LocalModels) -> int:
+    if models.everywhere:
+        return len(rows) * (1 + len(models.adapters))
+    return sum(1 + (row.culture in models.adapters) for row in rows)
+
+
+def _write(block: pa.Table, parts: Folder) -> None:
+    """A file that is whole or not there."""
+    parts.filesystem.create_dir(parts.path, recursive=True)
+    path = posixpath.join(parts.path, uuid.uuid4().hex)
+    pq.write_table(block.cast(schema(Prediction)), f"{path}.part", filesystem=parts.filesystem)
+    parts.filesystem.move(f"{path}.part", f"{path}.parquet")
+
+
+def _parts(parts: Folder) -> pa.Table:
+    selector = pafs.FileSelector(parts.path, allow_not_found=True)
+    files = [i.path for i in parts.filesystem.get_file_info(selector) if i.path.endswith(".parquet")]
+    tables = [pq.read_table(path, filesystem=parts.filesystem) for path in sorted(files)]
+    return pa.concat_tables([schema(Prediction).empty_table(), *tables])
