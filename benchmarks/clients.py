@@ -141,8 +141,8 @@ def ray_data(given: argparse.Namespace) -> None:
     """The openai package in Ray Data's map_batches."""
     import ray.data
 
+    from cp_ray.arrow import to_table
     from cp_ray.cluster import connected
-    from cp_ray.records import to_table
 
     with connected():
         dataset = ray.data.from_arrow(to_table(rows(given), Row))
@@ -159,11 +159,11 @@ def ours(given: argparse.Namespace) -> None:
     """`rollout`, as a step uses it."""
     import ray.data
 
+    from cp_ray.arrow import from_table, to_table
     from cp_ray.cluster import connected
     from cp_ray.llm.control import Rules, control
     from cp_ray.llm.door import Door, Target
     from cp_ray.llm.limiter import Limits
-    from cp_ray.records import from_table, to_table
     from cp_ray.rollout import rollout
 
     with connected(), tempfile.TemporaryDirectory() as folder:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 from benchmarks.results import append
+from cp_ray.evals.nulls import BASE, HUMAN, NULLS
 from cp_ray.pipeline import Run
 from cp_ray.records import Score
 
@@ -47,7 +48,7 @@ def _distances(root: str, culture: str) -> dict[str, float]:
         for s in folder.read(Score)
         if (s.culture, s.task, s.metric) == (culture, "survey_heldout", "emd")
     }
-    others = [v for m, v in found.items() if m not in (culture, "base", "uniform")]
+    others = [v for m, v in found.items() if m not in (culture, BASE, HUMAN, *NULLS)]
     return {"own": found[culture], "base": found["base"], "other": min(others), "uniform": found["uniform"]}
 
 

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 
@@ -80,10 +81,10 @@ def _one_run(server: Provider, kind: str, outcome: Outcome, kills: int, draw: ra
             outcome.under_way += server.stats()["under_way"]
             outcome.kills += 1
             if kind == "driver":
-                _kill_session(process)
+                kill_session(process)
                 process = _start(server, root, rpm)
             else:
-                _kill_one(process, "MapWorker" if kind == "worker" else "Control")
+                kill_one(process, "MapWorker" if kind == "worker" else "Control")
         out, err = process.communicate(timeout=300)
         if process.returncode:
             print(out, err[-3000:])
@@ -115,7 +116,7 @@ def _wait_for_calls(server: Provider, process: "subprocess.Popen[str]", calls: f
     return False
 
 
-def _of_session(process: "subprocess.Popen[str]", wanted: Callable[[str], bool]) -> list[int]:
+def _of_session(process: "subprocess.Popen[Any]", wanted: Callable[[str], bool]) -> list[int]:
     found = []
     for one in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
@@ -124,14 +125,16 @@ def _of_session(process: "subprocess.Popen[str]", wanted: Callable[[str], bool])
     return found
 
 
-def _kill_session(process: "subprocess.Popen[str]") -> None:
+def kill_session(process: "subprocess.Popen[Any]") -> None:
+    """End a process and all of its session."""
     for pid in _of_session(process, lambda title: True):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.communicate()
 
 
-def _kill_one(process: "subprocess.Popen[str]", title: str) -> None:
+def kill_one(process: "subprocess.Popen[Any]", title: str) -> None:
+    """End one of a session's Ray workers, by what it is called."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         for pid in _of_session(process, lambda shown: shown.startswith("ray::") and title in shown)[:1]:

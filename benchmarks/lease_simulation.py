@@ -56,7 +56,7 @@ class Worker:
 
     name: str
     bucket: Bucket
-    sent: int = 0
+    through: int = 0
     refused: int = 0
     refused_now: int = 0
     answered: int = 0
@@ -66,7 +66,7 @@ class Worker:
         lease = self.bucket.lease
         share, generation = (lease.share, lease.generation) if lease else (0.0, 0)
         now, self.refused_now = self.refused_now, 0
-        return Report(self.name, share, generation, 50, self.sent, self.refused, now, self.answered)
+        return Report(self.name, share, generation, 50, self.through, self.refused, now, self.answered)
 
 
 @dataclass(order=True)
@@ -104,18 +104,20 @@ def simulate(nodes: int, per_node: int, rpm: int, seconds: float, seed: int = 0)
             lease = allowance.renew(worker.report())
             push(draw.uniform(0.001, 0.02), "lease", worker, lease)
         elif event.kind == "lease" and event.lease is not None:
-            first = worker.bucket.lease is None
+            before = worker.bucket.lease
+            if before is None or before.generation != event.lease.generation:
+                worker.through = 0
             worker.bucket.renew(event.lease)
             stall = draw.uniform(0.5, 2.0) if draw.random() < 0.002 else 0.0
             push(event.lease.next_s + draw.uniform(0.001, 0.02) + stall, "ask", worker)
-            if first:
+            if before is None:
                 push(0.0, "send", worker)
         elif event.kind == "send":
             wait = worker.bucket.take(1)
             while wait == 0.0:
-                worker.sent += 1
                 taken = provider.ask()
                 worker.answered += taken
+                worker.through += taken
                 worker.refused += not taken
                 worker.refused_now += not taken
                 wait = worker.bucket.take(1)

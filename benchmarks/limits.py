@@ -82,7 +82,7 @@ def _run(server: Provider, scenario: Scenario, calls: int) -> dict[str, Any]:
         server, scenario.client, calls=calls, in_flight=256, during=_change(server, scenario, before), **scenario.told
     )
     if found.status:
-        print(found.output)
+        raise SystemExit(f"{scenario.client} ended with status {found.status}: {found.output}")
     stats = found.stats
     rate = _calls_per_s({**scenario.server, **scenario.later}, stats)
     # After a change in mid-run the new limit has to be kept 20 s later.

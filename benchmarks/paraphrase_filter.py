@@ -14,6 +14,7 @@ import asyncio
 import csv
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.results import append
-from cp_ray.llm.call import Completion, Sampling, Usage
+from cp_ray.llm.call import Completion, Sampling
+from cp_ray.llm.endpoint import Endpoint, check_teacher
 from cp_ray.paraphrase import meaning
 from cp_ray.paraphrase.meaning import FEATURES, Judgement, Meaning, MeaningConfig
 from cp_ray.paraphrase.rules import compare
 from cp_ray.paraphrase.words import read_words
 from cp_ray.records import Message, Paraphrase
-from cp_ray.stages.entail import EntailConfig, entail
+from cp_ray.stages.entail import SOMETHING_ELSE, EntailConfig, entail
 
 FOLDER = Path(__file__).parent / "paraphrases"
 
@@ -51,15 +53,20 @@ def main() -> None:
     parser.add_argument("--pairs", default="unseen", choices=("seen", "unseen"))
     parser.add_argument("--teacher-url", help="an OpenAI-compatible server, its key in OPENAI_API_KEY")
     parser.add_argument("--teacher-model", default="smollm2")
+    parser.add_argument("--structured", default="yes", choices=("yes", "no"), help="ask it for JSON, as a run does")
     given = parser.parse_args()
     if given.fit:
         _fit(_read("seen"))
         return
+    if given.teacher_url:
+        check_teacher(given.teacher_url, given.teacher_model, os.environ.get("OPENAI_API_KEY"))
     pairs = _read(given.pairs)
     print(f"{'rule':<46}{'precision':>10}{'recall':>8}{'passed':>8}  at 0.7")
-    lines = _offline(pairs)
+    judged = Meaning(MeaningConfig(tau=0.0)).judge([(pair.seed, pair.text) for pair in pairs])
+    lines = _offline(pairs, judged)
     if given.teacher_url:
-        lines += _by_teacher(pairs, given.teacher_url, given.teacher_model)
+        config = EntailConfig(given.teacher_model, structured=given.structured == "yes")
+        lines += _by_teacher(pairs, judged, given.teacher_url, config)
     append("paraphrase_filter", {"pairs": given.pairs, "rows": lines})
 
 
@@ -68,11 +75,9 @@ def _read(name: str) -> list[Pair]:
     return [Pair(row["seed"], row["text"], row["label"] == "same", row["kind"]) for row in rows]
 
 
-def _offline(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
-    texts = [(pair.seed, pair.text) for pair in pairs]
-    judged = Meaning(MeaningConfig(tau=0.0)).judge(texts)
+def _offline(pairs: Sequence[Pair], judged: Sequence[Judgement]) -> list[dict[str, Any]]:
     near = np.array([j.similarity for j in judged])
-    pooled = _pooled_cosines(texts)
+    pooled = _pooled_cosines([(pair.seed, pair.text) for pair in pairs])
     sure = np.array([j.sureness for j in judged])
     words = [compare(read_words(p.seed), read_words(p.text)).reason is None for p in pairs]
     passed = np.array([j.reject is None for j in judged])
@@ -142,34 +147,34 @@ def _fit(pairs: Sequence[Pair]) -> None:
     print(f"{target}: {len(pairs)} pairs")
 
 
-def _by_teacher(pairs: Sequence[Pair], url: str, model: str) -> list[dict[str, Any]]:
+def _by_teacher(
+    pairs: Sequence[Pair], judged: Sequence[Judgement], url: str, config: EntailConfig
+) -> list[dict[str, Any]]:
     """What a teacher says of the same pairs, through the stage that a run asks it by."""
     wordings = [Paraphrase(str(k), "", p.seed, ("Agree", "Disagree"), p.text, "template") for k, p in enumerate(pairs)]
-    said = asyncio.run(_asked(wordings, url, model))
+    said = asyncio.run(_asked(wordings, url, config))
+    other = Counter(row.reject for row in said if row.reject is not None and row.reject != SOMETHING_ELSE)
+    print(f"{config.teacher}: no answer of {other.total()} of {len(said)} pairs {dict(other) or ''}")
     yes = np.array([row.reject is None for row in said])
-    judged = Meaning(MeaningConfig(tau=0.0)).judge([(pair.seed, pair.text) for pair in pairs])
     both = yes & np.array([j.reject is None for j in judged])
-    unclear = sum(row.reject is not None and not row.reject.startswith("the teacher finds") for row in said)
-    print(f"{model}: {unclear} of {len(said)} answers were neither yes nor no")
-    return [_line(f"{model}, asked in both directions", pairs, yes), _line(f"the filter, then {model}", pairs, both)]
+    return [
+        _line(f"{config.teacher}, asked in both directions", pairs, yes),
+        _line(f"the filter, then {config.teacher}", pairs, both),
+    ]
 
 
-async def _asked(wordings: Sequence[Paraphrase], url: str, model: str) -> list[Paraphrase]:
-    import openai
-
-    client = openai.AsyncOpenAI(base_url=url, api_key=os.environ.get("OPENAI_API_KEY", "-"), max_retries=8)
+async def _asked(wordings: Sequence[Paraphrase], url: str, config: EntailConfig) -> list[Paraphrase]:
+    endpoint = Endpoint(url, config.teacher, os.environ.get("OPENAI_API_KEY"))
     room = asyncio.Semaphore(16)
 
     async def generate(messages: Sequence[Message], sampling: Sampling) -> Completion:
-        asked: Any = [{"role": m.role, "content": m.content} for m in messages]
         async with room:
-            answer = await client.chat.completions.create(
-                model=model, messages=asked, temperature=sampling.temperature, max_tokens=sampling.max_tokens
-            )
-        return Completion(answer.choices[0].message.content or "", answer.choices[0].finish_reason, Usage(0, 0))
+            return await endpoint(messages, sampling)
 
-    config = EntailConfig(model)
-    rows = await asyncio.gather(*(entail(wording, generate, config) for wording in wordings))
+    try:
+        rows = await asyncio.gather(*(entail(wording, generate, config) for wording in wordings))
+    finally:
+        await endpoint.close()
     return [row for made in rows for row in made]
 
 

@@ -22,8 +22,9 @@ from cp_ray.llm.embedded import load_base
 from cp_ray.records import Example
 from cp_ray.stages.examples import ExamplesConfig, make_examples
 from cp_ray.stages.seeds import SeedsConfig, make_seeds
-from cp_ray.survey.read import read_survey
-from cp_ray.training.data import shared_prompts, total_weight
+from cp_ray.survey.read import WVS7, read_survey
+from cp_ray.training.config import AdapterConfig, TrainConfig
+from cp_ray.training.data import make_data
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     base, tokenizer = load_base("smollm2")
     model = adapted(base)
-    shared = shared_prompts(drawn(args.prompts, args.answers), tokenizer, opinion_weight=1.0)
+    one = TrainConfig("smollm2", (AdapterConfig("german", (CULTURES["german"],)),), WVS7)
+    shared = [row.branches for row in make_data(drawn(args.prompts, args.answers), one, tokenizer).train]
     ways = {
         "rows by themselves": in_parts(separate(shared), args.rows),
         "shared prompts": [shared],
@@ -103,7 +105,7 @@ def step(model: Any, parts: Sequence[Sequence[Branches]], pad_id: int) -> Measur
     """Forwards and backwards over all parts."""
     causal = model.get_base_model()
     model.zero_grad()
-    rows = total_weight([row for part in parts for row in part])
+    rows = sum(sum(row.weights) for part in parts for row in part)
     loss = 0.0
     began = time.perf_counter()
     for part in parts:

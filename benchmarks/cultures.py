@@ -1,0 +1,191 @@
+"""All ten cultures on the embedded model: does each adapter come nearest to its own people, on questions held out?
+
+    python -m benchmarks.cultures --seeds 0,1,2 --ways joint,unified
+
+Learns from the published answer counts alone, one adapter a culture in one run (`joint`; training them one at a time
+gives the same adapters) or one for all (`unified`), and prints the matrix of held-out earth mover's distances: each row
+a culture's people, each column an adapter. Appends a line a run to benchmarks/results.jsonl.
+"""
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.results import append
+from cp_ray.cultures import CULTURES, Culture
+from cp_ray.evals.distances import emd
+from cp_ray.records import Seed
+from cp_ray.stages.examples import ExamplesConfig, make_examples
+from cp_ray.stages.seeds import SeedsConfig, make_seeds
+from cp_ray.survey.asking import ask
+from cp_ray.survey.read import WVS7, read_survey
+from cp_ray.training.config import UNIFIED, AdapterConfig, Placement, TrainConfig
+
+TARGET = "target: own at most 0.45 of base, and the best of all adapters in at least 8 rows of 10"
+
+
+def main() -> None:
+    """Run each seed and way in a process of its own, print, append."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--ways", default="joint,unified")
+    parser.add_argument("--cultures", default=",".join(CULTURES))
+    parser.add_argument("--passes", type=int, default=5)
+    parser.add_argument("--answers", type=int, default=200)
+    parser.add_argument("--draw", default="apportioned")
+    parser.add_argument("--objective", default="distribution")
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--layers", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(measure(given)))
+        return
+    for seed in given.seeds.split(","):
+        for way in given.ways.split(","):
+            found = _in_a_process("--one", "--seeds", seed, "--ways", way)
+            show(f"{way}, seed {seed}", found)
+            settings = {k: v for k, v in vars(given).items() if k not in ("one", "seeds", "ways", "threads")}
+            append("cultures", {"way": way, "seed": int(seed), "settings": settings, **found})
+    print(TARGET)
+
+
+def show(title: str, found: dict[str, Any]) -> None:
+    """The matrix, and what it comes to."""
+    matrix: dict[str, dict[str, float]] = found["matrix"]
+    models = list(next(iter(matrix.values())))
+    print(f"\n{title}: {found['seconds']:.0f} s of training, {found['tokens_per_s']:.0f} tokens/s")
+    print(f"{'':12}" + "".join(f"{model[:9]:>10}" for model in models))
+    for culture, row in matrix.items():
+        print(f"{culture:12}" + "".join(f"{row[model]:10.3f}" for model in models))
+    others = "" if found["others"] is None else f"others {found['others']:.3f}, "
+    print(f"own {found['own']:.3f}, {others}base {found['base']:.3f}, uniform {found['uniform']:.3f}; own/base "
+          f"{found['own'] / found['base']:.2f}, best in {found['best']} of {len(matrix)}", flush=True)  # fmt: skip
+
+
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """Train, then ask all models every held-out question in both orders."""
+    import torch
+
+    torch.set_num_threads(given.threads)
+    survey, cultures = read_survey(), tuple(CULTURES[id] for id in given.cultures.split(","))
+    seeds = make_seeds(SeedsConfig(cultures, survey.content, survey.source), survey.items)
+    with tempfile.TemporaryDirectory() as folder:
+        summary = _train(given, seeds, cultures, folder)
+        shares = _asked([s for s in seeds if s.split == "heldout"], cultures, folder, given)
+    matrix: dict[str, dict[str, float]] = {}
+    for culture in cultures:
+        own = [(seed, asked) for seed, asked in shares if seed.culture == culture.id]
+        matrix[culture.id] = {
+            name: round(statistics.fmean(emd(asked[name], seed.distribution) for seed, asked in own), 4)
+            for name in own[0][1]
+        }
+    return {**_summed_up(matrix), **summary, "matrix": matrix}
+
+
+def _train(given: argparse.Namespace, seeds: Sequence[Seed], cultures: Sequence[Culture], out: str) -> dict[str, float]:
+    import torch.distributed as dist
+
+    from cp_ray.folder import open_folder
+    from cp_ray.llm.embedded import load_tokenizer
+    from cp_ray.training.data import make_data
+    from cp_ray.training.loop import Trainer
+    from cp_ray.training.save import save_adapter
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(probe.getsockname()[1]))
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+    dist.init_process_group("gloo")
+    seed, every = int(given.seeds), tuple(cultures)
+    how: dict[str, Any] = {"learning_rate": given.learning_rate, "passes": given.passes}
+    adapters = (
+        (AdapterConfig(UNIFIED, every, batch_size=given.batch_size * len(every), **how),)
+        if given.ways == UNIFIED
+        else tuple(AdapterConfig(c.id, (c,), batch_size=given.batch_size, **how) for c in every)
+    )
+    config = TrainConfig(
+        "smollm2", adapters, WVS7, rank=given.rank, alpha=2 * given.rank, layers=given.layers,
+        objective=given.objective, seed=seed,
+    )  # fmt: skip
+    examples = make_examples(seeds, (), ExamplesConfig(every, answers=given.answers, draw=given.draw, seed=seed))
+    data = make_data(examples, config, load_tokenizer("smollm2"))
+    trainer = Trainer(config, Placement(1, zero_stage=0, offload="none"), data, None)
+    began = time.monotonic()
+
+    def on_step(told: Any) -> None:
+        if told.step % 5 == 0 or told.step == told.steps:
+            rate = f"{told.tokens_per_s:.0f} tokens/s"
+            print(f"step {told.step}/{told.steps} loss {told.loss:.3f} {rate}", file=sys.stderr, flush=True)
+
+    trainer.run(on_step, lambda state: None)
+    seconds = time.monotonic() - began
+    weights = trainer.weights()
+    for adapter in adapters:
+        points = [p for p in trainer.state.points if p.model == adapter.name]
+        adapted = trainer.learner.adapters
+        assert adapted is not None
+        save_adapter(open_folder(f"{out}/{adapter.name}"), adapted, config, adapter, weights[adapter.name], points)
+    return {"seconds": round(seconds, 1), "tokens_per_s": round(trainer.summary().tokens / seconds, 1)}
+
+
+def _asked(
+    seeds: Sequence[Seed], cultures: Sequence[Culture], folder: str, given: argparse.Namespace
+) -> list[tuple[Seed, dict[str, tuple[float, ...]]]]:
+    from cp_ray.evals.scorer import Asked, Scorer
+    from cp_ray.folder import open_folder
+
+    names = [UNIFIED] if given.ways == UNIFIED else [c.id for c in cultures]
+    scorer = Scorer("smollm2", {name: open_folder(f"{folder}/{name}") for name in names})
+    by_id, models, found = {c.id: c for c in cultures}, (None, *names), []
+    rows = sorted(seeds, key=lambda s: (len(s.options), len(s.question), s.id))
+    for k in range(0, len(rows), 4):
+        some = rows[k : k + 4]
+        forward, backward = (
+            scorer.option_shares(
+                [Asked(ask(by_id[s.culture], s.question, s.options, reverse=reverse), s.options, models) for s in some]
+            )
+            for reverse in (False, True)
+        )
+        for seed, ones, others in zip(some, forward, backward, strict=True):
+            means = {
+                model or "base": tuple((a + b) / 2 for a, b in zip(one, other, strict=True))
+                for model, one, other in zip(models, ones, others, strict=True)
+            }
+            found.append((seed, means | {"uniform": (1 / len(seed.options),) * len(seed.options)}))
+    return found
+
+
+def _summed_up(matrix: dict[str, dict[str, float]]) -> dict[str, Any]:
+    adapters = [name for name in next(iter(matrix.values())) if name not in ("base", "uniform")]
+    own = {culture: row[culture if culture in row else UNIFIED] for culture, row in matrix.items()}
+    others = [row[a] for culture, row in matrix.items() for a in adapters if a not in (culture, UNIFIED)]
+    return {
+        "own": round(statistics.fmean(own.values()), 4),
+        "others": round(statistics.fmean(others), 4) if others else None,
+        "base": round(statistics.fmean(row["base"] for row in matrix.values()), 4),
+        "uniform": round(statistics.fmean(row["uniform"] for row in matrix.values()), 4),
+        "best": sum(own[culture] == min(row.values()) for culture, row in matrix.items()),
+    }
+
+
+def _in_a_process(*more: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.cultures", *sys.argv[1:], *more]
+    out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
+    return found
+
+
+if __name__ == "__main__":
+    main()

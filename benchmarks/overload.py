@@ -1,0 +1,116 @@
+"""Many times the load that can be carried, from one key, while another key goes on as before.
+
+    python -m benchmarks.overload [--seconds 300] [--times 10]
+
+First it is found out how many requests a second can be carried. Then a polite client asks for a quarter of that, first
+alone and then beside a flood of `--times` as many from another key; both come at their own times, whatever becomes of
+the requests before.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.results import append
+from benchmarks.served import Seen, ask, open_loop, our_server, percentile, replicas, session
+from cp_ray.serving.app import ServeSpec, Settings
+from cp_ray.serving.chat import ModelSpec
+from cp_ray.serving.keys import new_key
+
+_POLITE, _FLOOD = new_key(), new_key()
+
+
+def main() -> None:
+    """Print the table and append the line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=300, help="of the flood")
+    parser.add_argument("--times", type=float, default=10, help="the sustainable rate")
+    parser.add_argument("--tokens", type=int, default=16, help="of an answer")
+    parser.add_argument("--room", type=int, default=8, help="requests that the server lets be under way")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        entries = [{"name": n, "sha256": k[1]} for n, k in (("polite", _POLITE), ("flood", _FLOOD))]
+        keys = Path(folder) / "keys.yaml"
+        keys.write_text(json.dumps({"keys": entries}))
+        settings = Settings(num_cpus=1, threads=psutil.cpu_count(), keys=str(keys), max_under_way=args.room)
+        with our_server(ServeSpec("smollm2", (ModelSpec("base"),)), settings) as url:
+            figures = asyncio.run(measure(url, args))
+    for name, value in figures.items():
+        print(f"{name:28} {value}")
+    append("overload", {"settings": vars(args), **figures})
+
+
+async def measure(url: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Alone, then beside the flood."""
+    warm, full, alone, beside, flood = (Seen() for _ in range(5))
+    asked, alone_s = bodies(args.tokens), min(20.0, args.seconds / 2)
+    async with session(_POLITE[0]) as polite, session(_FLOOD[0]) as rude:
+        await closed(polite, url, asked, warm, 2, 5)
+        began = time.perf_counter()
+        await closed(polite, url, asked, full, args.room // 2, alone_s)
+        rate = len(full.seconds) / (time.perf_counter() - began)
+        await open_loop(polite, url, asked, alone, rate / 4, alone_s)
+        flooding = asyncio.create_task(open_loop(rude, url, asked, flood, args.times * rate, args.seconds))
+        memory = asyncio.create_task(watched(args.seconds))
+        await asyncio.sleep(1)
+        await open_loop(polite, url, asked, beside, rate / 4, args.seconds - 1)
+        await flooding
+    offered = sum(beside.statuses.values())
+    everything = sum((seen.statuses for seen in (warm, full, alone, beside, flood)), Counter())
+    return {
+        "sustainable_per_s": round(rate, 2),
+        "flood_per_s": round(sum(flood.statuses.values()) / args.seconds, 2),
+        "statuses": {str(status): n for status, n in sorted(everything.items())},
+        "refused_without_retry_after": flood.without_retry_after + beside.without_retry_after,
+        "unloaded_p99_s": round(percentile(alone.seconds, 99), 3),
+        "accepted_p99_s": round(percentile(flood.seconds + beside.seconds, 99), 3),
+        "polite_p50_s": [round(percentile(seen.seconds, 50), 3) for seen in (alone, beside)],
+        "polite_answered": round(beside.statuses[200] / max(1, offered), 4),
+        "answered_per_s": round((len(flood.seconds) + len(beside.seconds)) / args.seconds, 2),
+        "engine_and_gateway_mib": await memory,
+    }
+
+
+def bodies(tokens: int) -> Iterator[dict[str, Any]]:
+    """Short questions of changing length, none asked before."""
+    draws = random.Random(0)
+    while True:
+        text = "Tell me about a town by the sea. " * draws.randint(1, 6)
+        messages = [{"role": "user", "content": f"{draws.random()} {text}"}]
+        yield {"model": "base", "messages": messages, "max_tokens": tokens}
+
+
+async def closed(
+    http: Any, url: str, asked: Iterator[dict[str, Any]], seen: Seen, clients: int, seconds: float
+) -> None:
+    """So many clients, each with one request at a time."""
+    until = time.perf_counter() + seconds
+
+    async def client() -> None:
+        while time.perf_counter() < until:
+            await ask(http, url, next(asked), seen)
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+
+
+async def watched(seconds: float) -> dict[str, int]:
+    """Resident memory a fifth of the time after the beginning, and at the end."""
+    found = {}
+    for when, wait in (("early", 0.2), ("late", 0.8)):
+        await asyncio.sleep(wait * seconds)
+        both = [*replicas("engine"), *replicas("gateway")]
+        found[when] = sum(process.memory_info().rss for process in both) // 2**20
+    return found
+
+
+if __name__ == "__main__":
+    main()
