@@ -7,6 +7,7 @@
 
 import argparse
 import json
+import os
 import subprocess
 import tempfile
 from collections import Counter
@@ -58,7 +59,8 @@ def fuzz(args: argparse.Namespace, url: str) -> str:
         "--mode", "all", "--phases", "fuzzing", "--max-examples", str(args.examples), "--seed", str(args.seed),
         "--workers", "4", "--request-timeout", "60", "--continue-on-failure", "--no-color",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    hooks = os.environ | {"SCHEMATHESIS_HOOKS": str(Path(__file__).with_name("fuzzing_hooks.py"))}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=hooks)
     return "\n".join((done.stdout + done.stderr).splitlines()[-25:])
 
 
