@@ -42,12 +42,16 @@ def main() -> None:
     milliseconds = 1000 * (time.perf_counter() - started) / len(own)
     guessed = [identify(text) for text, _ in others[:_OTHERS]]
     short = [k for k, (text, _) in enumerate(own) if len(text) <= _SHORT]
+    # Some posts are a link or a name and nothing else: nobody could tell.
+    worded = [k for k in short if any(letter.isalpha() for letter in re.sub(r"https?://\S+|@\w+", "", own[k][0]))]
     figures = {
         "posts": len(own),
         "languages": len({code for _, code in own}),
         "macro_f1": round(macro_f1(own, told), 4),
         "short_posts": len(short),
         "macro_f1_short": round(macro_f1([own[k] for k in short], [told[k] for k in short]), 4),
+        "short_posts_with_words": len(worded),
+        "macro_f1_short_with_words": round(macro_f1([own[k] for k in worded], [told[k] for k in worded]), 4),
         "other_languages": len({code for _, code in others[:_OTHERS]}),
         "abstained_on_others": round(guessed.count(None) / len(guessed), 4),
         "milliseconds": round(milliseconds, 3),

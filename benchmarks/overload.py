@@ -2,13 +2,14 @@
 
     python -m benchmarks.overload [--seconds 300] [--times 10]
 
-First it is found out how many requests a second can be carried. Then a polite client asks for a quarter of that, first
+First it is found out how many requests a second can be carried. Then a polite client asks for a tenth of that, first
 alone and then beside a flood of `--times` as many from another key; both come at their own times, whatever becomes of
-the requests before.
+the requests before. The engine has all cores but one, which is left to HTTP and to the clients.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
 import random
 import tempfile
@@ -34,14 +35,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=300, help="of the flood")
     parser.add_argument("--times", type=float, default=10, help="the sustainable rate")
-    parser.add_argument("--tokens", type=int, default=16, help="of an answer")
-    parser.add_argument("--room", type=int, default=8, help="requests that the server lets be under way")
+    parser.add_argument("--alone", type=float, default=90, help="seconds of the polite client alone")
+    parser.add_argument("--polite", type=float, default=0.1, help="of the sustainable rate")
+    parser.add_argument("--tokens", type=int, default=32, help="of an answer")
+    parser.add_argument("--room", type=int, default=6, help="requests that the server lets be under way")
+    parser.add_argument("--prefix-mib", type=int, default=128, help="for chats that may go on")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         entries = [{"name": n, "sha256": k[1]} for n, k in (("polite", _POLITE), ("flood", _FLOOD))]
         keys = Path(folder) / "keys.yaml"
         keys.write_text(json.dumps({"keys": entries}))
-        settings = Settings(num_cpus=1, threads=psutil.cpu_count(), keys=str(keys), max_under_way=args.room)
+        threads = max(1, (psutil.cpu_count() or 1) - 1)
+        settings = Settings(
+            num_cpus=1, threads=threads, keys=str(keys), max_under_way=args.room, prefix_mib=args.prefix_mib
+        )
         with our_server(ServeSpec("smollm2", (ModelSpec("base"),)), settings) as url:
             figures = asyncio.run(measure(url, args))
     for name, value in figures.items():
@@ -52,17 +59,17 @@ def main() -> None:
 async def measure(url: str, args: argparse.Namespace) -> dict[str, Any]:
     """Alone, then beside the flood."""
     warm, full, alone, beside, flood = (Seen() for _ in range(5))
-    asked, alone_s = bodies(args.tokens), min(20.0, args.seconds / 2)
+    asked = bodies(args.tokens)
     async with session(_POLITE[0]) as polite, session(_FLOOD[0]) as rude:
         await closed(polite, url, asked, warm, 2, 5)
         began = time.perf_counter()
-        await closed(polite, url, asked, full, args.room // 2, alone_s)
+        await closed(polite, url, asked, full, args.room // 2, 20)
         rate = len(full.seconds) / (time.perf_counter() - began)
-        await open_loop(polite, url, asked, alone, rate / 4, alone_s)
+        await open_loop(polite, url, asked, alone, args.polite * rate, args.alone)
         flooding = asyncio.create_task(open_loop(rude, url, asked, flood, args.times * rate, args.seconds))
         memory = asyncio.create_task(watched(args.seconds))
         await asyncio.sleep(1)
-        await open_loop(polite, url, asked, beside, rate / 4, args.seconds - 1)
+        await open_loop(polite, url, asked, beside, args.polite * rate, args.seconds - 1)
         await flooding
     offered = sum(beside.statuses.values())
     everything = sum((seen.statuses for seen in (warm, full, alone, beside, flood)), Counter())
@@ -74,6 +81,8 @@ async def measure(url: str, args: argparse.Namespace) -> dict[str, Any]:
         "unloaded_p99_s": round(percentile(alone.seconds, 99), 3),
         "accepted_p99_s": round(percentile(flood.seconds + beside.seconds, 99), 3),
         "polite_p50_s": [round(percentile(seen.seconds, 50), 3) for seen in (alone, beside)],
+        "polite_p99_s": [round(percentile(seen.seconds, 99), 3) for seen in (alone, beside)],
+        "polite_mean_s": [round(sum(seen.seconds) / max(1, len(seen.seconds)), 3) for seen in (alone, beside)],
         "polite_answered": round(beside.statuses[200] / max(1, offered), 4),
         "answered_per_s": round((len(flood.seconds) + len(beside.seconds)) / args.seconds, 2),
         "engine_and_gateway_mib": await memory,
@@ -81,10 +90,10 @@ async def measure(url: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def bodies(tokens: int) -> Iterator[dict[str, Any]]:
-    """Short questions of changing length, none asked before."""
+    """Short questions of six lengths in turn, none asked before."""
     draws = random.Random(0)
-    while True:
-        text = "Tell me about a town by the sea. " * draws.randint(1, 6)
+    for length in itertools.cycle(range(1, 7)):
+        text = "Tell me about a town by the sea. " * length
         messages = [{"role": "user", "content": f"{draws.random()} {text}"}]
         yield {"model": "base", "messages": messages, "max_tokens": tokens}
 

@@ -34,6 +34,7 @@ def serve_command(arguments: Sequence[str]) -> None:
     parser.add_argument("--keys", help="YAML file of API keys, made with `cp-ray key`; without it anybody may ask")
     parser.add_argument("--cpus", type=float, default=1, help="CPUs of a replica of the engine (default: 1)")
     parser.add_argument("--gpus", type=float, default=0, help="GPUs of a replica (default: 0)")
+    parser.add_argument("--dtype", help="bfloat16 or float32 (default: the faster one here)")
     parser.add_argument("--replicas", type=int, default=1, help="of the engine (default: 1)")
     parser.add_argument("--max-rows", type=int, default=32, help="chats answered together (default: 32)")
     parser.add_argument("--adapters", help="folder in which new versions of adapters are found")
@@ -43,7 +44,7 @@ def serve_command(arguments: Sequence[str]) -> None:
     if not 0 < given.port < 65536:
         raise ConfigError(f"port: must be between 1 and 65535, got {given.port}")
     settings = Settings(
-        num_cpus=given.cpus, num_gpus=given.gpus, replicas=given.replicas, max_rows=given.max_rows,
+        num_cpus=given.cpus, num_gpus=given.gpus, dtype=given.dtype, replicas=given.replicas, max_rows=given.max_rows,
         keys=given.keys, adapters=given.adapters, versions=given.versions, request_log=given.log,
     )  # fmt: skip
     if given.keys:

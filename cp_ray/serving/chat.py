@@ -67,7 +67,7 @@ class ChatRequest:
     """0 takes the likeliest token each time."""
     max_tokens: int = 96
     seed: int = 0
-    """The same request with the same seed is answered alike."""
+    """The same request with the same seed is answered alike, in float32 whatever is answered beside it."""
     top_p: float = 1.0
     """Only the likeliest tokens that together have this probability are drawn from."""
     stop: tuple[str, ...] = ()

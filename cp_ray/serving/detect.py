@@ -27,7 +27,7 @@ class LanguageOf:
 
     def __call__(self, text: str) -> str | None:
         """The language's code; None where it is not sure, or where none of the served is it."""
-        words = _NO_LANGUAGE.sub(" ", text[:_CHARACTERS])
+        words = _NO_LANGUAGE.sub(" ", text[:_CHARACTERS]).lower()  # capitals are rare in what it has learnt from
         if not any(character.isalpha() for character in words):
             return None
         ranked = self._identifier.rank(words)

@@ -1,7 +1,7 @@
 """Answers to chats by continuous batching: one base, an adapter per row, one decode loop that chats join and leave."""
 
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from cp_ray.serving.prefill import Group, groups
 from cp_ray.serving.prefix import PrefixCache, RowState
 from cp_ray.serving.rows import Prepare, Row
 from cp_ray.serving.slots import Slots
+from cp_ray.serving.turns import Turns
 from cp_ray.serving.waiting import Waiting
 
 __all__ = ["Engine"]
@@ -25,8 +26,9 @@ __all__ = ["Engine"]
 _PREFIX_BYTES = 2**31
 """Kept for chats that go on: 46,000 tokens of the embedded model in float32."""
 
-_ALONE_TOKENS, _BESIDE_TOKENS = 2_048, 512
-"""Prompt tokens computed in one step where nobody is being answered, and beside answers that are to go on."""
+_ALONE_TOKENS, _BESIDE_TOKENS, _SHARED_TOKENS = 2_048, 512, 256
+"""Prompt tokens computed in one step where nobody is being answered, beside answers that are to go on, and where
+another tenant may come that is first: it waits for the step to end."""
 
 
 class Engine:
@@ -42,6 +44,7 @@ class Engine:
         *,
         threads: int | None = None,
         device: str = "cpu",
+        dtype: str | None = None,
         prefix_bytes: int = _PREFIX_BYTES,
         max_rows: int = 32,
         max_tokens: int = 65_536,
@@ -54,6 +57,7 @@ class Engine:
             adapters: PEFT folders by the model name that requests use; None is the bare base.
             threads: CPU threads of this process; None leaves torch's choice.
             device: `cpu`, `cuda` or `cuda:0`.
+            dtype: `float32` or `bfloat16`; None for the faster one, as in `cp_ray.llm.embedded.compute_dtype`.
             prefix_bytes: memory for the keys and values of chats that may go on; 0 keeps none.
             max_rows: chats answered together at most.
             max_tokens: that the cache of keys and values may hold, an answer counting in full from its beginning.
@@ -69,7 +73,7 @@ class Engine:
                 raise ConfigError(f"{name}: must be at least 1, got {limit}")
         if threads is not None:
             torch.set_num_threads(threads)
-        self._model, self._tokenizer = load_base(base, device=device)
+        self._model, self._tokenizer = load_base(base, device=device, dtype=getattr(torch, dtype) if dtype else None)
         self.adapters = Adapters(self._model, adapters, max_adapters)
         self._device = device
         config = self._model.config.get_text_config(decoder=True)
@@ -83,6 +87,7 @@ class Engine:
 
     def _reset(self) -> None:
         self._waiting: Waiting[Row] = Waiting()
+        self._turns = Turns()
         self._groups: deque[Group] = deque()
         self._rows: list[Row] = []
         self._slots = self._new_slots()
@@ -112,7 +117,7 @@ class Engine:
         """Answer many chats together.
 
         What is wrong with one request is its own result and leaves the others alone. An answer does not depend on
-        its neighbours, to float tolerance.
+        its neighbours, to float tolerance: in bfloat16 that may be another word.
 
         Returns:
             One result for each request, in their order.
@@ -139,19 +144,51 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> bool:
-        """Admit who fits, compute a piece of the prompts, draw a token for every row: whether there is more to do."""
+        """Admit who fits, compute a piece of the prompts, draw a token for every row: whether there is more to do.
+
+        Where tenants ask for different amounts, that is done for those whose turn it is.
+        """
         self._drop_cancelled()
-        self._admit()
+        turn = self._turn()
         self.load = self._load()  # told with answers that end in this step
-        if self._groups:
-            self._prefill(self._groups[0])
-        if self._rows:
-            self._decode()
+        computed: Counter[str] = Counter()
+        group = next((group for group in self._groups if group.tenant in turn), None)
+        if group is not None:
+            computed[group.tenant] += self._prefill(group, beside=any(row.tenant in turn for row in self._rows))
+        rows = self._to_front(turn)
+        if rows:
+            computed.update(row.tenant for row in self._rows[:rows])
+            self._decode(rows)
+        self._turns.charge(computed)
         self.load = self._load()
         return bool(self._rows or self._groups or self._waiting)
 
+    def _turn(self) -> set[str]:
+        """The tenants for whom this step computes; their chats are admitted."""
+        turn = self._turns.first(Counter(row.tenant for row in self._busy()) + self._waiting.count())
+        self._admit(turn)
+        there = {row.tenant for row in self._busy()}
+        # If there is no room for any of them the others go on and make it; nobody else is admitted meanwhile.
+        return turn if turn & there else there
+
+    def _busy(self) -> Iterator[Row]:
+        yield from self._rows
+        for group in self._groups:
+            yield from group.rows
+
+    def _to_front(self, turn: set[str]) -> int:
+        """Bring the rows of these tenants into the first slots: how many may draw a token in this step."""
+        front = 0
+        for slot, row in enumerate(self._rows):
+            if row.tenant in turn:
+                if slot != front:
+                    self._slots.swap(slot, front)
+                    self._rows[slot], self._rows[front] = self._rows[front], row
+                front += 1
+        return min(front, self._max_rows)
+
     def _load(self) -> Load:
-        busy = [*self._rows, *(row for group in self._groups for row in group.rows)]
+        busy = list(self._busy())
         held = sum(self._slots.lengths) + sum(sum(group.slots.lengths) for group in self._groups)
         return Load(len(busy), len({row.model for row in busy}), len(self._waiting), held)
 
@@ -169,13 +206,13 @@ class Engine:
             if not group.rows:
                 self._groups.remove(group)
 
-    def _admit(self) -> None:
-        """Those whose turn it is, as long as they fit."""
-        if self._groups:
+    def _admit(self, turn: set[str]) -> None:
+        """Those of these tenants who wait, as long as they fit."""
+        if any(group.tenant in turn for group in self._groups):
             return
         chosen: list[tuple[Row, RowState | None]] = []
-        while (row := self._waiting.peek()) is not None and self._fits(row, [pair[0] for pair in chosen]):
-            self._waiting.pop()
+        while (row := self._waiting.peek(turn)) is not None and self._fits(row, [pair[0] for pair in chosen], turn):
+            self._waiting.pop(turn)
             past = self._prefixes.find(row.model, row.prompt) if self._prefixes else None
             row.cached = past.tokens if past else 0
             chosen.append((row, past))
@@ -186,22 +223,30 @@ class Engine:
             rows = [row for row, _ in pairs]
             self._groups.append(Group(rows, slots, [row.prompt[row.cached :] for row in rows]))
 
-    def _fits(self, row: Row, chosen: list[Row]) -> bool:
-        there = [*self._rows, *chosen]
+    def _fits(self, row: Row, chosen: list[Row], turn: set[str]) -> bool:
+        there = [*self._busy(), *chosen]
         if not self.adapters.make_room(row.model, row.fetched, {r.model for r in there}):
             return False
         row.fetched = None
         longest = max([row.cost, *(r.cost for r in there)])
         tokens = (len(there) + 1) * longest
-        return not there or (len(there) < self._max_rows and tokens <= self._max_tokens)
+        # Chats of tenants that have to wait stay where they are, and are not computed together with these.
+        together = sum(r.tenant in turn for r in there)
+        return not there or (together < self._max_rows and tokens <= self._max_tokens)
 
-    def _prefill(self, group: Group) -> None:
-        """Compute the next piece of a group's prompts; when all is computed, its rows join the batch."""
-        piece = group.piece(_BESIDE_TOKENS if self._rows else _ALONE_TOKENS)
+    def _prefill(self, group: Group, *, beside: bool) -> int:
+        """Compute the next piece of a group's prompts; when all is computed, its rows join the batch.
+
+        Returns:
+            How many tokens that were.
+        """
+        most = _BESIDE_TOKENS if beside else _ALONE_TOKENS
+        piece = group.piece(min(most, _SHARED_TOKENS) if self._turns.shared else most)
+        computed = sum(map(len, piece))
         logits = self._forward(group.rows, piece, group.slots)
         if not group.computed(piece):
-            return
-        self._groups.popleft()
+            return computed
+        self._groups.remove(group)
         self._draw(group.rows, logits)
         for slot, row in enumerate(group.rows):
             state = group.slots.state(slot)
@@ -210,12 +255,14 @@ class Engine:
             else:
                 self._slots.append(state)
                 self._rows.append(row)
+        return computed
 
-    def _decode(self) -> None:
-        """Draw a token for every row; those that have ended leave."""
-        logits = self._forward(self._rows, [row.drawn[-1:] for row in self._rows], self._slots)
-        self._draw(self._rows, logits)
-        for slot in reversed(range(len(self._rows))):
+    def _decode(self, count: int) -> None:
+        """Draw a token for each of the first rows; those that have ended leave."""
+        rows = self._rows[:count]
+        logits = self._forward(rows, [row.drawn[-1:] for row in rows], self._slots)
+        self._draw(rows, logits)
+        for slot in reversed(range(count)):
             if self._rows[slot].finish_reason:
                 self._remember(self._rows[slot], self._slots.state(slot))
                 self._leave(slot)

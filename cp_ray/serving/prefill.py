@@ -15,12 +15,17 @@ _GROUP_TOKENS = 2_048
 
 @dataclass(slots=True)
 class Group:
-    """Rows whose uncomputed parts are of like length."""
+    """Rows of a tenant whose uncomputed parts are of like length."""
 
     rows: list[Row]
     slots: Slots
     fresh: list[list[int]] = field(default_factory=list)
     """What is still to be computed of each prompt."""
+
+    @property
+    def tenant(self) -> str:
+        """Whose they are."""
+        return self.rows[0].tenant
 
     def piece(self, tokens: int) -> list[list[int]]:
         """The next tokens of each row, at most so many in all; the rows end together."""
@@ -35,11 +40,12 @@ class Group:
 
 
 def groups(rows: Sequence[tuple[Row, RowState | None]]) -> Iterator[list[tuple[Row, RowState | None]]]:
-    """Rows with what is known of their prompts, so that a quarter of a group at most is padding."""
+    """Rows with what is known of their prompts, tenant by tenant, so that a quarter of a group at most is padding."""
     group: list[tuple[Row, RowState | None]] = []
-    for pair in sorted(rows, key=_fresh):
+    for pair in sorted(rows, key=lambda pair: (pair[0].tenant, _fresh(pair))):
         size = _fresh(pair)
-        if group and (4 * _fresh(group[0]) < 3 * size or (len(group) + 1) * size > _GROUP_TOKENS):
+        other = bool(group) and group[0][0].tenant != pair[0].tenant
+        if group and (other or 4 * _fresh(group[0]) < 3 * size or (len(group) + 1) * size > _GROUP_TOKENS):
             yield group
             group = []
         group.append(pair)

@@ -47,6 +47,8 @@ class Replica:
             folders,
             threads=settings.threads or max(1, int(settings.num_cpus)),
             device="cuda" if settings.num_gpus else "cpu",
+            dtype=settings.dtype,
+            prefix_bytes=settings.prefix_mib * 2**20,
             max_rows=settings.max_rows,
             max_tokens=settings.max_tokens,
             max_adapters=settings.max_adapters,

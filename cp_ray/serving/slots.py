@@ -154,30 +154,38 @@ class Slots:
         if not self.lengths:
             self._release()
 
+    def swap(self, one: int, other: int) -> None:
+        """Two chats change places."""
+        for layer in self._layers:
+            kept = layer.take(one, self.lengths[one])
+            layer.put(one, layer.take(other, self.lengths[other]))
+            layer.put(other, kept)
+        self.lengths[one], self.lengths[other] = self.lengths[other], self.lengths[one]
+
     def state(self, slot: int) -> RowState:
         """A copy of one chat's keys and values."""
         return RowState(tuple(layer.take(slot, self.lengths[slot]) for layer in self._layers))
 
     def begin(self, counts: Sequence[int]) -> tuple[Tensor, Any]:
-        """Get ready for a pass in which each row gets so many new tokens, padded on the left.
+        """Get ready for a pass in which each of the first rows gets so many new tokens, padded on the left.
 
         Returns:
             The positions [rows, longest], and the mask as the model takes it.
         """
-        longest = max(counts)
-        after = [length + count for length, count in zip(self.lengths, counts, strict=True)]
-        self._fit(len(after), max(after))
+        longest, before = max(counts), self.lengths[: len(counts)]
+        after = [length + count for length, count in zip(before, counts, strict=True)]
+        self._fit(len(self.lengths), max(after))
         row = [r for r, count in enumerate(counts) for _ in range(count)]
         query = [longest - count + k for count in counts for k in range(count)]
-        column = [length + k for length, count in zip(self.lengths, counts, strict=True) for k in range(count)]
+        column = [length + k for length, count in zip(before, counts, strict=True) for k in range(count)]
         now = self._pass(row, query, column)
-        now.columns = max(after)
+        now.rows, now.columns = len(counts), max(after)
         for layer in self._layers:
             layer.now = now
         ends = torch.tensor(after, device=self._device)[:, None]
         # What pads a row sees its first token, or its softmax would be over nothing; nobody reads what comes out.
         positions = (ends - longest + torch.arange(longest, device=self._device)).clamp(min=0)
-        self.lengths = after
+        self.lengths[: len(counts)] = after
         return positions, self._masks(positions, max(after))
 
     def _masks(self, positions: Tensor, columns: int) -> Any:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ServeSpec", "Settings", "parse"]
 
+_DTYPES = ("bfloat16", "float32")
+
 
 @dataclass(frozen=True, slots=True)
 class ServeSpec:
@@ -65,6 +67,10 @@ class Settings:
     num_gpus: float = 0
     threads: int | None = None
     """That a replica computes with; None: as many as its CPUs."""
+    dtype: str | None = None
+    """What it computes in: `bfloat16`, `float32`, or None for the faster one where it runs. In float32 a request with a
+    seed is answered alike whatever is answered beside it; bfloat16 rounds so coarsely that neighbours may change a
+    word."""
     replicas: int = 1
     max_replicas: int | None = None
     """More of them come while there is work for them; None: there are always `replicas`."""
@@ -74,6 +80,8 @@ class Settings:
     """That its cache of keys and values may hold."""
     max_adapters: int = 64
     """On its base at once."""
+    prefix_mib: int = 2_048
+    """Memory of a replica for the keys and values of chats that may go on, which fills in time; 0: none are kept."""
     max_under_way: int = 256
     """Requests answered or waiting; more are told to come again (429). While keys that had more to themselves give
     way to others there may be up to twice as many."""
@@ -93,8 +101,14 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name}: must be a whole number of at least 1, got {value!r}")
+        if not isinstance(self.prefix_mib, int) or self.prefix_mib < 0:
+            raise ConfigError(f"prefix_mib: must be a whole number of at least 0, got {self.prefix_mib!r}")
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ConfigError(f"max_replicas: must be at least replicas ({self.replicas}), got {self.max_replicas}")
+        if self.dtype not in (None, *_DTYPES):
+            raise ConfigError(
+                f"dtype: must be {' or '.join(_DTYPES)}, got {self.dtype!r}; leave it out for the faster one"
+            )
         for name in ("num_cpus", "num_gpus", "timeout_s"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or value < 0:

@@ -1,6 +1,7 @@
 """Who waits, and whose turn it is: tenants share what there is, whatever each of them asks for."""
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
+from collections.abc import Collection
 from typing import Generic, Protocol, TypeVar
 
 __all__ = ["Waiting"]
@@ -44,15 +45,26 @@ class Waiting(Generic[R]):
             self._given[request.tenant] = max(self._now, self._given.get(request.tenant, 0))
         self._queues[request.tenant].append(request)
 
-    def peek(self) -> R | None:
-        """Whose turn it is."""
-        return self._queues[self._next()][0] if self._queues else None
+    def count(self) -> Counter[str]:
+        """Requests of each tenant."""
+        return Counter({tenant: len(queue) for tenant, queue in self._queues.items()})
 
-    def pop(self) -> R:
-        """That one leaves, its tokens being counted."""
-        tenant = self._next()
+    def peek(self, tenants: Collection[str]) -> R | None:
+        """Whose turn it is among these."""
+        tenant = self._next(tenants)
+        return None if tenant is None else self._queues[tenant][0]
+
+    def pop(self, tenants: Collection[str]) -> R:
+        """That one leaves, its tokens being counted.
+
+        Raises:
+            LookupError: none of these waits.
+        """
+        tenant = self._next(tenants)
+        if tenant is None:
+            raise LookupError("nobody waits")
         request = self._queues[tenant].popleft()
-        self._now = self._given[tenant]
+        self._now = max(self._now, self._given[tenant])
         self._given[tenant] += request.cost
         self._clean()
         return request
@@ -73,8 +85,9 @@ class Waiting(Generic[R]):
         self._given.clear()
         return left
 
-    def _next(self) -> str:
-        return min(self._queues, key=lambda tenant: self._given[tenant])
+    def _next(self, tenants: Collection[str]) -> str | None:
+        among = (tenant for tenant in self._queues if tenant in tenants)
+        return min(among, key=lambda tenant: self._given[tenant], default=None)
 
     def _clean(self) -> None:
         for tenant in [t for t, queue in self._queues.items() if not queue]:

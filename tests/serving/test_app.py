@@ -82,6 +82,11 @@ def test_the_config_files_in_the_repository_build_an_application(file: str) -> N
         ({"base": "smollm2", "models": [{"id": "a"}], "timeout_s": "60"}, "timeout_s: must be a number"),
         ({"base": "smollm2", "models": [{"id": "a"}], "timeout_s": 0}, "timeout_s: must be above 0"),
         ({"base": "smollm2", "models": [{"id": "a"}], "num_cpus": -1}, "num_cpus: must be"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "prefix_mib": -1}, "prefix_mib: must be"),
+        (
+            {"base": "smollm2", "models": [{"id": "a"}], "dtype": "int8"},
+            "dtype: must be bfloat16 or float32",
+        ),
     ],
 )
 def test_a_wrong_config_file_gives_one_clear_line(args: dict[str, Any], message: str) -> None:

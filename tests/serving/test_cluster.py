@@ -26,7 +26,7 @@ def url(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     one = make_adapter(base, root / "one", 1)
     make_adapter(base, root / "adapters" / "two", 2)
     spec = ServeSpec(str(base), (ModelSpec("german", str(one), "german", locales=("de",)), ModelSpec("base")))
-    settings = Settings(adapters=str(root / "adapters"), num_cpus=0.5)
+    settings = Settings(adapters=str(root / "adapters"), num_cpus=0.5, dtype="float32")
     with serving(spec, name="cultures", route_prefix="/served", settings=settings) as address:
         yield address
 

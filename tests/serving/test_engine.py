@@ -1,3 +1,4 @@
+import itertools
 import json
 import shutil
 import weakref
@@ -11,6 +12,7 @@ from cp_ray.errors import BaseModelError, ConfigError
 from cp_ray.records import Message
 from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, ContextTooLong, Piece
 from cp_ray.serving.engine import Engine
+from cp_ray.serving.turns import Turns
 from tests.tiny import CONTEXT, make_adapter, make_base
 
 
@@ -31,7 +33,7 @@ def adapters(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 @pytest.fixture(scope="module")
 def engine(base: Path, adapters: dict[str, Path | None]) -> Engine:
-    return Engine(str(base), adapters, prefix_bytes=0)
+    return Engine(str(base), adapters, prefix_bytes=0, dtype="float32")
 
 
 def ask(text: str, model: str = "german", **options: Any) -> ChatRequest:
@@ -131,7 +133,7 @@ def test_a_system_prompt_that_the_template_does_not_take_is_put_before_the_quest
     template = strict / "chat_template.jinja"
     refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
     template.write_text(refusal + template.read_text())
-    engine = Engine(str(strict), {"base": None})
+    engine = Engine(str(strict), {"base": None}, dtype="float32")
     system, user = Message("system", "Be brief."), Message("user", "Why?")
     folded, by_hand = answers(
         engine,
@@ -162,7 +164,7 @@ def test_an_answer_stops_where_the_context_ends(engine: Engine) -> None:
 def test_a_chat_that_goes_on_is_answered_alike_with_and_without_what_was_kept(
     base: Path, adapters: dict[str, Path | None], engine: Engine
 ) -> None:
-    keeping = Engine(str(base), adapters)
+    keeping = Engine(str(base), adapters, dtype="float32")
     chats = {model: [Message("user", f"I am {model}. " * 5)] for model in adapters}
     for turn in range(3):
         requests = [ChatRequest(m, tuple(chat), max_tokens=5, temperature=0.8) for m, chat in chats.items()]
@@ -215,7 +217,7 @@ def test_a_long_prompt_is_computed_in_pieces_beside_answers_that_go_on(
 
 
 def test_chats_are_admitted_by_tokens(base: Path) -> None:
-    small = Engine(str(base), {"base": None}, max_tokens=300, prefix_bytes=0)
+    small = Engine(str(base), {"base": None}, max_tokens=300, prefix_bytes=0, dtype="float32")
     requests = [ask("x" * 60, "base", max_tokens=30) for _ in range(5)]
     got = run(small, *requests)
     loads = [pieces[-1].load for pieces in got]
@@ -246,7 +248,7 @@ def test_a_cancelled_request_costs_nothing_from_the_next_step_on(engine: Engine)
 
 
 def test_adapters_leave_for_others_and_come_back(base: Path, adapters: dict[str, Path | None], engine: Engine) -> None:
-    narrow = Engine(str(base), adapters, max_adapters=1, prefix_bytes=0)
+    narrow = Engine(str(base), adapters, max_adapters=1, prefix_bytes=0, dtype="float32")
     requests = [ask(f"question {k}", model) for k in range(3) for model in ("german", "base", "arabic")]
     assert answers(narrow, *requests) == answers(engine, *requests)
     assert len(narrow.adapters.loaded) == 1
@@ -254,7 +256,7 @@ def test_adapters_leave_for_others_and_come_back(base: Path, adapters: dict[str,
 
 
 def test_an_adapter_that_comes_while_others_are_served(base: Path, engine: Engine, tmp_path: Path) -> None:
-    growing = Engine(str(base), {"base": None}, prefix_bytes=0)
+    growing = Engine(str(base), {"base": None}, prefix_bytes=0, dtype="float32")
     late = make_adapter(base, tmp_path / "late", 7, r=9)
     growing.adapters.know("late", late)
     assert answers(growing, ask("hi", "late"))[0].text == expected(base, late, ask("hi", "late"))
@@ -265,7 +267,7 @@ def test_an_adapter_that_comes_while_others_are_served(base: Path, engine: Engin
 def test_the_base_never_answers_in_the_place_of_an_adapter_that_has_gone(
     base: Path, adapters: dict[str, Path | None]
 ) -> None:
-    narrow = Engine(str(base), adapters, max_adapters=1, prefix_bytes=0)
+    narrow = Engine(str(base), adapters, max_adapters=1, prefix_bytes=0, dtype="float32")
     row = narrow.prepare(ask("hi", "german"))
     narrow.adapters.forget("german")
     answers(narrow, ask("hi", "arabic"))  # takes its place
@@ -275,7 +277,7 @@ def test_the_base_never_answers_in_the_place_of_an_adapter_that_has_gone(
 
 
 def test_requests_that_wait_for_an_adapter_share_it(base: Path, adapters: dict[str, Path | None]) -> None:
-    narrow = Engine(str(base), adapters, max_adapters=1, prefix_bytes=0)
+    narrow = Engine(str(base), adapters, max_adapters=1, prefix_bytes=0, dtype="float32")
     rows = [narrow.prepare(ask(f"{k}", "arabic")) for k in range(3)]
     assert rows[0].fetched is not None
     assert len({id(row.fetched) for row in rows}) == 1
@@ -336,7 +338,7 @@ def test_a_text_goes_on_without_the_chat_template(base: Path, engine: Engine) ->
 
 def test_an_answer_follows_a_json_schema(base: Path) -> None:
     pytest.importorskip("llguidance")
-    engine = Engine(str(base), {"base": None})
+    engine = Engine(str(base), {"base": None}, dtype="float32")
     schema = {
         "type": "object",
         "properties": {"answer": {"enum": ["yes", "no"]}, "sure": {"type": "boolean"}},
@@ -359,7 +361,7 @@ def test_an_answer_follows_a_json_schema(base: Path) -> None:
 
 def test_a_schema_that_cannot_be_followed_fails_its_own_request_alone(base: Path) -> None:
     pytest.importorskip("llguidance")
-    engine = Engine(str(base), {"base": None})
+    engine = Engine(str(base), {"base": None}, dtype="float32")
     kinds = [{"type": "array", "items": {"type": "string", "pattern": f"^.*x{k}$"}} for k in range(600)]
     entangled, beside = engine.generate([ask("q", "base", schema=json.dumps({"anyOf": kinds})), ask("hi", "base")])
     assert isinstance(entangled, BadRequest)
@@ -382,3 +384,32 @@ def test_limits_are_checked(base: Path, name: str) -> None:
     limits: dict[str, Any] = {name: 0}
     with pytest.raises(ConfigError, match=name):
         Engine(str(base), {"base": None}, **limits)
+
+
+def test_a_flood_of_one_tenant_adds_no_step_to_another_s_answer(engine: Engine) -> None:
+    polite = ask("a question", tenant="polite")
+
+    def steps_of(request: ChatRequest) -> tuple[int, str]:
+        told: list[Piece] = []
+        row = engine.prepare(request)
+        row.deliver = lambda piece: told.append(piece) if isinstance(piece, Piece) else None
+        engine.add(row)
+        steps = 0
+        while not row.finish_reason:
+            engine.step()
+            steps += 1
+        return steps, "".join(piece.text for piece in told)
+
+    alone = steps_of(polite)
+    engine._turns = Turns(clock=itertools.count(step=0.001).__next__)
+    flood = [engine.prepare(ask(f"{'o' * k} flood", tenant="flood", max_tokens=100)) for k in range(40)]
+    for row in flood:
+        engine.add(row)
+    for _ in range(5):  # some are answered, some prompts are computed, some wait
+        engine.step()
+    assert steps_of(polite) == alone
+    while engine.step():
+        pass
+    assert all(row.finish_reason for row in flood)
+    texts = [engine._tokenizer.decode(row.drawn, skip_special_tokens=True) for row in flood[:3]]
+    assert texts == [r.text for r in answers(engine, *(row.request for row in flood[:3]))]

@@ -14,7 +14,7 @@ from tests.tiny import make_adapter, make_base
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     root = tmp_path_factory.mktemp("loop")
     base = make_base(root / "base")
-    return Engine(str(base), {"base": None, "german": make_adapter(base, root / "german", 1)})
+    return Engine(str(base), {"base": None, "german": make_adapter(base, root / "german", 1)}, dtype="float32")
 
 
 @pytest.fixture(scope="module")

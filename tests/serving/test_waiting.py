@@ -1,5 +1,7 @@
 from dataclasses import dataclass
 
+import pytest
+
 from cp_ray.serving.waiting import Waiting
 
 
@@ -10,7 +12,7 @@ class Asked:
 
 
 def order(waiting: Waiting[Asked], n: int) -> str:
-    return "".join(waiting.pop().tenant for _ in range(n))
+    return "".join(waiting.pop("ab").tenant for _ in range(n))
 
 
 def test_one_tenant_s_requests_keep_their_order() -> None:
@@ -18,8 +20,8 @@ def test_one_tenant_s_requests_keep_their_order() -> None:
     asked = [Asked("a") for _ in range(3)]
     for request in asked:
         waiting.push(request)
-    assert [waiting.pop() for _ in range(3)] == asked
-    assert waiting.peek() is None
+    assert [waiting.pop("ab") for _ in range(3)] == asked
+    assert waiting.peek("ab") is None
 
 
 def test_a_flood_does_not_keep_others_waiting() -> None:
@@ -35,21 +37,33 @@ def test_a_flood_does_not_keep_others_waiting() -> None:
 def test_shares_are_of_tokens_not_of_requests() -> None:
     waiting: Waiting[Asked] = Waiting()
     for _ in range(20):
-        waiting.push(Asked("long", 40))
-        waiting.push(Asked("short", 10))
-    assert order(waiting, 20).count("short") == 16
+        waiting.push(Asked("a", 40))
+        waiting.push(Asked("b", 10))
+    assert order(waiting, 20).count("b") == 16
 
 
 def test_nobody_saves_up_turns() -> None:
     waiting: Waiting[Asked] = Waiting()
     waiting.push(Asked("b"))
-    assert waiting.pop().tenant == "b"
+    assert waiting.pop("b").tenant == "b"
     for _ in range(50):
         waiting.push(Asked("a"))
     order(waiting, 40)
     for _ in range(10):
         waiting.push(Asked("b"))
     assert order(waiting, 10).count("b") == 5
+
+
+def test_those_whose_turn_it_is_not_are_passed_over() -> None:
+    waiting: Waiting[Asked] = Waiting()
+    waiting.push(Asked("a"))
+    waiting.push(Asked("b"))
+    assert waiting.count() == {"a": 1, "b": 1}
+    assert waiting.pop("b").tenant == "b"
+    assert waiting.peek("b") is None
+    with pytest.raises(LookupError):
+        waiting.pop("b")
+    assert waiting.pop("ab").tenant == "a"
 
 
 def test_who_leaves_is_not_answered() -> None:
@@ -59,6 +73,6 @@ def test_who_leaves_is_not_answered() -> None:
     waiting.push(stays)
     assert waiting.remove(gone)
     assert not waiting.remove(gone)
-    assert (len(waiting), waiting.peek()) == (1, stays)
+    assert (len(waiting), waiting.peek("a")) == (1, stays)
     assert waiting.drain() == [stays]
     assert len(waiting) == 0
