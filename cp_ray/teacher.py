@@ -94,16 +94,17 @@ class Teacher:
 
     def __enter__(self) -> "Teacher":
         if self._given_url is None:
-            from cp_ray.serving.app import ServeSpec, Settings, serving
+            from cp_ray.cluster import check_one_machine
+            from cp_ray.serving.app import ServeSpec, Settings, application_of, serving
             from cp_ray.serving.chat import ModelSpec
 
+            check_one_machine("teacher-url: the embedded teacher")
             spec = ServeSpec(base=self.model, models=(ModelSpec(id=self.model),))
             # While it answers nothing else computes, so it may use every core of its machine. Its callers bound what
             # is under way themselves, and wait as long as they like.
             settings = Settings(threads=os.cpu_count(), max_under_way=100_000, timeout_s=3600)
-            self._url = self._stack.enter_context(
-                serving(spec, name="teacher", route_prefix="/teacher", settings=settings)
-            )
+            name = application_of("teacher", self._root)
+            self._url = self._stack.enter_context(serving(spec, name=name, route_prefix=f"/{name}", settings=settings))
         return self
 
     def __exit__(
