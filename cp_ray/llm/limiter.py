@@ -5,8 +5,8 @@
 
 Both are plain objects with a clock of their choice; `shared` puts the first into a Ray actor. A worker renews its
 lease a few times a second, so the load on the actor grows with workers and not with calls. The shares of all leases
-never sum to more than the whole (as in Google's Doorman), so no moment sees more than the limit. Runs that use one
-endpoint get equal parts, as far as they want them; within a run a worker's part grows with what waits there.
+never sum to more than the whole (as in Google's Doorman), so no moment sees more than the limit. Runs get equal parts,
+as far as they want them; within a run a worker's part grows with what waits there.
 
 The rate is the least of what the user tells, what the provider's headers show, and what its refusals taught. A refusal
 counts once for each generation of leases: late ones, of calls that went under an older rate, do not lower the new one,
@@ -17,7 +17,6 @@ is counted under each generation by itself, or the late refusals would be taken 
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -27,10 +26,8 @@ __all__ = ["NO_LIMITS", "Allowance", "Lease", "Limits", "Report", "Shown", "leas
 
 Clock = Callable[[], float]
 
-WINDOW_S = 0.1
-"""A worker asks for a new lease no oftener than this."""
-IDLE_WINDOW_S = 0.5
-"""The same where no limit is known."""
+WINDOW_S, IDLE_WINDOW_S = 0.1, 0.5
+"""A worker asks for a new lease no oftener than this; the second where no limit is known."""
 ASKS_PER_S = 400
 """Of all workers together; with more of them each asks less often."""
 LEASE_S = 5.0
@@ -204,7 +201,8 @@ class Allowance:
         worker = self._workers.setdefault(report.worker, new)
         worker.heard, worker.waiting = now, report.waiting
         self._forget(now)
-        self._agree()
+        if report.told not in (None, self.limits):
+            self.limits = least(self.told_by().values())
         self._take_in(report, worker, now)
         self._grow(now)
         worker.share = self._share(worker, now)
@@ -259,17 +257,12 @@ class Allowance:
 
     def _fair(self, worker: _Worker) -> float:
         """A worker's part of what its run gets of the whole."""
-        waiting, weights = Counter[str](), Counter[str]()
+        waiting, weights = dict[str, int](), dict[str, int]()
         for one in self._workers.values():
-            waiting[one.run] += one.waiting
-            weights[one.run] += max(1, one.waiting)
+            waiting[one.run] = waiting.get(one.run, 0) + one.waiting
+            weights[one.run] = weights.get(one.run, 0) + (one.waiting or 1)
         wanted = {run: max(1, min(_ENOUGH, n)) for run, n in waiting.items()}
-        return wanted[worker.run] / sum(wanted.values()) * max(1, worker.waiting) / weights[worker.run]
-
-    def _agree(self) -> None:
-        told = self.told_by()
-        if told:
-            self.limits = least(told.values())
+        return wanted[worker.run] / sum(wanted.values()) * (worker.waiting or 1) / weights[worker.run]
 
     def _take_in(self, report: Report, worker: _Worker, now: float) -> None:
         if report.learnt is not None and self.learnt is None:
