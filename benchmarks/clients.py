@@ -168,9 +168,9 @@ def ours(given: argparse.Namespace) -> None:
 
     with connected(), tempfile.TemporaryDirectory() as folder:
         root = given.root or folder
-        actor = control(Rules((Limits(given.rpm or None, given.tpm or None),)))
+        shared, limits = control(Rules()), Limits(given.rpm or None, given.tpm or None)
         target = Target(given.url, given.model)
-        door = Door((target,), root, "talk", given.in_flight // given.workers, given.timeout_s, actor)
+        door = Door((target,), root, "talk", given.in_flight // given.workers, given.timeout_s, shared, limits, root)
         # One block for each worker, as `steps` makes them.
         some = rows(given)
         per = -(-len(some) // given.workers)

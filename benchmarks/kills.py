@@ -84,7 +84,7 @@ def _one_run(server: Provider, kind: str, outcome: Outcome, kills: int, draw: ra
                 kill_session(process)
                 process = _start(server, root, rpm)
             else:
-                kill_one(process, "MapWorker" if kind == "worker" else "Control")
+                kill_one(process, "MapWorker" if kind == "worker" else "Limiter")
         out, err = process.communicate(timeout=300)
         if process.returncode:
             print(out, err[-3000:])

@@ -14,7 +14,8 @@ import time
 from dataclasses import dataclass, field
 
 from benchmarks.results import append
-from cp_ray.llm.limiter import Allowance, Bucket, Lease, Limits, Report
+from cp_ray.llm.bucket import Bucket
+from cp_ray.llm.limiter import Allowance, Lease, Limits, Report
 
 
 @dataclass
@@ -136,13 +137,13 @@ def capacity(seconds: float = 5.0) -> float:
     import ray
 
     from cp_ray.cluster import connected
-    from cp_ray.llm.control import Rules, State, control
+    from cp_ray.llm.shared import Shared
 
     def ask(actor: object, name: str, seconds: float) -> int:
         end, asked = time.monotonic() + seconds, 0
         while time.monotonic() < end:
             some = [
-                actor.renew.remote(State(0, Report(f"{name}/{k}", 0.0, 0, 50, 0, 0, 0, 1), 0))  # type: ignore[attr-defined]
+                actor.renew.remote(Report(f"{name}/{k}", 0.0, 0, 50, 0, 0, 0, 1, told=Limits(6000)))  # type: ignore[attr-defined]
                 for k in range(20)
             ]
             ray.get(some)
@@ -150,7 +151,7 @@ def capacity(seconds: float = 5.0) -> float:
         return asked
 
     with connected():
-        actor = control(Rules((Limits(6000),)))
+        actor = Shared("cp_ray.limiter.simulation").actor()
         task = ray.remote(num_cpus=0)(ask)
         ray.get([task.remote(actor, "warm", 0.5) for _ in range(3)])
         asked = ray.get([task.remote(actor, str(k), seconds) for k in range(3)])

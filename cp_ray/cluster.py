@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cp_ray.errors import ConfigError, PlacementError
 
 if TYPE_CHECKING:
     import grpc
 
-__all__ = ["check_guarded", "check_room", "connected"]
+__all__ = ["check_guarded", "check_one_machine", "check_room", "connected"]
 
 _ANSWERS_S = 10.0
 """A cluster's head answers within this time, or is taken for absent."""
@@ -151,6 +151,26 @@ def check_room(asked_by: str, needs: Mapping[str, float]) -> None:
             raise PlacementError(
                 f"{asked_by} asks for {wanted:g} {name}s and the cluster has {has:g}{grows}; ask for less or add nodes"
             )
+
+
+def check_one_machine(what: str) -> None:
+    """Make sure that all of the cluster is on one machine.
+
+    Args:
+        what: answers on loopback alone, for the message.
+
+    Raises:
+        ConfigError: workers on other machines would not reach it.
+    """
+    import ray
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    machines = {node["NodeManagerAddress"] for node in nodes if node["Alive"]}
+    if len(machines) > 1:
+        raise ConfigError(
+            f"{what} answers on its own machine alone, and this cluster has {len(machines)}; give a --teacher-url that "
+            "all of them reach"
+        )
 
 
 def _may_come() -> Mapping[str, float] | None:

@@ -105,10 +105,11 @@ def model_actors(workers: int | None = None) -> dict[str, Any]:
     have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus = int(have.get("GPU", 0))
     most = gpus or max(1, int(have.get("CPU", 1)))
+    # A block at a time each, or the first that is up would be given what another could have computed.
     pool = (
-        ray.data.ActorPoolStrategy(min_size=1, max_size=most)
+        ray.data.ActorPoolStrategy(min_size=1, max_size=most, max_tasks_in_flight_per_actor=1)
         if workers is None
-        else ray.data.ActorPoolStrategy(size=min(workers, gpus) if gpus else workers)
+        else ray.data.ActorPoolStrategy(size=min(workers, gpus) if gpus else workers, max_tasks_in_flight_per_actor=1)
     )
     # Each uses a core whole; the tasks that feed them need room in Ray's books.
     return {"compute": pool, **({"num_gpus": 1} if gpus else {"num_cpus": 0.5})}

@@ -12,7 +12,7 @@
     ├── TrainerError             hosted fine-tuning cannot be used, or its job came to nothing
     ├── BudgetReached            the next call could pass the run's budget
     ├── BaseModelError           a base model or its weights cannot be loaded
-    └── PlacementError           a stage asks for more than the cluster has
+    └── PlacementError           a stage needs more than the cluster has
 
 Each message is one line: the field, its rule, what it got, what to do. The command line prints it and
 exits with status 2. What a model may get wrong (an answer that cannot be parsed, a refusal) is not an
@@ -90,7 +90,7 @@ class BaseModelError(CpRayError):
 
 
 class PlacementError(CpRayError):
-    """A stage asks for more than the cluster has."""
+    """A stage needs more than the cluster has."""
 
 
 def told_in(text: str) -> CpRayError | None:

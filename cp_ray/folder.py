@@ -22,7 +22,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from cp_ray.arrow import from_table, schema
-from cp_ray.errors import ConfigError, CpRayError, RunFolderError, told_in
+from cp_ray.errors import ConfigError, CpRayError, PlacementError, RunFolderError, told_in
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -38,6 +38,8 @@ LABEL = ".copied-from"
 _STORAGE = re.compile(
     r"No space left on device|Disk quota exceeded|Read-only file system|Permission denied|AWS Error [^\n]*"
 )
+
+_STORE_FULL = re.compile(r"ObjectStoreFullError|OutOfDiskError|object store is full")
 
 _SMALL_BYTES = 64 * 2**20
 """Rows up to so much are sorted and written by the driver."""
@@ -183,12 +185,19 @@ def storing(what: str, where: Folder) -> Iterator[None]:
 
     Raises:
         RunFolderError: the disk is full, or the bucket refuses or is not reached.
+        PlacementError: Ray's object store is full, and so is where it spills to.
     """
     try:
         yield
     except Exception as error:
-        text = str(error)
+        text = f"{type(error).__name__}: {error}"
         ours = isinstance(error, CpRayError) or told_in(text) is not None
+        if not ours and _STORE_FULL.search(text):
+            raise PlacementError(
+                f"memory: the rows of {what} fit neither Ray's object store nor the disk it spills to; make room in "
+                "Ray's folder (/tmp/ray, or --temp-dir), or start its nodes with more --object-store-memory, and the "
+                "same command goes on where it was"
+            ) from error
         said = None if ours else _STORAGE.search(text)
         if said is None:
             raise

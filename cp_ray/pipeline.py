@@ -198,6 +198,7 @@ def execute(run: Run, steps: Sequence[Step], *, on_start: Callable[[Step], None]
 
     Raises:
         RunFolderError: the storage is full, refuses, or is gone; the step is not done.
+        PlacementError: the rows under way do not fit Ray's object store; nor is it then.
     """
     run.begin()
     held: Service | None = None

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
+from cp_ray.actors import beside
+
 __all__ = ["Progress", "Tally", "watched"]
 
 _FLUSH_S = 0.5
@@ -94,7 +96,7 @@ def watched(
     """Show a step's progress while inside; gives the handle for its workers."""
     import ray
 
-    actor: Any = ray.remote(num_cpus=0)(Tally).remote(total)
+    actor: Any = beside(Tally).remote(total)
     stop = threading.Event()
     thread = threading.Thread(target=_show, args=(actor, label, unit, stop, out), daemon=True)
     thread.start()

@@ -88,12 +88,12 @@ def texts_of(opinions: Iterable[Opinion]) -> list[Measured]:
 
 
 def measure(texts: "Dataset", config: QualityConfig, *, workers: int = 1) -> "Dataset":
-    """Rows of `Quality` for rows of `Measured`, on Ray."""
+    """Rows of `Quality` for rows of `Measured`, on Ray; a block at a time, so there must be one for each worker."""
     return texts.map_batches(
         _Measure,
         fn_constructor_args=(config,),
         batch_format="pyarrow",
-        batch_size=1024,  # sorted by length within
+        batch_size=None,
         **model_actors(workers),
     )
 

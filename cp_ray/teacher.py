@@ -1,7 +1,9 @@
 """The model that the generating steps talk to: a server of the user's, or the embedded model's own."""
 
 import os
-from collections.abc import Mapping, Sequence
+import sys
+import uuid
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -70,6 +72,7 @@ class Teacher:
         self.model, self.terms = model, terms
         self._given_url = self._url = url
         self._root = root
+        self._run, self._told = uuid.uuid4().hex, False
         self._control: Any = None
         self._stack = ExitStack()
 
@@ -91,16 +94,17 @@ class Teacher:
 
     def __enter__(self) -> "Teacher":
         if self._given_url is None:
-            from cp_ray.serving.app import ServeSpec, Settings, serving
+            from cp_ray.cluster import check_one_machine
+            from cp_ray.serving.app import ServeSpec, Settings, application_of, serving
             from cp_ray.serving.chat import ModelSpec
 
+            check_one_machine("teacher-url: the embedded teacher")
             spec = ServeSpec(base=self.model, models=(ModelSpec(id=self.model),))
             # While it answers nothing else computes, so it may use every core of its machine. Its callers bound what
             # is under way themselves, and wait as long as they like.
             settings = Settings(threads=os.cpu_count(), max_under_way=100_000, timeout_s=3600)
-            self._url = self._stack.enter_context(
-                serving(spec, name="teacher", route_prefix="/teacher", settings=settings)
-            )
+            name = application_of("teacher", self._root)
+            self._url = self._stack.enter_context(serving(spec, name=name, route_prefix=f"/{name}", settings=settings))
         return self
 
     def __exit__(
@@ -115,8 +119,11 @@ class Teacher:
             raise RuntimeError("the teacher is not up; enter it first")
         targets = (self._first(self._url), *self.terms.fallbacks)
         if self._control is None:
-            self._control = self._start_control(targets)
-        return Door(targets, self._root, step, self.terms.in_flight, self.terms.timeout_s, self._control)
+            self._control = self._start_control()
+        terms = self.terms
+        door = Door(targets, self._root, step, terms.in_flight, terms.timeout_s, self._control, terms.limits, self._run)
+        self._tell_of_others(door)
+        return door
 
     def check_outcome(self) -> None:
         """After a step: was so little answered that the run should not go on?
@@ -139,15 +146,27 @@ class Teacher:
         key = "ANTHROPIC_API_KEY" if batch == "anthropic" else "OPENAI_API_KEY"
         return Target(url, self.model, price.half() if price else None, key, batch)
 
-    def _start_control(self, targets: Sequence[Target]) -> Any:
+    def _tell_of_others(self, door: Door) -> None:
+        """Say once if another run on the cluster says something else about the teacher's limits."""
+        given = {"rpm": self.terms.limits.rpm, "tpm": self.terms.limits.tpm}
+        for other in door.limiters()[0].others() if not self._told else ():
+            for name, own in given.items():
+                its = getattr(other, name)
+                if its != own and not self._told:
+                    self._told = True
+                    print(
+                        f"{name}: another run on this cluster says {_limit(its)} for {self.model} with the same key, "
+                        f"this one {_limit(own)}; while both go on they share the smaller",
+                        file=sys.stderr,
+                    )
+
+    def _start_control(self) -> Any:
         from cp_ray.llm.control import control
         from cp_ray.llm.ledger import summary
 
         terms = self.terms
         spent = sum(totals.usd for totals in summary(self._root)) if terms.budget is not None else 0.0
-        # A fallback has limits of its own, which its headers and refusals tell.
-        limits = (terms.limits, *(NO_LIMITS for _ in targets[1:]))
-        return control(Rules(limits, terms.budget, spent, terms.max_failures, self._root))
+        return control(Rules(terms.budget, spent, terms.max_failures, self._root))
 
 
 def parse_fallbacks(text: str, prices: Mapping[str, Price]) -> tuple[Target, ...]:
@@ -168,6 +187,10 @@ def parse_batch(text: str | None) -> Batch | None:
     if text is None or text in get_args(Batch):
         return cast("Batch | None", text)
     raise ConfigError(f"batch: must be {' or '.join(get_args(Batch))}, got {text!r}")
+
+
+def _limit(value: int | None) -> str:
+    return "no limit" if value is None else f"{value:,} a minute"
 
 
 def _fallback(text: str, prices: Mapping[str, Price]) -> Target:

@@ -13,7 +13,7 @@ import grpc
 import pytest
 import yaml
 
-from cp_ray.cluster import check_guarded, check_room, connected
+from cp_ray.cluster import check_guarded, check_one_machine, check_room, connected
 from cp_ray.errors import ConfigError, PlacementError
 from cp_ray.recipe import Options
 from cp_ray.steps import teacher
@@ -145,3 +145,15 @@ def test_what_the_cluster_cannot_give_is_said(
     (tmp_path / "ray_bootstrap_config.yaml").unlink()
     monkeypatch.setenv("RAY_CLUSTER_NAME", "park")
     check_room("train", {"GPU": 4})  # an operator brings what it likes
+
+
+def test_what_answers_on_loopback_is_refused_where_workers_are_on_other_machines(
+    ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    check_one_machine("teacher-url: the embedded teacher")
+    there = [{"NodeManagerAddress": f"10.0.0.{k}", "Alive": k != 2} for k in range(4)]
+    monkeypatch.setattr(ray, "nodes", lambda: there)
+    with pytest.raises(ConfigError, match="embedded teacher answers on its own machine alone, and this cluster has 3;"):
+        check_one_machine("teacher-url: the embedded teacher")

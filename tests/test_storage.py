@@ -1,6 +1,9 @@
 """The run folder in a bucket, on a real S3 server on loopback that is slow, refuses, or is gone; and on a full disk."""
 
 import asyncio
+import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +24,7 @@ from cp_ray.llm.call import Completion, Usage
 from cp_ray.llm.ledger import Ledger, entries, join_parts
 from cp_ray.pipeline import Run, Step, execute
 from cp_ray.records import Score
+from tests.full_store import BLOCKS, ROWS, STEPS
 
 ROOT = "s3://bucket/runs/one?region=us-east-1"
 """With its region, which Arrow would ask the provider for."""
@@ -200,3 +204,23 @@ def test_a_full_disk_is_told_and_the_step_is_done_when_there_is_room(tmp_path: P
     full = False
     assert do(run, step(run=made)) == ["make"]
     assert run.folder(step()).table().num_rows == 2
+
+
+@pytest.mark.timeout(900)
+def test_a_full_object_store_is_told_and_the_run_goes_on_with_more(tmp_path: Path) -> None:
+    def run(how: str) -> dict[str, Any]:
+        ended = subprocess.run(
+            [sys.executable, "-m", "tests.full_store", str(tmp_path / "run"), how],
+            cwd=Path(__file__).parent.parent, capture_output=True, text=True,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+        return found
+
+    full = run("full")
+    assert full["begun"] == ["small", "large"]
+    assert full["said"].startswith("PlacementError: memory: the rows of large fit neither Ray's object store nor the ")
+    folder = Run(str(tmp_path / "run"))
+    assert [folder.manifest(made) is None for made in STEPS] == [False, True]
+    assert run("spilling") == {"begun": ["large"], "said": ""}
+    assert folder.folder(STEPS[1]).table(["value"]).num_rows == BLOCKS * ROWS

@@ -36,11 +36,12 @@ def ask_served_models(
     """
     import openai
 
-    from cp_ray.serving.app import ServeSpec, serving
+    from cp_ray.serving.app import ServeSpec, application_of, serving
 
     seed = most_telling(seeds)
     spec = ServeSpec.of_cultures(config.base_model, adapters)
-    with serving(spec, name="cultures", route_prefix="/cultures") as url:
+    name = application_of("asked", *(folder.uri for folder in adapters.values()))
+    with serving(spec, name=name, route_prefix=f"/{name}") as url:
         client = openai.OpenAI(base_url=url, api_key="none")
         return [_answer(client, culture, seed, config) for culture in adapters]
 

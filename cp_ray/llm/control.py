@@ -1,8 +1,8 @@
-"""What all workers of a cluster share about a run's endpoints: their rates, its money, and how many calls fail.
+"""What all workers of a run share: its money, and how many calls fail.
 
 `Control` lives in a Ray actor, one for a run; each worker has a `gate.Gate` to it. When the actor dies, Ray starts it
-again; meanwhile the workers go on by the leases they hold, and the new actor grants nobody more than that until it has
-heard of all of them. So its death makes no burst, and it forgets nothing that matters.
+again, and it learns from the workers' totals what it has forgotten. How fast calls may go is not a run's business but
+the cluster's: `shared.Limiter`.
 """
 
 import math
@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cp_ray.actors import beside
 from cp_ray.errors import BudgetReached, CpRayError, TooManyFailures
 from cp_ray.llm.budget import NOTHING, Purse, Spending
-from cp_ray.llm.limiter import Allowance, Lease, Limits, Report
 
 __all__ = ["Control", "Orders", "Rules", "State", "control", "error_of"]
 
@@ -26,10 +26,8 @@ _DRAIN_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a run tells about its endpoints."""
+    """What a run tells about itself."""
 
-    limits: tuple[Limits, ...] = (Limits(),)
-    """Of each endpoint."""
     budget: float | None = None
     """USD; None is no limit."""
     spent_before: float = 0.0
@@ -44,8 +42,7 @@ class Rules:
 class State:
     """All that a worker tells when it renews its lease."""
 
-    endpoint: int
-    report: Report
+    worker: str
     under_way: int
     calls: int = 0
     """Calls that came to an end, over the worker's life."""
@@ -54,13 +51,16 @@ class State:
     money: Spending = NOTHING
     seen: float = 0.0
     """USD that the whole run had spent, by the worker's last orders; what a restarted actor would have forgotten."""
+    refused: int = 0
+    """Answers with status 429, over the worker's life."""
+    allowed_per_s: float = math.inf
+    """Requests a second of the whole cluster, by the worker's last lease."""
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
     """What a worker is told."""
 
-    lease: Lease
     grant: float
     """USD that it may reserve on top of what it has reserved."""
     spent: float = 0.0
@@ -72,12 +72,10 @@ class Orders:
 
 
 class Control:
-    """The cluster's knowledge about a run's endpoints."""
+    """What is known of a run."""
 
-    def __init__(self, rules: Rules, *, restarted: bool = False) -> None:
+    def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        restarted = restarted or _reconstructed()
-        self._allowances = [Allowance(limits, restarted=restarted) for limits in rules.limits]
         self._purse = Purse(rules.budget if rules.budget is not None else math.inf, rules.spent_before)
         self._states: dict[str, State] = {}
         self._calls_before, self._failures_before = 0, Counter[str]()
@@ -87,23 +85,19 @@ class Control:
 
     def renew(self, state: State) -> Orders:
         """A worker's orders until it asks again."""
-        worker = state.report.worker
-        self._states[worker] = state
-        lease = self._allowances[state.endpoint].renew(state.report)
+        self._states[state.worker] = state
         self._purse.seen = max(self._purse.seen, state.seen)
-        grant = self._purse.grant(worker, state.money)
+        grant = self._purse.grant(state.worker, state.money)
         if self._stopping is None:
             self._stopping, self._stopping_since = self._reason(), time.monotonic()
         self._show()
         drained = not any(s.under_way for s in self._states.values())
         late = time.monotonic() - self._stopping_since > _DRAIN_S
         stop = self._stopping if self._stopping and (drained or late) else None
-        return Orders(lease, grant, self._purse.spent(), self._stopping is not None, stop)
+        return Orders(grant, self._purse.spent(), self._stopping is not None, stop)
 
     def leave(self, worker: str) -> None:
-        """A worker is done: its share goes to the others, what it counted stays."""
-        for allowance in self._allowances:
-            allowance.leave(worker)
+        """A worker is done; what it counted stays."""
         state = self._states.pop(worker, None)
         if state is not None:
             self._calls_before += state.calls
@@ -126,11 +120,11 @@ class Control:
             return
         self._shown_at = time.monotonic()
         calls, failures = self._counts()
-        rate = self._allowances[0].rates()[0]
+        rate = min((s.allowed_per_s for s in self._states.values()), default=math.inf)
         values = {
             "calls": calls,
             "failures": failures.total(),
-            "refusals": sum(s.report.refused for s in self._states.values()),
+            "refusals": sum(s.refused for s in self._states.values()),
             "under_way": sum(s.under_way for s in self._states.values()),
             "spent_usd": self._purse.spent(),
             "allowed_per_s": rate if math.isfinite(rate) else -1.0,
@@ -180,21 +174,9 @@ def _gauges() -> dict[str, Any]:
     return {name: Gauge(f"cp_ray_{name}", description=told, tag_keys=("run",)) for name, told in _GAUGES.items()}
 
 
-def _reconstructed() -> bool:
-    """Whether this is an actor that died and was started again; outside an actor it is not."""
-    import ray
-
-    if not ray.is_initialized():
-        return False
-    context = ray.get_runtime_context()
-    return context.get_actor_id() is not None and bool(context.was_current_actor_reconstructed)
-
-
 def control(rules: Rules) -> Any:
     """A new actor; it lives as long as somebody holds this handle or a copy of it."""
-    import ray
-
-    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Control).remote(rules)
+    return beside(Control, max_restarts=-1, max_task_retries=-1).remote(rules)
 
 
 def error_of(kind: str, message: str) -> CpRayError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cp_ray.errors import TeacherUnreachable
 from cp_ray.llm.budget import Price
 from cp_ray.llm.call import ANSWERED, Completion, Generate, Sampling, failure, request_key
+from cp_ray.llm.limiter import NO_LIMITS, Limits
 from cp_ray.records import Message
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from cp_ray.llm.endpoint import Endpoint
     from cp_ray.llm.gate import Gate
     from cp_ray.llm.ledger import Ledger
+    from cp_ray.llm.shared import Shared
     from cp_ray.progress import Progress
 
 __all__ = ["Batch", "Door", "OpenDoor", "Target"]
@@ -49,7 +51,11 @@ class Door:
     """Records that a worker has under way at once, and calls."""
     timeout_s: float = 120.0
     control: Any = None
-    """The actor with what the cluster's workers share (`control.control`); None: no limits, no budget."""
+    """The actor with what the run's workers share (`control.control`); None: no limits, no budget."""
+    limits: Limits = NO_LIMITS
+    """Of the first target; what the others allow, their headers and refusals tell."""
+    run: str = ""
+    """Which run it is, among those on the cluster that share a limit."""
 
     def open(self, progress: "Progress | None" = None) -> "OpenDoor":
         """What heavy objects it takes, in the worker."""
@@ -57,6 +63,15 @@ class Door:
 
         ledger = Ledger(self.ledger, self.step, self.targets[0].model)
         return OpenDoor(self, ledger, progress)
+
+    def limiters(self) -> "list[Shared]":
+        """The way to each target's limiter. Where the keys are in the environment: a limiter is a key's."""
+        from cp_ray.llm.shared import Shared, limiter_name
+
+        return [
+            Shared(limiter_name(t.url, t.model, os.environ.get(t.key_variable)), self.run, limits)
+            for t, limits in zip(self.targets, (self.limits, *[NO_LIMITS] * (len(self.targets) - 1)), strict=True)
+        ]
 
 
 class OpenDoor:
@@ -67,8 +82,8 @@ class OpenDoor:
 
         self._model, self._ledger, self._progress = door.targets[0].model, ledger, progress
         self._gates = [
-            Gate(door.control, number, most=door.in_flight, probe=target.batch is None)
-            for number, target in enumerate(door.targets)
+            Gate(door.control, limiter, most=door.in_flight, probe=target.batch is None)
+            for target, limiter in zip(door.targets, door.limiters(), strict=True)
             if door.control is not None
         ]
         gates: Sequence[Gate | None] = self._gates or [None] * len(door.targets)

@@ -1,7 +1,7 @@
-"""A worker's end of what the cluster shares: every call passes the gate, in its order, when it may.
+"""A worker's end of what is shared: every call passes the gate, in its order, when it may.
 
-The gate renews the worker's lease a few times a second and tells what happened since. While the run's `Control` is
-being restarted it goes on by the lease that it has.
+The gate renews the worker's lease with the cluster's limiter and its orders from the run's `Control` a few times a
+second, and tells what happened since. While one of the two is being restarted it goes on by what it has.
 """
 
 import asyncio
@@ -14,10 +14,12 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Any
 
+from cp_ray.llm.bucket import Bucket
 from cp_ray.llm.budget import Spending
 from cp_ray.llm.concurrency import Concurrency
 from cp_ray.llm.control import Orders, State, error_of
-from cp_ray.llm.limiter import WINDOW_S, Bucket, Report, Shown
+from cp_ray.llm.limiter import WINDOW_S, Lease, Report, Shown
+from cp_ray.llm.shared import Shared
 
 __all__ = ["Gate"]
 
@@ -30,22 +32,23 @@ _IDLE_S = 3.0
 class Gate:
     """A worker's end. Made and used in one event loop."""
 
-    def __init__(self, actor: Any, endpoint: int = 0, *, most: int, probe: bool = True) -> None:
+    def __init__(self, control: Any, limiter: Shared, *, most: int, probe: bool = True) -> None:
         """Nothing is asked of the cluster yet.
 
         Args:
-            actor: the run's `Control`.
-            endpoint: its place in the rules.
+            control: the run's actor.
+            limiter: the endpoint's.
             most: calls under way at once, whatever the limits.
             probe: let few calls go until the first answer has shown which limits there are.
         """
-        self._actor, self._endpoint, self._most, self._name = actor, endpoint, most, uuid.uuid4().hex
+        self._control, self._limiter, self._most, self._name = control, limiter, most, uuid.uuid4().hex
         self._bucket, self._concurrency = Bucket(phase=random.random()), Concurrency(most)
         self._queue: deque[_Waiting] = deque()
         self._pump: asyncio.Task[None] | None = None
         self._renewals: asyncio.Task[None] | None = None
         self._hurry, self._room = asyncio.Event(), asyncio.Event()
         self._orders: Orders | None = None
+        self._lease: Lease | None = None
         self._stopped: BaseException | None = None
         self._through = self._refused = self._refused_now = 0
         self._answered = 0 if probe else 1
@@ -86,7 +89,7 @@ class Gate:
         """An answer came, with what its headers show if that is new."""
         self._answered += 1
         self._shown = shown or self._shown
-        if self._orders is not None and self._orders.lease.in_flight is not None:
+        if self._lease is not None and self._lease.in_flight is not None:
             self._hurry.set()  # the first answer of all: the others are waiting to know
         if self._unlimited():
             self._concurrency.answered(seconds, self.under_way)
@@ -94,7 +97,7 @@ class Gate:
     def refused(self, generation: int, wait_s: float | None, shown: Shown | None) -> None:
         """The provider said 429."""
         self._refused += 1
-        if self._orders is not None and generation == self._orders.lease.generation:
+        if self._lease is not None and generation == self._lease.generation:
             self._refused_now += 1
             self._through -= 1
         self._pause_s, self._shown = max(self._pause_s, wait_s or 0.0), shown or self._shown
@@ -110,7 +113,7 @@ class Gate:
     async def report(self) -> None:
         """Tell what was counted since the last renewal."""
         if self._orders is not None:
-            await self._actor.renew.remote(self._state())
+            await self._control.renew.remote(self._state())
 
     async def close(self) -> None:
         """Give the lease back."""
@@ -120,15 +123,18 @@ class Gate:
         await asyncio.gather(*tasks, return_exceptions=True)
         if tasks:
             with contextlib.suppress(Exception):  # the cluster may be going down as well
-                await self._actor.renew.remote(self._state())
-                await self._actor.leave.remote(self._name)
+                await self._control.renew.remote(self._state())
+                await self._leave()
+
+    async def _leave(self) -> None:
+        await asyncio.gather(self._limiter.leave(self._name), self._control.leave.remote(self._name))
 
     def _wait(self, tokens: int, most_usd: float) -> float:
         """0.0 and the bucket has counted the call, or seconds after which to look again."""
-        orders = self._orders
-        if orders is None or orders.stopping:
+        orders, lease = self._orders, self._lease
+        if orders is None or lease is None or orders.stopping:
             return WINDOW_S
-        most = self._most if orders.lease.in_flight is None else min(self._most, orders.lease.in_flight)
+        most = self._most if lease.in_flight is None else min(self._most, lease.in_flight)
         if self.under_way >= (min(most, int(self._concurrency.limit)) if self._unlimited() else most):
             return math.inf
         return WINDOW_S if most_usd > self._grant else self._bucket.take(tokens)
@@ -141,7 +147,7 @@ class Gate:
         self._through += 1
         self._grant -= most_usd
         self._reserved += most_usd
-        return self._orders.lease.generation if self._orders else 0
+        return self._lease.generation if self._lease else 0
 
     async def _let_go(self) -> None:
         """Let those who wait go in their order, until nobody waits."""
@@ -168,26 +174,26 @@ class Gate:
             while self._queue or self.under_way or time.monotonic() - busy < _IDLE_S:
                 busy = time.monotonic() if self._queue or self.under_way else busy
                 self._hurry.clear()
-                state = self._state()
+                state, report = self._state(), self._report()
                 self._refused_now, self._pause_s = 0, 0.0
                 # Handed back for the moment, or it could be spent twice.
                 self._grant = self._grant if math.isinf(self._grant) else 0.0
-                orders: Orders = await self._actor.renew.remote(state)
-                self._follow(orders)
+                lease, orders = await asyncio.gather(self._limiter.renew(report), self._control.renew.remote(state))
+                self._follow(lease, orders)
                 await asyncio.sleep(_GAP_S)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._hurry.wait(), orders.lease.next_s - _GAP_S)
-            self._orders, self._renewals, self._through = None, None, 0
-            await self._actor.leave.remote(self._name)
+                    await asyncio.wait_for(self._hurry.wait(), lease.next_s - _GAP_S)
+            self._orders, self._lease, self._renewals, self._through = None, None, None, 0
+            await self._leave()
         except asyncio.CancelledError:
             raise
         except BaseException as error:
             self._stop(error)
             raise
 
-    def _state(self) -> State:
-        lease = self._orders.lease if self._orders else None
-        report = Report(
+    def _report(self) -> Report:
+        lease = self._lease
+        return Report(
             worker=self._name,
             share=lease.share if lease else 0.0,
             generation=lease.generation if lease else 0,
@@ -199,18 +205,24 @@ class Gate:
             shown=self._shown,
             pause_s=self._pause_s,
             learnt=lease.learnt if lease else None,
+            run=self._limiter.run,
+            told=self._limiter.told,
         )
+
+    def _state(self) -> State:
         costs = [w.most_usd for w in self._queue if w.most_usd and not w.turn.done()]
         money = Spending(self._spent, self._reserved, costs[0] if costs else 0.0, sum(costs))
         seen = self._orders.spent if self._orders else 0.0
-        return State(self._endpoint, report, self.under_way, self._calls, dict(self._failures), money, seen)
+        return State(
+            self._name, self.under_way, self._calls, dict(self._failures), money, seen, self._refused, self.limit[0]
+        )
 
-    def _follow(self, orders: Orders) -> None:
-        if self._orders is not None and orders.lease.generation != self._orders.lease.generation:
+    def _follow(self, lease: Lease, orders: Orders) -> None:
+        if self._lease is not None and lease.generation != self._lease.generation:
             self._through = self._refused_now = 0
-        self._orders = orders
-        self._bucket.renew(orders.lease)
-        self.limit, self._grant = orders.lease.limit, orders.grant
+        self._lease, self._orders = lease, orders
+        self._bucket.renew(lease)
+        self.limit, self._grant = lease.limit, orders.grant
         self._room.set()
         if orders.stop is not None:
             self._stop(error_of(*orders.stop))

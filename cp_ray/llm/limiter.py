@@ -1,11 +1,12 @@
 """One rate for the whole cluster: what a provider allows, shared out in leases, learnt where it is not told.
 
     Allowance   knows the rate, and gives each worker a share of it; one for an endpoint and a cluster
-    Bucket      a worker's end: lets its calls go at the rate of its lease
+    Bucket      a worker's end (`bucket.py`): lets its calls go at the rate of its lease
 
-Both are plain objects with a clock of their choice; `control` puts the first into a Ray actor. A worker renews its
+Both are plain objects with a clock of their choice; `shared` puts the first into a Ray actor. A worker renews its
 lease a few times a second, so the load on the actor grows with workers and not with calls. The shares of all leases
-never sum to more than the whole (as in Google's Doorman), so no moment sees more than the limit.
+never sum to more than the whole (as in Google's Doorman), so no moment sees more than the limit. Runs get equal parts,
+as far as they want them; within a run a worker's part grows with what waits there.
 
 The rate is the least of what the user tells, what the provider's headers show, and what its refusals taught. A refusal
 counts once for each generation of leases: late ones, of calls that went under an older rate, do not lower the new one,
@@ -16,25 +17,26 @@ is counted under each generation by itself, or the late refusals would be taken 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from cp_ray.errors import ConfigError
 
-__all__ = ["NO_LIMITS", "Allowance", "Bucket", "Lease", "Limits", "Report", "Shown"]
+__all__ = ["NO_LIMITS", "Allowance", "Lease", "Limits", "Report", "Shown", "least"]
 
 Clock = Callable[[], float]
 
-WINDOW_S = 0.1
-"""A worker asks for a new lease no oftener than this."""
-IDLE_WINDOW_S = 0.5
-"""The same where no limit is known."""
+WINDOW_S, IDLE_WINDOW_S = 0.1, 0.5
+"""A worker asks for a new lease no oftener than this; the second where no limit is known."""
 ASKS_PER_S = 400
 """Of all workers together; with more of them each asks less often."""
 LEASE_S = 5.0
 """How long a worker goes on by its last lease when nobody renews it: the time an actor takes to come back."""
 FORGOTTEN_S = 2.0
 """After so long without a word from a worker (at the least) its share is given to the others."""
+
+_ENOUGH = 8
+"""A run with so many calls waiting wants its whole part; one with fewer gets less, and more once they pile up."""
 
 PROBE = 96
 """Calls under way in the whole cluster until the first answer has shown which limits there are."""
@@ -73,6 +75,12 @@ class Limits:
 NO_LIMITS = Limits()
 
 
+def least(told: Iterable[Limits]) -> Limits:
+    """What keeps all of them."""
+    every = list(told)
+    return Limits(*(min(filter(None, (getattr(one, name) for one in every)), default=None) for name in ("rpm", "tpm")))
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What a provider's headers say it allows; None where they say nothing."""
@@ -108,6 +116,10 @@ class Report:
     """The longest that the provider asked to wait, since the last report."""
     learnt: float | None = None
     """Of the last lease: what a restarted actor would have forgotten."""
+    run: str = ""
+    """Whose worker it is."""
+    told: Limits | None = None
+    """What that run says is allowed; None: it does not say, not even that nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +143,10 @@ class Lease:
 
 @dataclass(slots=True)
 class _Worker:
+    run: str = ""
+    told: Limits | None = None
     share: float = 0.0
-    weight: float = 1.0
+    waiting: int = 0
     heard: float = 0.0
     late: bool = False
     """Has it not told yet that it follows the last decrease?"""
@@ -152,6 +166,7 @@ class Allowance:
     """
 
     limits: Limits
+    """What is told; of several runs that tell different things, the least."""
     clock: Clock = time.monotonic
     restarted: bool = False
     shown: Shown = Shown()
@@ -182,10 +197,12 @@ class Allowance:
     def renew(self, report: Report) -> Lease:
         """A worker's next lease, after what it reports has been taken in."""
         now = self.clock()
-        new = _Worker(report.share, since=min(self._since, now), before=report.through)
+        new = _Worker(report.run, report.told, report.share, since=min(self._since, now), before=report.through)
         worker = self._workers.setdefault(report.worker, new)
-        worker.heard, worker.weight = now, max(1.0, report.waiting)
+        worker.heard, worker.waiting = now, report.waiting
         self._forget(now)
+        if report.told not in (None, self.limits):
+            self.limits = least(self.told_by().values())
         self._take_in(report, worker, now)
         self._grow(now)
         worker.share = self._share(worker, now)
@@ -205,6 +222,10 @@ class Allowance:
     def leave(self, worker: str) -> None:
         """A worker has no more calls."""
         self._workers.pop(worker, None)
+
+    def told_by(self) -> dict[str, Limits]:
+        """What each run that is here says."""
+        return {w.run: w.told for w in self._workers.values() if w.told is not None}
 
     def rates(self) -> tuple[float, float]:
         """Requests and tokens a second of the whole cluster; infinite where no limit is known."""
@@ -232,8 +253,16 @@ class Allowance:
         others = sum(w.share for w in self._workers.values() if w is not worker)
         if self.restarted and now - self._began < max(FORGOTTEN_S, 4 * self._window()):
             return min(worker.share, max(0.0, 1.0 - others))
-        fair = worker.weight / sum(w.weight for w in self._workers.values())
-        return min(fair, max(0.0, 1.0 - others))
+        return min(self._fair(worker), max(0.0, 1.0 - others))
+
+    def _fair(self, worker: _Worker) -> float:
+        """A worker's part of what its run gets of the whole."""
+        waiting, weights = dict[str, int](), dict[str, int]()
+        for one in self._workers.values():
+            waiting[one.run] = waiting.get(one.run, 0) + one.waiting
+            weights[one.run] = weights.get(one.run, 0) + (one.waiting or 1)
+        wanted = {run: max(1, min(_ENOUGH, n)) for run, n in waiting.items()}
+        return wanted[worker.run] / sum(wanted.values()) * (worker.waiting or 1) / weights[worker.run]
 
     def _take_in(self, report: Report, worker: _Worker, now: float) -> None:
         if report.learnt is not None and self.learnt is None:
@@ -317,77 +346,3 @@ class Allowance:
         ceilings = (self.limits.rpm and self.limits.rpm / 60, self.shown.requests_per_s)
         if self.learnt >= min((ceiling for ceiling in ceilings if ceiling), default=math.inf):
             self.learnt = None
-
-
-@dataclass(slots=True)
-class Bucket:
-    """Lets a worker's calls go at the rate of its lease, evenly: credit grows with time and a call takes its part.
-
-    Tokens may run into debt by one call, since a call may cost more than a bucket would ever hold.
-    """
-
-    clock: Clock = time.monotonic
-    burst_s: float = 0.5
-    """How far calls may catch up after the worker was late; providers' own buckets hold a second or more."""
-    lease: Lease | None = None
-    phase: float = 0.0
-    """Credit for requests to begin with, at random below 1, or slow workers would all earn theirs at once."""
-    _requests: float = 0.0
-    _tokens: float = 0.0
-    _at: float = 0.0
-    _renewed: float = 0.0
-    _paused_until: float = -math.inf
-
-    def __post_init__(self) -> None:
-        self._requests = self.phase
-
-    def renew(self, lease: Lease) -> None:
-        """Go on by another lease."""
-        self._accrue()
-        self.lease, self._renewed = lease, self.clock()
-        if lease.pause_s:
-            self.pause(lease.pause_s)
-
-    def pause(self, seconds: float) -> None:
-        """Let nothing go for so long."""
-        self._paused_until = max(self._paused_until, self.clock() + seconds)
-
-    def take(self, tokens: int) -> float:
-        """0.0: a call of so many tokens may go now, and is counted. Otherwise seconds after which to try again."""
-        self._accrue()
-        lease, now = self.lease, self._at
-        if lease is None:
-            return WINDOW_S
-        if now < self._paused_until:
-            return self._paused_until - now
-        wait = max(
-            0.0 if math.isinf(lease.requests_per_s) else _until(1.0 - self._requests, lease.requests_per_s),
-            0.0 if math.isinf(lease.tokens_per_s) else _until(-self._tokens, lease.tokens_per_s),
-        )
-        if wait > 0:
-            return wait
-        self._requests -= 1.0
-        self._tokens -= tokens
-        return 0.0
-
-    def _accrue(self) -> None:
-        now = self.clock()
-        lease = self.lease
-        if lease is not None:
-            elapsed = max(0.0, min(now, self._renewed + LEASE_S) - self._at)
-            self._requests = _filled(self._requests, lease.requests_per_s, elapsed, self.burst_s, least=1.0)
-            self._tokens = _filled(self._tokens, lease.tokens_per_s, elapsed, self.burst_s, least=0.0)
-        self._at = now
-
-
-def _filled(credit: float, rate: float, elapsed: float, burst_s: float, *, least: float) -> float:
-    if math.isinf(rate):
-        return least
-    return min(credit + rate * elapsed, max(least, rate * burst_s))
-
-
-def _until(missing: float, rate: float) -> float:
-    """Seconds until so much has been earned; with next to no rate, a while to look again."""
-    if missing <= 1e-9:
-        return 0.0
-    return min(missing / rate, WINDOW_S) if rate > 0 else WINDOW_S

@@ -1,6 +1,7 @@
 """The Ray Serve application: a gateway with OpenAI's API, and the engine's replicas behind it."""
 
 import contextlib
+import hashlib
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from cp_ray.serving.spec import ServeSpec, Settings, parse
 if TYPE_CHECKING:
     from ray.serve import Application
 
-__all__ = ["ServeSpec", "Settings", "app", "build_app", "serving", "start"]
+__all__ = ["ServeSpec", "Settings", "app", "application_of", "build_app", "serving", "start"]
 
 _HOST = "127.0.0.1"
 _MANY = 100_000
@@ -81,6 +82,14 @@ def start(
         serve.delete(name)
         raise why from error
     return f"http://{_HOST}:{actual}{route_prefix.rstrip('/')}/v1"
+
+
+def application_of(kind: str, *owner: str) -> str:
+    """A name for what a run serves for itself: another's on the same cluster is another.
+
+    The same for the same owner, such as a run's folder, so that what a driver that was killed left is replaced.
+    """
+    return f"{kind}-{hashlib.sha256(' '.join(owner).encode()).hexdigest()[:12]}"
 
 
 @contextlib.contextmanager

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 __all__ = ["analyse", "dedup", "dialogue", "direct", "extract", "near", "quality", "quota", "sample", "verify", "voice"]
 
 
+_MEASURED_AT_ONCE = 1024
+"""Texts, sorted by length within."""
+
+
 def dialogue(candidates: Step, by: Teacher, config: DialogueConfig) -> Step:
     """Talks between a main contact and a delegate who holds the survey's view."""
     return generating(f"dialogue{part_of(candidates)}", candidates, hold_dialogue, config, by, Dialogue)
@@ -125,7 +129,7 @@ def quality(opinions: Step, config: QualityConfig, *, workers: int) -> Step:
         texts = to_table(texts_of(inputs[opinions.name].read(Opinion)), Measured)
         if not texts.num_rows:
             return to_table([], Quality)
-        return measure(dataset_of(texts, blocks=workers), config, workers=workers)
+        return measure(dataset_of(texts, blocks=workers, most=_MEASURED_AT_ONCE), config, workers=workers)
 
     return Step("quality", config, run, (opinions,), Quality)
 

@@ -52,10 +52,12 @@ def generating(name: str, rows: Step, stage: Stage[Any, Any, Any], config: Any, 
     return Step(name, config, run, (rows,), row_out, within=by, stage=stage, needs=needs, remarks=emptied)
 
 
-def dataset_of(rows: pa.Table, blocks: int = 1) -> "Dataset":
-    """A dataset of so many blocks, so that there is one for each worker."""
+def dataset_of(rows: pa.Table, blocks: int = 1, most: int | None = None) -> "Dataset":
+    """A dataset of so many blocks, so that there is one for each worker; of a multiple of it, with `most` rows each."""
     import ray.data
 
+    if most is not None:
+        blocks *= max(1, -(-rows.num_rows // (blocks * most)))
     size = -(-rows.num_rows // blocks)
     return ray.data.from_arrow([rows.slice(k, size) for k in range(0, rows.num_rows, size)])
 

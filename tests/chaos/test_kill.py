@@ -81,3 +81,14 @@ def test_a_killed_run_goes_on_where_it_was(ray_cluster: None, scripted_server: A
     in_flight = KILLS * len(wanted["verify"])
     assert repeated <= in_flight
     assert server.stats()["calls"] - repeated == calls
+
+
+def test_a_driver_killed_at_and_in_each_step_leaves_the_finished_ones_alone(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.chaos.killed_driver", str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    names = ended.stdout.split()
+    assert len(names) >= 15
+    # Each was begun twice: by the driver that was killed in it, and by the next.
+    assert (tmp_path / "begun").read_text().split() == [name for name in names for _ in range(2)]

@@ -42,7 +42,7 @@ def test_a_worker_and_the_limiter_are_replaced(ray_cluster: None, scripted_serve
     killed: list[str] = []
 
     def assassin() -> None:
-        for title, calls in (("MapWorker", 40), ("Control", 100)):
+        for title, calls in (("MapWorker", 40), ("Limiter", 100)):
             while server.stats()["calls"] < calls:
                 time.sleep(0.01)
             if kill(title):
@@ -50,13 +50,19 @@ def test_a_worker_and_the_limiter_are_replaced(ray_cluster: None, scripted_serve
 
     thread = threading.Thread(target=assassin, daemon=True)
     thread.start()
-    actor = control(Rules((Limits(rpm=6000),)))
-    door = Door((Target(server.url, "scripted"),), str(tmp_path), "test", IN_FLIGHT, control=actor)
+    door = Door(
+        (Target(server.url, "scripted"),),
+        str(tmp_path),
+        "test",
+        IN_FLIGHT,
+        control=control(Rules()),
+        limits=Limits(rpm=6000),
+    )
     given = ray.data.from_arrow(to_table(rows(80), Prediction))
     made = rollout(given, count_up, Config(3), door, rows_in=Prediction, rows_out=Prediction).materialize()
     found = from_table(pa.concat_tables(ray.get(made.to_arrow_refs())), Prediction)
     thread.join(timeout=10)
-    assert killed == ["MapWorker", "Control"]
+    assert killed == ["MapWorker", "Limiter"]
     assert sorted((p.id, p.output) for p in found) == [(f"r{k:03d}", f"item {k}-5") for k in range(80)]
     repeated = sum(n - 1 for n in server.stats()["requests"].values())
     # The calls under way, and the answers that were on their way to the disk.

@@ -19,7 +19,13 @@ from cp_ray.llm.concurrency import Concurrency
 from cp_ray.llm.control import Rules, control
 from cp_ray.llm.gate import Gate
 from cp_ray.llm.limiter import Limits
+from cp_ray.llm.shared import Shared
 from cp_ray.records import Message
+
+
+def gate_of(actor: Any = None, *, most: int, rpm: int | None = None, run: str = "") -> Gate:
+    """Of a worker in this process; tests with the same limit share a limiter, if they are near each other."""
+    return Gate(actor or control(Rules()), Shared(f"test-{rpm}", run, Limits(rpm), lingers_s=5.0), most=most)
 
 
 async def spend(gate: Gate, calls: int, *, usd: float = 0.0, seconds: float = 0.0, failed: str | None = None) -> int:
@@ -44,8 +50,7 @@ async def spend(gate: Gate, calls: int, *, usd: float = 0.0, seconds: float = 0.
 
 def test_workers_share_one_limit(ray_cluster: None) -> None:
     async def run() -> float:
-        actor = control(Rules((Limits(rpm=1200),)))
-        gates = [Gate(actor, most=64) for _ in range(2)]
+        gates = [gate_of(most=64, rpm=1200) for _ in range(2)]
         await asyncio.gather(*(spend(gate, 1) for gate in gates))
         began = asyncio.get_running_loop().time()
         await asyncio.gather(*(spend(gate, 30) for gate in gates))
@@ -61,8 +66,8 @@ def test_the_limiters_death_neither_loses_a_call_nor_makes_a_burst(ray_cluster: 
     import ray
 
     async def run() -> list[float]:
-        actor = control(Rules((Limits(rpm=3000),)))
-        gates = [Gate(actor, most=500) for _ in range(2)]
+        gates = [gate_of(most=500, rpm=3000) for _ in range(2)]
+        actor = gates[0]._limiter.actor()
         went: list[float] = []
         loop = asyncio.get_running_loop()
 
@@ -92,7 +97,7 @@ def test_a_budget_is_used_up_and_never_passed(ray_cluster: None, workers: int) -
 
     async def run() -> tuple[float, list[BaseException]]:
         actor = control(Rules(budget=1.0, spent_before=0.25))
-        gates = [Gate(actor, most=16) for _ in range(workers)]
+        gates = [gate_of(actor, most=16) for _ in range(workers)]
         ends = await asyncio.gather(
             *(spend(gate, 60, usd=0.02, seconds=0.02) for gate in gates), return_exceptions=True
         )
@@ -108,7 +113,7 @@ def test_a_budget_is_used_up_and_never_passed(ray_cluster: None, workers: int) -
 
 def test_a_dear_call_in_front_of_cheap_ones_stops_the_run_and_does_not_block_it(ray_cluster: None) -> None:
     async def run() -> list[Any]:
-        gate = Gate(control(Rules(budget=1.0, spent_before=0.90)), most=16)
+        gate = gate_of(control(Rules(budget=1.0, spent_before=0.90)), most=16)
         ends = await asyncio.gather(*(spend(gate, 1, usd=usd) for usd in (0.5, 0.05, 0.05)), return_exceptions=True)
         await gate.close()
         return list(ends)
@@ -118,7 +123,7 @@ def test_a_dear_call_in_front_of_cheap_ones_stops_the_run_and_does_not_block_it(
 
 def test_too_many_failures_stop_the_run(ray_cluster: None) -> None:
     async def run() -> None:
-        gate = Gate(control(Rules(max_failures=0.2)), most=8)
+        gate = gate_of(control(Rules(max_failures=0.2)), most=8)
         try:
             await spend(gate, 40)
             await spend(gate, 400, seconds=0.05, failed="gave up: status 500")
@@ -133,7 +138,7 @@ def test_what_happens_stands_in_ray_s_metrics(ray_cluster: None) -> None:
     import ray
 
     async def run() -> None:
-        gate = Gate(control(Rules(run="metrics-test", max_failures=1.0)), most=8)
+        gate = gate_of(control(Rules(run="metrics-test", max_failures=1.0)), most=8)
         await spend(gate, 5, seconds=1.2)
         await gate.close()
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cp_ray.errors import ConfigError
-from cp_ray.llm.limiter import FORGOTTEN_S, PROBE, Allowance, Bucket, Lease, Limits, Report, Shown
+from cp_ray.llm.bucket import Bucket
+from cp_ray.llm.limiter import FORGOTTEN_S, PROBE, Allowance, Lease, Limits, Report, Shown
 
 
 @dataclass

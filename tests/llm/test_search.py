@@ -15,11 +15,13 @@ import pytest
 from cp_ray.llm import control as controls
 from cp_ray.llm import endpoint as endpoints
 from cp_ray.llm import gate as gates
+from cp_ray.llm.bucket import Bucket
 from cp_ray.llm.call import Sampling
 from cp_ray.llm.control import Control, Rules
 from cp_ray.llm.endpoint import Endpoint
 from cp_ray.llm.gate import Gate
-from cp_ray.llm.limiter import Allowance, Bucket, Limits
+from cp_ray.llm.limiter import Allowance, Lease, Limits, Report
+from cp_ray.llm.shared import Shared
 from cp_ray.records import Message
 
 IN_FLIGHT, CALLS, WORKERS = 256, 3000, 2
@@ -106,16 +108,31 @@ class Remote:
 
 
 class Actor:
-    def __init__(self, loop: Simulated, told: Limits, travel: Callable[[], Awaitable[None]]) -> None:
-        control = Control(Rules((told,)))
-        control._allowances = [Allowance(told, loop.time)]
+    def __init__(self, travel: Callable[[], Awaitable[None]]) -> None:
+        control = Control(Rules())
         self.renew, self.leave = Remote(control.renew, travel), Remote(control.leave, travel)
 
 
-async def work(loop: Simulated, actor: Actor, provider: Provider) -> None:
+class Limiter(Shared):
+    """One that all workers of the test share, as they share the actor."""
+
+    def __init__(self, loop: Simulated, told: Limits, travel: Callable[[], Awaitable[None]]) -> None:
+        super().__init__("test")
+        self.allowance = allowance = Allowance(told, loop.time)
+        self._renew, self._leave = Remote(allowance.renew, travel), Remote(allowance.leave, travel)
+
+    async def renew(self, report: Report) -> Lease:
+        lease: Lease = await self._renew.remote(report)
+        return lease
+
+    async def leave(self, worker: str) -> None:
+        await self._leave.remote(worker)
+
+
+async def work(loop: Simulated, actor: Actor, limiter: Limiter, provider: Provider) -> None:
     """One worker's share of the calls, so many at once."""
     await asyncio.sleep(provider.draw.random())
-    gate = Gate(actor, most=IN_FLIGHT // WORKERS)
+    gate = Gate(actor, limiter, most=IN_FLIGHT // WORKERS)
     gate._bucket = Bucket(loop.time, phase=provider.draw.random())
     endpoint = Endpoint("http://simulated", "m", None, gate=gate)
     endpoint._post = provider.post  # type: ignore[method-assign]
@@ -130,9 +147,9 @@ async def work(loop: Simulated, actor: Actor, provider: Provider) -> None:
 
 
 async def run(loop: Simulated, told: int | None, provider: Provider, halved_after: float) -> None:
-    actor = Actor(loop, Limits(told), provider.travel)
+    actor, limiter = Actor(provider.travel), Limiter(loop, Limits(told), provider.travel)
     loop.call_later(halved_after, lambda: provider.limit(provider.per_s / 2))
-    await asyncio.gather(*(work(loop, actor, provider) for _ in range(WORKERS)))
+    await asyncio.gather(*(work(loop, actor, limiter, provider) for _ in range(WORKERS)))
 
 
 @pytest.mark.parametrize(("slow", "least"), [(1, 0.95), (10, 0.9)], ids=["", "on a busy machine"])
@@ -160,7 +177,8 @@ def test_nearly_the_whole_rate_is_found_at_once_and_little_refused(
 
 def test_calls_that_wait_outlast_an_actor_that_is_long_in_coming_back(loop: Simulated) -> None:
     async def run() -> None:
-        gate = Gate(Actor(loop, Limits(rpm=60), lambda: asyncio.sleep(5.0)), most=8)
+        far = lambda: asyncio.sleep(5.0)  # noqa: E731
+        gate = Gate(Actor(far), Limiter(loop, Limits(rpm=60), far), most=8)
         gate._bucket = Bucket(loop.time)
         entered: list[float] = []
 
@@ -177,3 +195,46 @@ def test_calls_that_wait_outlast_an_actor_that_is_long_in_coming_back(loop: Simu
         assert entered[-1] - entered[0] >= 10
 
     loop.run_until_complete(run())
+
+
+class OfARun(Limiter):
+    """The way of one run's workers to a limiter that others use as well."""
+
+    def __init__(self, limiter: Limiter, run: str, told: Limits) -> None:
+        Shared.__init__(self, "test", run, told)
+        self._renew, self._leave = limiter._renew, limiter._leave
+
+
+def test_two_runs_share_a_limit_equally_whatever_their_size(loop: Simulated) -> None:
+    """One with a worker and one with three; the first says that the limit is ten times what it is."""
+    provider = Provider(loop, 100.0, True, 1, random.Random(0))
+    limiter, ended = Limiter(loop, Limits(), provider.travel), dict[str, list[float]]()
+
+    async def worker(run: str, told: Limits, calls: int) -> None:
+        gate = Gate(Actor(provider.travel), OfARun(limiter, run, told), most=64)
+        gate._bucket = Bucket(loop.time, phase=provider.draw.random())
+        endpoint = Endpoint("http://simulated", "m", None, gate=gate)
+        endpoint._post = provider.post  # type: ignore[method-assign]
+        left = iter(range(calls))
+
+        async def lane() -> None:
+            for _ in left:
+                await endpoint([Message("user", "?")], Sampling())
+                ended.setdefault(run, []).append(loop.time())
+
+        await asyncio.gather(*(lane() for _ in range(64)))
+        await gate.close()
+
+    async def both() -> None:
+        small = worker("small", Limits(rpm=60_000), 1500)
+        await asyncio.gather(small, *(worker("large", Limits(rpm=6000), 1000) for _ in range(3)))
+
+    loop.run_until_complete(both())
+    assert provider.refused == []
+    begin, end = 5.0, ended["small"][-1] - 2.0
+    small, large = (sum(begin <= at < end for at in ended[run]) / (end - begin) for run in ("small", "large"))
+    assert abs(small / large - 1) < 0.03
+    assert small + large > 0.97 * 100
+    # Once the small one is gone, the large one has all of it.
+    begin, end = ended["small"][-1] + 4.0, ended["large"][-1] - 2.0
+    assert sum(begin <= at < end for at in ended["large"]) / (end - begin) > 0.97 * 100
