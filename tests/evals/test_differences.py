@@ -13,7 +13,13 @@ from cp_ray.arrow import to_table
 from cp_ray.comparison import compared
 from cp_ray.errors import ConfigError
 from cp_ray.evals.choose import predicted
-from cp_ray.evals.differences import OVERALL, moderation_differences, own_differences, survey_differences
+from cp_ray.evals.differences import (
+    OVERALL,
+    gain_difference,
+    moderation_differences,
+    own_differences,
+    survey_differences,
+)
 from cp_ray.pipeline import Run, Step
 from cp_ray.recipe import load_recipe
 from cp_ray.records import Item, Message, QuestionScore, Score
@@ -47,6 +53,21 @@ def test_own_adapters_are_compared_by_culture_and_together() -> None:
     found = own_differences(questions(0.0), [q for q in questions(-0.05) if q.culture != "greek" or q.model != "base"])
     assert [(d.culture, d.model) for d in found] == [("german", "own"), ("greek", "own"), (OVERALL, "own")]
     assert own_differences(questions(0.0, ("base",)), questions(0.0)) == []
+
+
+def test_groups_of_cultures_are_compared_by_what_training_brings_them() -> None:
+    """Trained, the Germans' distances fall by 0.2 and the Greeks' by 0.1."""
+    told = [
+        QuestionScore(model, culture, f"Q{k}", "t", "heldout", float(h) - fall * (model == culture), 0.0)
+        for culture, fall in (("german", 0.2), ("greek", 0.1))
+        for model in ("german", "greek", "base")
+        for k, h in enumerate(HARD)
+    ]
+    (found,) = gain_difference(told, told, (("german", "english"), ("greek",)))
+    assert (found.first, found.second) == pytest.approx((0.2, 0.1))
+    assert found.n == 12
+    assert (found.told, found.what) == ("lower", "fall of the held-out distance")
+    assert gain_difference(told, told, (("german",), ("korean",))) == []
 
 
 def test_moderation_is_compared_by_the_rows_that_both_have() -> None:
@@ -97,8 +118,14 @@ def test_every_study_s_variants_are_recipes_that_differ(name: str, tmp_path: Pat
     run, planned = plan(recipe, study, ["--root", str(tmp_path)])
     assert [steps[-1].name for steps in planned] == ["evaluate"] * len(study.variants)
     folders = {run.folder(steps[-1]).path for steps in planned}
-    different = {variant.arguments for variant in study.variants}
+    different = {variant.arguments for variant in study.variants}  # some variants look at another model of a run
     assert len(folders) == len(different), "a variant that changes nothing is none"
+
+
+def test_a_study_of_cultures_needs_some_of_each_kind(tmp_path: Path) -> None:
+    recipe = load_recipe(str(ROOT / "jobs" / "culturellm.py"))
+    with pytest.raises(ConfigError, match="looks at languages with few texts; choose at least one of turkish"):
+        plan(recipe, STUDIES["resource"], ["--root", str(tmp_path), "--cultures", "german,english"])
 
 
 def test_an_unknown_study_is_told_in_one_line() -> None:

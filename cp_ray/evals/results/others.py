@@ -40,7 +40,9 @@ def hofstede_section(scores: Sequence[Score], truth: Sequence[Truth], ways: Sequ
         (
             "Each culture's constants are fitted on the other cultures, so distances cannot be compared with the "
             "literature's, which has a constant of 50 for all. constant answers 3 to everything, random by lot, "
-            "own is each culture's own adapter. The manual's warning holds: the instrument compares groups of people.",
+            "own is each culture's own adapter. Brackets are 95 % intervals over the simulated people (studentised "
+            "bootstrap); correlations over so few cultures have none. The manual's warning holds: the instrument "
+            "compares groups of people.",
             *ways_notes(ways),
         ),
     )

@@ -1,5 +1,6 @@
 """The parts of a report on evaluations, before they are a page."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -59,9 +60,11 @@ def ways_notes(ways: Sequence[Way]) -> tuple[str, ...]:
 
 
 def shown(score: Score | None, digits: int = 3) -> str:
-    """A figure with its interval; a dash where there is none."""
+    """A figure with its interval, where it has one; a dash where there is no figure."""
     if score is None:
         return "–"
+    if math.isnan(score.low):
+        return f"{score.value:.{digits}f}"
     return f"{score.value:.{digits}f} [{score.low:.{digits}f}, {score.high:.{digits}f}]"
 
 
