@@ -195,8 +195,8 @@ def test_95_percent_intervals_of_dimensions_and_distances_cover_the_truth_in_93_
             )
             values, errors = getattr(drawn, name), getattr(drawn, f"{name}_error")
             for place in np.ndindex(value.shape):
-                picked = (np.moveaxis(one, 0, -1)[place] for one in (values, errors))
-                i = studentised(float(value[place]), float(error[place]), *picked, 30, (-np.inf, np.inf))
+                some, theirs = (np.moveaxis(one, 0, -1)[place] for one in (values, errors))
+                i = studentised(float(value[place]), float(error[place]), some, theirs, 30, (-np.inf, np.inf))
                 own.append(i.low <= true[place] <= i.high)
     assert 0.93 <= np.mean(covered["fitted"]) <= 0.97
     assert 0.93 <= np.mean(covered["distance"]) <= 0.97
