@@ -8,12 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cp_ray.errors import ConfigError
-from cp_ray.evals.differences import Difference, gain_difference, own_differences, survey_differences
+from cp_ray.evals.charts import distance_chart
+from cp_ray.evals.differences import (
+    Difference,
+    gain_difference,
+    heldout_distances,
+    own_differences,
+    survey_differences,
+)
+from cp_ray.evals.intervals import interval
 from cp_ray.evals.results.page import html_page, markdown
-from cp_ray.evals.results.sections import Section, Table
+from cp_ray.evals.results.sections import Figure, Section, Table
 from cp_ray.pipeline import Run, Step, pending, select
 from cp_ray.recipe import Recipe, parse_recipe
-from cp_ray.records import QuestionScore
+from cp_ray.records import QuestionScore, Score
 
 __all__ = ["Study", "Variant", "ablate", "difference_table", "plan", "study_of"]
 
@@ -110,7 +118,19 @@ def _section(study: Study, found: Sequence[Sequence[QuestionScore]]) -> Section:
         else ("Held-out distance against the variant {!r} (lower is better)")
     )
     table = difference_table(title.format(first.name), rows)
-    return Section(study.question, said, (table,) if rows else ())
+    return Section(study.question, said, (table,) if rows else (), _figures(study, found))
+
+
+def _figures(study: Study, found: Sequence[Sequence[QuestionScore]]) -> tuple[Figure, ...]:
+    """Each variant's distance with its interval over questions, in the order of the study."""
+    scores = []
+    for variant, questions in zip(study.variants, found, strict=False):
+        values = heldout_distances(questions, variant.model)
+        if values and not variant.cultures:
+            i = interval(values, resamples=2000, seed=0)
+            scores.append(Score(variant.name, "", "survey_heldout", "emd", i.mean, i.low, i.high, len(values)))
+    title = "Distance to the people's answers on held-out questions, mean over cultures (0 is a perfect match)"
+    return (Figure(title, distance_chart(scores, title)),) if scores else ()
 
 
 def _held_against(

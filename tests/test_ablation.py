@@ -68,6 +68,9 @@ def test_a_people_that_was_not_asked_is_learnt_from_its_neighbours_and_judged_on
     rows = [row[:3] for row in told["unasked"].tables[0].rows]
     for variant in ("its neighbours' answers", "no training"):
         assert (variant, "held-out distance", "german") in rows
+    (chart,) = told["unasked"].figures
+    assert all(name in chart.svg for name in ("its own answers", "its neighbours&#x27; answers", "no training"))
+    assert told["resource"].figures == ()
     assert [row[1] for row in told["resource"].tables[0].rows] == ["fall of the held-out distance"]
 
     steps = {

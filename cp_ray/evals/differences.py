@@ -11,7 +11,8 @@ from cp_ray.evals.nulls import BASE
 from cp_ray.records import Item, Prediction, QuestionScore
 
 __all__ = [
-    "OVERALL", "Difference", "gain_difference", "moderation_differences", "own_differences", "survey_differences",
+    "OVERALL", "Difference", "gain_difference", "heldout_distances", "moderation_differences", "own_differences",
+    "survey_differences",
 ]  # fmt: skip
 
 OVERALL = "all cultures"
@@ -69,6 +70,14 @@ def own_differences(first: Sequence[QuestionScore], second: Sequence[QuestionSco
     """The same of every culture's own adapter, the cultures together as well."""
     own = [[_renamed(q) for q in questions if q.model == q.culture] for questions in (first, second)]
     return survey_differences(own[0], own[1])
+
+
+def heldout_distances(questions: Sequence[QuestionScore], model: str | None = None) -> list[float]:
+    """Of each held-out question the mean distance over the cultures; of each culture's own adapter, or of a model."""
+    told = _distances(questions)
+    cultures = sorted({culture for _, culture in told})
+    each = [told[model or c, c] for c in cultures if (model or c, c) in told]
+    return list(_mean(each).values()) if each else []
 
 
 def gain_difference(

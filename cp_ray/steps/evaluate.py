@@ -1,5 +1,7 @@
 """The recipe of `cp-ray evaluate` and jobs/evaluate.py: models in, one report on all of them out."""
 
+import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -197,6 +199,12 @@ class PageConfig:
     """Edition of the page."""
 
 
+def _command() -> str | None:
+    """What was typed, where it was this recipe's command."""
+    program = Path(sys.argv[0]).name
+    return shlex.join([program, *sys.argv[1:]]) if program in ("cp-ray", "evaluate.py") else None
+
+
 def _ways(folder: Folder) -> list[Way]:
     return (folder / "ways").read(Way) if (folder / "ways").exists() else []  # a run of before it was written down
 
@@ -219,7 +227,7 @@ def _report(shown: Sequence[tuple[str, Step]], truth: tuple[Truth, ...]) -> Step
             name: manifest.config for name, one in inputs.items() if (manifest := one.manifest())
         }
         title = "How well do these models understand their cultures?"
-        folder.write_text("evaluation.html", html_page(title, parts, made_by))
+        folder.write_text("evaluation.html", html_page(title, parts, made_by, _command()))
         folder.write_text("evaluation.md", markdown(title, parts))
         folder.write_text("summary.txt", "\n".join(said for part in parts for said in part.said))
 

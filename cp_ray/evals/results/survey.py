@@ -27,7 +27,11 @@ def survey_section(scores: Sequence[Score], questions: Sequence[QuestionScore], 
         for task, told in (("survey_heldout", "held-out questions"), ("survey_train", "questions seen in training"))
         for metric, title in _METRICS
     ]
-    figures = [
+    heldout = [s for s in scores if (s.task, s.metric) == ("survey_heldout", "emd")]
+    models = [m for m in ordered(s.model for s in heldout) if m not in (HUMAN, *NULLS)]
+    title = "Which model is near to whose answers: distance on held-out questions, the nearer the darker"
+    figures = [Figure(title, charts.matrix_chart(heldout, models, cultures, title))] if heldout else []
+    figures += [
         Figure(
             f"{culture}: distance on held-out questions, nearest first",
             charts.distance_chart(
