@@ -11,7 +11,8 @@ from cp_ray.evals.nulls import BASE
 from cp_ray.records import Item, Prediction, QuestionScore
 
 __all__ = [
-    "OVERALL", "Difference", "gain_difference", "heldout_distances", "moderation_differences", "own_differences",
+    "OVERALL", "Difference", "gain_difference", "heldout_distances", "item_differences",
+    "moderation_differences", "own_differences",
     "survey_differences",
 ]  # fmt: skip
 
@@ -132,6 +133,14 @@ def _mean(cultures: Sequence[Distances]) -> dict[str, float]:
     return {id: sum(one[id] for one in cultures) / len(cultures) for id in shared}
 
 
+def item_differences(
+    what: str, first: Mapping[str, Distances], second: Mapping[str, Distances], bounds: tuple[float, float]
+) -> list[Difference]:
+    """A measure's mean over items, of the models that both have: by model, each item's value in each run."""
+    found = [_difference(m, "", a, second[m], what=what, bounds=bounds) for m, a in first.items() if m in second]
+    return _corrected([one for one in found if one is not None])
+
+
 def _gains(questions: Sequence[QuestionScore], cultures: Sequence[str]) -> dict[str, float]:
     told = _distances(questions)
     there = [c for c in cultures if (c, c) in told and (BASE, c) in told]
@@ -140,13 +149,19 @@ def _gains(questions: Sequence[QuestionScore], cultures: Sequence[str]) -> dict[
 
 
 def _difference(
-    model: str, culture: str, a: Distances, b: Distances, *, what: str = "held-out distance"
+    model: str,
+    culture: str,
+    a: Distances,
+    b: Distances,
+    *,
+    what: str = "held-out distance",
+    bounds: tuple[float, float] = (-1.0, 1.0),
 ) -> Difference | None:
     shared = [id for id in a if id in b]
     if not shared:
         return None
     x, y = [a[id] for id in shared], [b[id] for id in shared]
-    gap = difference(y, x, resamples=2000, seed=0)
+    gap = difference(y, x, resamples=2000, seed=0, bounds=bounds)
     before, after = sum(x) / len(x), sum(y) / len(y)
     return Difference(what, model, culture, before, after, gap, paired(y, x).p, len(shared))
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,14 @@ from cp_ray.evals.choose import predicted
 from cp_ray.evals.differences import (
     OVERALL,
     gain_difference,
+    item_differences,
     moderation_differences,
     own_differences,
     survey_differences,
 )
 from cp_ray.pipeline import Run, Step
 from cp_ray.recipe import load_recipe
-from cp_ray.records import Item, Message, QuestionScore, Score
+from cp_ray.records import Item, Message, QuestionScore, Score, TextLoss
 from jobs.ablations import STUDIES
 
 ROOT = Path(__file__).parent.parent.parent
@@ -83,6 +85,17 @@ def test_moderation_is_compared_by_the_rows_that_both_have() -> None:
     assert (same.told, same.n) == ("not told apart", 40)
 
 
+def test_any_measure_is_compared_by_its_items() -> None:
+    first = {"german": dict(numbered(HARD)), "base": dict(numbered(HARD))}
+    second = {"german": dict(numbered(HARD - 0.05)), "greek": dict(numbered(HARD))}
+    (found,) = item_differences("nats a token", first, second, (-9.0, 9.0))
+    assert (found.model, found.what, found.told, found.n) == ("german", "nats a token", "lower", 12)
+
+
+def numbered(values: Iterable[float]) -> list[tuple[str, float]]:
+    return [(str(k), float(value)) for k, value in enumerate(values)]
+
+
 def evaluated(root: Path, shift: float) -> str:
     from cp_ray.evals.alignment import ScoreConfig
     from cp_ray.folder import Folder, write_rows
@@ -95,6 +108,13 @@ def evaluated(root: Path, shift: float) -> str:
     made = Run(str(root))
     made.begin()
     made.do(Step("survey_scores", ScoreConfig(), run, (), Score))
+
+    def read(folder: Folder, inputs: object) -> pa.Table:
+        texts = [TextLoss("base", str(k), 10, 10 * float(h) + shift, 10) for k, h in enumerate(HARD)]
+        write_rows(to_table(texts, TextLoss), folder / "texts" / "rows", TextLoss)
+        return to_table([], Score)
+
+    made.do(Step("forgetting_scores", ScoreConfig(), read, (), Score))
     return str(root)
 
 
@@ -106,6 +126,7 @@ def test_cp_ray_compare_prints_a_table_of_two_runs(tmp_path: Path) -> None:
     ).stdout
     assert "german, german, held-out distance: lower" in shown
     assert "| german | held-out distance | german |" in shown
+    assert "base, nats a token of neutral text: lower" in shown
     (tmp_path / "c").mkdir()
     with pytest.raises(ConfigError, match="no evaluation in common"):
         compared(first, str(tmp_path / "c"))

@@ -43,12 +43,17 @@ class Solved:
     item: str
     right: bool
 
+    @property
+    def area(self) -> str:
+        """`gsm8k` or `bbh`."""
+        return self.benchmark.partition("/")[0]
+
 
 def benchmark_scores(rows: Iterable[Solved]) -> list[Score]:
     """The share of items that each model solves: of each benchmark, and of all of BBH's together."""
     found: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for row in rows:
-        for name in dict.fromkeys((row.benchmark, row.benchmark.partition("/")[0])):
+        for name in dict.fromkeys((row.benchmark, row.area)):
             found[row.model, name].append(row.right)
     scores = []
     for (model, name), right in found.items():
@@ -61,7 +66,7 @@ def lost(rows: Sequence[Solved]) -> dict[tuple[str, str], Comparison]:
     """Of each adapter and area (`gsm8k`, `bbh`): its share less the base's, by paired tests, corrected (Holm)."""
     right: dict[tuple[str, str], dict[tuple[str, str], float]] = defaultdict(dict)
     for row in rows:
-        right[row.model, row.benchmark.partition("/")[0]][row.benchmark, row.item] = float(row.right)
+        right[row.model, row.area][row.benchmark, row.item] = float(row.right)
     tests = {
         (model, area): _test(own, right[BASE, area])
         for (model, area), own in right.items()
