@@ -8,12 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cp_ray.errors import ConfigError
-from cp_ray.evals.differences import Difference, own_differences, survey_differences
+from cp_ray.evals.charts import distance_chart
+from cp_ray.evals.differences import (
+    Difference,
+    gain_difference,
+    heldout_distances,
+    own_differences,
+    survey_differences,
+)
+from cp_ray.evals.intervals import interval
 from cp_ray.evals.results.page import html_page, markdown
-from cp_ray.evals.results.sections import Section, Table
+from cp_ray.evals.results.sections import Figure, Section, Table
 from cp_ray.pipeline import Run, Step, pending, select
 from cp_ray.recipe import Recipe, parse_recipe
-from cp_ray.records import QuestionScore
+from cp_ray.records import QuestionScore, Score
 
 __all__ = ["Study", "Variant", "ablate", "difference_table", "plan", "study_of"]
 
@@ -28,6 +36,8 @@ class Variant:
     arguments: tuple[str, ...] = ()
     model: str | None = None
     """Which model of its run is looked at; None for every culture's own adapter."""
+    cultures: tuple[str, ...] = ()
+    """If given, what is looked at is how much nearer training brings these to their people, all of them as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,10 @@ def plan(recipe: Recipe, study: Study, arguments: Sequence[str]) -> tuple[Run, l
     planned = []
     for variant in study.variants:
         options, steps = parse_recipe(recipe, [*arguments, *variant.arguments], "ablations")
+        if variant.cultures and not {culture.id for culture in options.chosen} & set(variant.cultures):
+            raise ConfigError(
+                f"cultures: this study looks at {variant.name}; choose at least one of {', '.join(variant.cultures)}"
+            )
         planned.append(select(steps, "evaluate"))
         run = Run(options.root)
         pending(run, planned[-1])
@@ -98,13 +112,32 @@ def _section(study: Study, found: Sequence[Sequence[QuestionScore]]) -> Section:
         f"{label}, {one.culture}: {one.told} ({one.second:.3f} against {one.first:.3f}, p = {one.p:.3f})."
         for label, one in rows
     )
-    table = difference_table(f"Held-out distance against the variant {first.name!r} (lower is better)", rows)
-    return Section(study.question, said, (table,) if rows else ())
+    title = (
+        "Fall of the held-out distance by training, against {!r} (higher is better)"
+        if first.cultures
+        else ("Held-out distance against the variant {!r} (lower is better)")
+    )
+    table = difference_table(title.format(first.name), rows)
+    return Section(study.question, said, (table,) if rows else (), _figures(study, found))
+
+
+def _figures(study: Study, found: Sequence[Sequence[QuestionScore]]) -> tuple[Figure, ...]:
+    """Each variant's distance with its interval over questions, in the order of the study."""
+    scores = []
+    for variant, questions in zip(study.variants, found, strict=False):
+        values = heldout_distances(questions, variant.model)
+        if values and not variant.cultures:
+            i = interval(values, resamples=2000, seed=0)
+            scores.append(Score(variant.name, "", "survey_heldout", "emd", i.mean, i.low, i.high, len(values)))
+    title = "Distance to the people's answers on held-out questions, mean over cultures (0 is a perfect match)"
+    return (Figure(title, distance_chart(scores, title)),) if scores else ()
 
 
 def _held_against(
     first: Variant, before: Sequence[QuestionScore], variant: Variant, after: Sequence[QuestionScore]
 ) -> list[Difference]:
+    if variant.cultures:
+        return gain_difference(before, after, (first.cultures, variant.cultures))
     if variant.model is None and first.model is None:
         return own_differences(before, after)
     sides = [

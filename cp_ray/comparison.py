@@ -1,24 +1,26 @@
 """cp-ray compare: two runs, held against each other on the items that both have."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from cp_ray.ablation import difference_table
 from cp_ray.errors import ConfigError
-from cp_ray.evals.differences import Difference, moderation_differences, survey_differences
+from cp_ray.evals.benchmarks.scores import Solved
+from cp_ray.evals.differences import Difference, item_differences, moderation_differences, survey_differences
 from cp_ray.evals.nulls import HUMAN, NULLS
 from cp_ray.evals.results.page import html_page, markdown
 from cp_ray.evals.results.sections import Section
 from cp_ray.folder import Folder
 from cp_ray.pipeline import Run
 from cp_ray.recipe import Parser
-from cp_ray.records import Item, Prediction, QuestionScore
+from cp_ray.records import Item, Prediction, QuestionScore, TextLoss
 
 __all__ = ["compare_command", "compared"]
 
 
 def compared(first: str, second: str) -> list[Section]:
-    """What differs between two runs' evaluations: the survey's, and moderation's where both have the same test sets.
+    """What differs between two runs' evaluations, as far as both have them, and on the same items.
 
     Raises:
         ConfigError: they have no evaluation in common.
@@ -38,6 +40,7 @@ def compared(first: str, second: str) -> list[Section]:
         if {i.id: i.messages for i in asked} != {i.id: i.messages for i in items[1].read(Item)}:
             raise ConfigError("runs: their test sets are not the same; evaluate both with the same files and options")
         sections.append(_section("Content moderation", "higher is better", moderation_differences(asked, *told)))
+    sections += _forgetting(steps) + _benchmarks(steps)
     if not sections:
         raise ConfigError(f"runs: {first!r} and {second!r} have no evaluation in common; run cp-ray evaluate in both")
     return sections
@@ -72,6 +75,34 @@ def _questions(steps: dict[str, Folder]) -> list[QuestionScore]:
     return []
 
 
+def _forgetting(steps: Sequence[dict[str, Folder]]) -> list[Section]:
+    folders = [own["forgetting_scores"] / "texts" for own in steps if "forgetting_scores" in own]
+    if len(folders) < 2:
+        return []
+    told: list[dict[str, dict[str, float]]] = [{}, {}]
+    for own, folder in zip(told, folders, strict=True):
+        for row in folder.read(TextLoss):
+            own.setdefault(row.model, {})[row.text] = row.nats / row.tokens
+    found = item_differences("nats a token of neutral text", told[0], told[1], (-math.inf, math.inf))
+    return [_section("Forgetting", "lower is better", found)]
+
+
+def _benchmarks(steps: Sequence[dict[str, Folder]]) -> list[Section]:
+    folders = [own["benchmarks_scores"] / "solved" for own in steps if "benchmarks_scores" in own]
+    if len(folders) < 2:
+        return []
+    found = []
+    rows = [folder.read(Solved) for folder in folders]
+    for area in dict.fromkeys(row.area for row in rows[0]):
+        told: list[dict[str, dict[str, float]]] = [{}, {}]
+        for own, some in zip(told, rows, strict=True):
+            for row in some:
+                if row.area == area:
+                    own.setdefault(row.model, {})[f"{row.benchmark}/{row.item}"] = float(row.right)
+        found += item_differences(f"share of {area} solved", told[0], told[1], (-1.0, 1.0))
+    return [_section("Benchmarks", "higher is better", found)]
+
+
 def _choices(steps: dict[str, Folder]) -> list[Prediction]:
     chosen = [folder for name, folder in steps.items() if name.split(".")[0] == "moderation_choices"]
     return [row for folder in chosen for row in folder.read(Prediction)]
@@ -79,7 +110,8 @@ def _choices(steps: dict[str, Folder]) -> list[Prediction]:
 
 def _section(title: str, better: str, found: Sequence[Difference]) -> Section:
     said = tuple(
-        f"{one.model}, {one.culture}, {one.what}: {one.told} ({one.second:.3f} against {one.first:.3f})."
+        f"{', '.join(filter(None, (one.model, one.culture, one.what)))}: {one.told} "
+        f"({one.second:.3f} against {one.first:.3f})."
         for one in found
         if one.p <= 0.05
     )

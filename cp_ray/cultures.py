@@ -17,7 +17,17 @@ from typing import Any
 
 from cp_ray.errors import ConfigError
 
-__all__ = ["CULTURES", "Culture", "Persona", "of", "one_of", "parse_cultures", "read_cultures", "restored"]
+__all__ = [
+    "CULTURES",
+    "NEIGHBOURS",
+    "Culture",
+    "Persona",
+    "of",
+    "one_of",
+    "parse_cultures",
+    "read_cultures",
+    "restored",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +102,21 @@ CULTURES: dict[str, Culture] = {
 }  # fmt: skip
 """Every culture by its id."""
 
+
+NEIGHBOURS: dict[str, tuple[str, ...]] = {
+    "arabic": ("turkish", "bengali"),
+    "bengali": ("arabic", "turkish"),
+    "chinese": ("korean",),
+    "english": ("german",),
+    "german": ("english", "greek"),
+    "greek": ("german", "turkish"),
+    "korean": ("chinese",),
+    "portuguese": ("spanish",),
+    "spanish": ("portuguese",),
+    "turkish": ("arabic", "greek"),
+}
+"""Whom a culture is learnt from as if it had never been asked: those near it in region, history or language. The choice
+is ours; others could be made."""
 
 _FIELDS = ("id", "adjective", "people", "language", "locales", "countries", "female", "male")
 _LISTS = ("locales", "countries")

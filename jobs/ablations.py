@@ -15,6 +15,10 @@ from cp_ray.recipe import Parser, load_recipe
 
 PARK, LLM = "culturepark.py", "culturellm.py"
 
+MANY = ("english", "german", "chinese", "spanish", "portuguese")
+FEW = ("turkish", "korean", "arabic", "greek", "bengali")
+"""By how much of the web is in a culture's language: more than two per cent of Common Crawl, or less."""
+
 
 def _over(option: str, *values: str) -> tuple[Variant, ...]:
     return tuple(Variant(f"{option}={value}", (f"--{option}", value)) for value in values)
@@ -32,6 +36,7 @@ STUDIES = {
         Variant("woman with man", ("--delegate-gender", "woman", "--contact-gender", "man")),
         Variant("man with man", ("--contact-gender", "man")),
     )),
+    "verification": Study(PARK, "Does it help to set opinions against the survey?", _over("verified", "yes", "no")),
     "dedup": Study(PARK, "Does it help to set redundant opinions aside?", (
         Variant("both"),
         Variant("near-duplicates kept", ("--near", "0")),
@@ -47,6 +52,14 @@ STUDIES = {
                       _over("training", "joint", "separate")),
     "unified": Study(LLM, "One model of all cultures, or one for each?", (
         Variant("specific", ("--unified", "yes")), Variant("unified", ("--unified", "yes"), "unified"),
+    )),
+    "resource": Study(LLM, "Does training help cultures whose language has few texts as much as the others?", (
+        Variant("languages with many texts", cultures=MANY), Variant("languages with few texts", cultures=FEW),
+    )),
+    "unasked": Study(LLM, "Can a culture that no survey asked be learnt from its neighbours' answers?", (
+        Variant("its own answers"),
+        Variant("its neighbours' answers", ("--answers-from", "neighbours")),
+        Variant("no training", model="base"),
     )),
 }  # fmt: skip
 

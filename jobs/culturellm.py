@@ -33,6 +33,7 @@ def culturellm(
     entail: str = "auto",
     language: str = "english",
     answers: int = 44,
+    answers_from: str = "own",
     passes: int = 3,
     draw: str = "apportioned",
     objective: str = "answers",
@@ -54,6 +55,7 @@ def culturellm(
         entail: yes, no, auto: the teacher too judges whether a wording asks the same; auto: unless it is embedded
         language: english, or own: each culture is asked in its own language
         answers: survey answers for each training seed, spread over its wordings
+        answers_from: own, or neighbours: a culture is trained on its neighbours' answers, as if it had never been asked
         passes: over the training rows
         draw: apportioned (each option gets its share of the answers) or sampled (as respondents are drawn)
         objective: answers (their likelihood) or distribution (the shares of a question's options, and nothing else)
@@ -64,6 +66,7 @@ def culturellm(
     """
     check_choice("method", method, "both", "templates", "synonyms", "translations", "none")
     check_choice("language", language, "english", "own")
+    check_choice("answers-from", answers_from, "own", "neighbours")
     check_choice("entail", entail, "yes", "no", "auto")
     check_least("templates", templates, 1)
     check_least("samples", samples, 0)
@@ -80,6 +83,7 @@ def culturellm(
     seeds = steps.seeds(options, questions=questions, heldout=heldout)
     own = steps.own_wordings(seeds)
     made, sentences = [seeds, own], own
+    near = steps.neighbours(seeds, options) if answers_from == "neighbours" else None
     wanted = PickConfig(samples)
     if method in ("both", "templates") and samples:
         drafts = 2 * max(templates, samples if method == "templates" else 0)
@@ -106,9 +110,9 @@ def culturellm(
     leakage = steps.leakage(seeds, [chosen], LeakageConfig())
     examples = steps.examples(
         seeds, ExamplesConfig(options.chosen, answers=answers, draw=draw, seed=seed),
-        leakage=leakage, wordings=chosen, translations=translations,
+        leakage=leakage, wordings=chosen, translations=translations, answers=near,
     )  # fmt: skip
-    made += [leakage, examples]
+    made += [leakage, *([near] if near else []), examples]
     made.append(steps.export(made, options))
     made += steps.culture_models(
         seeds,

@@ -41,6 +41,7 @@ def culturepark(
     delegate_gender: str = "man",
     contact_gender: str = "woman",
     calibrated: str = "yes",
+    verified: str = "yes",
     rounds: int = 7,
     voice: str = "grammar",
     kept: int = 10,
@@ -76,6 +77,7 @@ def culturepark(
         delegate_gender: man or woman
         contact_gender: man or woman
         calibrated: yes, or no: the delegate is not told the survey's answer
+        verified: yes, or no: opinions are taken as they come and not set against the survey
         rounds: of each dialogue, two utterances each
         voice: who puts opinions into the first person: grammar, the teacher, or none
         kept: opinions kept of each seed after redundant ones are set aside
@@ -115,17 +117,16 @@ def culturepark(
             said = [dialogue, extract]
         else:
             said = [steps.direct(chosen, teacher, ask)]
-        verify = steps.verify(
-            said[-1], teacher, VerifyConfig(model, rewrite_tokens=96, seed=seed, structured=options.json)
-        )
-        judged = [verify]
+        if _yes("verified", verified):
+            how = VerifyConfig(model, rewrite_tokens=96, seed=seed, structured=options.json)
+            said.append(steps.verify(said[-1], teacher, how))
         if (told := _told(voice, options)) is not None:  # before the quota, which counts what is left
-            judged.append(steps.voice(verify, teacher, told))
-        every = [*(_of(wave, _kind(judged[-1])) for wave in waves), judged[-1]]
+            said.append(steps.voice(said[-1], teacher, told))
+        every = [*(_of(wave, _kind(said[-1])) for wave in waves), said[-1]]
         before = _of(waves[-1], "dedup") if waves else None
         dedup = steps.dedup(every, DedupConfig(per_seed=kept, seed=seed), before)
         last = [steps.near(dedup, NearConfig(near))] if near else []
-        return [chosen, *said, *judged, dedup, *last]
+        return [chosen, *said, dedup, *last]
 
     seeds = steps.seeds(options, questions=questions)
     made = [seeds]

@@ -71,6 +71,11 @@ def test_without_communication(ray_cluster: None, scripted_server: Any, tmp_path
     assert "dialogue" not in made
     assert len(made["direct"].read(Opinion)) == 2 * 3 * 2
     assert accepted(made, "verify").total() > 0
+    unjudged = run(
+        tmp_path, scripted_server(), "voice", "--communication", "no", "--questions", "3", "--verified", "no"
+    )
+    assert "verify" not in unjudged
+    assert accepted(unjudged, "voice").total() >= accepted(made, "verify").total()
 
 
 def test_a_culture_of_which_no_opinion_is_left_is_told_and_the_others_go_on(

@@ -6,7 +6,7 @@ from html import escape
 
 from cp_ray.records import Score, TrainPoint
 
-__all__ = ["distance_chart", "loss_chart", "option_bars", "radar_chart", "value_chart"]
+__all__ = ["distance_chart", "loss_chart", "matrix_chart", "option_bars", "radar_chart", "value_chart"]
 
 _WIDTH = 480
 
@@ -14,7 +14,7 @@ _WIDTH = 480
 def distance_chart(scores: Sequence[Score], title: str) -> str:
     """A dot with its interval for every model, on a scale from 0."""
     top = max((s.high for s in scores), default=1.0) * 1.05
-    left, line = 110, 26
+    left, line = min(230, max(110, 8 * max((len(s.model) for s in scores), default=0) + 10)), 26
 
     def x(value: float) -> float:
         return left + value / top * (_WIDTH - left - 60)
@@ -30,6 +30,36 @@ def distance_chart(scores: Sequence[Score], title: str) -> str:
             f'<text x="{x(score.high) + 8:.1f}" y="{y + 4}">{score.value:.3f}</text>'
         )
     return _svg(title, _WIDTH, 20 + len(scores) * line, parts)
+
+
+def matrix_chart(scores: Sequence[Score], rows: Sequence[str], columns: Sequence[str], title: str) -> str:
+    """Rows of models by columns of cultures, the nearer the darker; a culture's own model is framed."""
+    by = {(s.model, s.culture): s for s in scores}
+    values = [s.value for s in by.values()]
+    least, most = min(values, default=0.0), max(values, default=1.0)
+    left, line = 110, 34
+    width = (_WIDTH - left) / max(1, len(columns))
+    parts = [
+        f'<text x="{left + (c + 0.5) * width:.1f}" y="14" text-anchor="middle">{escape(name)}</text>'
+        for c, name in enumerate(columns)
+    ]
+    for r, model in enumerate(rows):
+        y = 22 + r * line
+        parts.append(f'<text x="{left - 10}" y="{y + 20}" text-anchor="end">{escape(model)}</text>')
+        for c, culture in enumerate(columns):
+            score = by.get((model, culture))
+            if score is None:
+                continue
+            x, shade = left + c * width, 0.75 * (most - score.value) / (most - least) if most > least else 0.0
+            own = ' stroke="var(--own)" stroke-width="2"' if model == culture else ""
+            parts.append(
+                f'<rect x="{x + 2:.1f}" y="{y}" width="{width - 4:.1f}" height="{line - 4}" '
+                f'style="fill: rgba(var(--near), {shade:.2f})"{own}/>'
+                f'<text x="{x + width / 2:.1f}" y="{y + 14}" text-anchor="middle">{score.value:.3f}</text>'
+                f'<text class="small" x="{x + width / 2:.1f}" y="{y + 26}" text-anchor="middle">'
+                f"{score.low:.3f} to {score.high:.3f}</text>"
+            )
+    return _svg(title, _WIDTH, 26 + len(rows) * line, parts)
 
 
 def loss_chart(curves: Mapping[str, Sequence[TrainPoint]], title: str) -> str:

@@ -52,9 +52,16 @@ def paired(first: Sequence[float], second: Sequence[float], *, resamples: int = 
     return Comparison(float(gaps.mean()), _share(as_large, exact=n <= _EXACT))
 
 
-def difference(first: Sequence[float], second: Sequence[float], *, resamples: int, seed: int) -> Interval:
-    """First less second with its 95 % interval over items."""
-    return interval(list(_gaps(first, second)), resamples=resamples, seed=seed, bounds=(-1.0, 1.0))
+def difference(
+    first: Sequence[float],
+    second: Sequence[float],
+    *,
+    resamples: int,
+    seed: int,
+    bounds: tuple[float, float] = (-1.0, 1.0),
+) -> Interval:
+    """First less second with its 95 % interval over items; `bounds`: between which the true difference can lie."""
+    return interval(list(_gaps(first, second)), resamples=resamples, seed=seed, bounds=bounds)
 
 
 def paired_f1(

@@ -7,9 +7,14 @@ from dataclasses import dataclass, replace
 from cp_ray.evals.compare import difference, holm, paired, paired_f1
 from cp_ray.evals.f1 import confusion, macro_f1
 from cp_ray.evals.intervals import Interval
+from cp_ray.evals.nulls import BASE
 from cp_ray.records import Item, Prediction, QuestionScore
 
-__all__ = ["OVERALL", "Difference", "moderation_differences", "own_differences", "survey_differences"]
+__all__ = [
+    "OVERALL", "Difference", "gain_difference", "heldout_distances", "item_differences",
+    "moderation_differences", "own_differences",
+    "survey_differences",
+]  # fmt: skip
 
 OVERALL = "all cultures"
 
@@ -68,6 +73,27 @@ def own_differences(first: Sequence[QuestionScore], second: Sequence[QuestionSco
     return survey_differences(own[0], own[1])
 
 
+def heldout_distances(questions: Sequence[QuestionScore], model: str | None = None) -> list[float]:
+    """Of each held-out question the mean distance over the cultures; of each culture's own adapter, or of a model."""
+    told = _distances(questions)
+    cultures = sorted({culture for _, culture in told})
+    each = [told[model or c, c] for c in cultures if (model or c, c) in told]
+    return list(_mean(each).values()) if each else []
+
+
+def gain_difference(
+    first: Sequence[QuestionScore], second: Sequence[QuestionScore], groups: tuple[Sequence[str], Sequence[str]]
+) -> list[Difference]:
+    """By how much training brings two groups of cultures nearer to their people, question by question.
+
+    A group's gain on a question is the mean over its cultures of the base's distance less the own adapter's; cultures
+    that were not evaluated count for nothing.
+    """
+    gains = [_gains(questions, group) for questions, group in zip((first, second), groups, strict=True)]
+    found = _difference("own", OVERALL, *gains, what="fall of the held-out distance")
+    return [found] if found is not None else []
+
+
 def moderation_differences(
     items: Sequence[Item], first: Sequence[Prediction], second: Sequence[Prediction], *, resamples: int = 2000
 ) -> list[Difference]:
@@ -107,14 +133,37 @@ def _mean(cultures: Sequence[Distances]) -> dict[str, float]:
     return {id: sum(one[id] for one in cultures) / len(cultures) for id in shared}
 
 
-def _difference(model: str, culture: str, a: Distances, b: Distances) -> Difference | None:
+def item_differences(
+    what: str, first: Mapping[str, Distances], second: Mapping[str, Distances], bounds: tuple[float, float]
+) -> list[Difference]:
+    """A measure's mean over items, of the models that both have: by model, each item's value in each run."""
+    found = [_difference(m, "", a, second[m], what=what, bounds=bounds) for m, a in first.items() if m in second]
+    return _corrected([one for one in found if one is not None])
+
+
+def _gains(questions: Sequence[QuestionScore], cultures: Sequence[str]) -> dict[str, float]:
+    told = _distances(questions)
+    there = [c for c in cultures if (c, c) in told and (BASE, c) in told]
+    each = [{id: told[BASE, c][id] - own for id, own in told[c, c].items() if id in told[BASE, c]} for c in there]
+    return _mean(each) if each else {}
+
+
+def _difference(
+    model: str,
+    culture: str,
+    a: Distances,
+    b: Distances,
+    *,
+    what: str = "held-out distance",
+    bounds: tuple[float, float] = (-1.0, 1.0),
+) -> Difference | None:
     shared = [id for id in a if id in b]
     if not shared:
         return None
     x, y = [a[id] for id in shared], [b[id] for id in shared]
-    gap = difference(y, x, resamples=2000, seed=0)
+    gap = difference(y, x, resamples=2000, seed=0, bounds=bounds)
     before, after = sum(x) / len(x), sum(y) / len(y)
-    return Difference("held-out distance", model, culture, before, after, gap, paired(y, x).p, len(shared))
+    return Difference(what, model, culture, before, after, gap, paired(y, x).p, len(shared))
 
 
 def _corrected(found: Sequence[Difference]) -> list[Difference]:

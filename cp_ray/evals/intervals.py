@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Interval", "interval", "ratio_interval", "studentised"]
+__all__ = ["Interval", "interval", "ratio_interval", "share_interval", "studentised"]
 
 _TAILS = (0.975, 0.025)
 
@@ -65,6 +65,14 @@ def ratio_interval(
     with np.errstate(divide="ignore", invalid="ignore"):
         values, errors = _ratio(a[draws], b[draws])
     return studentised(float(value[0]), float(error[0]), values, errors, len(a), bounds)
+
+
+def share_interval(k: int, n: int) -> Interval:
+    """A share of k in n with its 95 % interval (Wilson 1927), which holds near 0 and 1 too."""
+    z2 = 1.959963984540054**2
+    middle = (k + z2 / 2) / (n + z2)
+    reach = (z2 * (k * (n - k) / n + z2 / 4)) ** 0.5 / (n + z2)
+    return Interval(k / n, max(0.0, middle - reach), min(1.0, middle + reach))
 
 
 def studentised(

@@ -3,14 +3,22 @@
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cp_ray.cultures import Culture
 from cp_ray.errors import ConfigError
 from cp_ray.records import Candidate, Seed
 from cp_ray.survey.items import Item, Source, pooled
 
-__all__ = ["CandidatesConfig", "SeedsConfig", "candidates", "heldout_questions", "make_seeds"]
+__all__ = [
+    "CandidatesConfig",
+    "NeighboursConfig",
+    "SeedsConfig",
+    "candidates",
+    "from_neighbours",
+    "heldout_questions",
+    "make_seeds",
+]
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,16 @@ class CandidatesConfig:
                 raise ConfigError(f"{name}: must be at least 1, got {value}")
 
 
+@dataclass(frozen=True)
+class NeighboursConfig:
+    """Whose answers stand in for a culture's."""
+
+    seeds: SeedsConfig
+    """Of the neighbours."""
+    of: tuple[tuple[str, tuple[str, ...]], ...]
+    """Culture and its neighbours, by id."""
+
+
 def make_seeds(config: SeedsConfig, items: Sequence[Item]) -> list[Seed]:
     """Every question that was asked of each culture, with its answers.
 
@@ -72,6 +90,26 @@ def make_seeds(config: SeedsConfig, items: Sequence[Item]) -> list[Seed]:
         _check(culture, own)
         seeds += own
     return seeds
+
+
+def from_neighbours(seeds: Sequence[Seed], config: NeighboursConfig, items: Sequence[Item]) -> list[Seed]:
+    """The seeds with the mean of the neighbours' answers in the place of each culture's own, in training alone.
+
+    A training question that no neighbour was asked is left out; held-out ones keep the people's own answers.
+    """
+    asked = {(s.culture, s.question_id): s for s in make_seeds(config.seeds, items)}
+    found = []
+    for seed in seeds:
+        if seed.split == "heldout":
+            found.append(seed)
+            continue
+        near = [asked[n, seed.question_id] for n in dict(config.of)[seed.culture] if (n, seed.question_id) in asked]
+        if near:
+            shares = tuple(sum(column) / len(near) for column in zip(*(n.distribution for n in near), strict=True))
+            stance = seed.options[shares.index(max(shares))]
+            people = sum(n.respondents for n in near)
+            found.append(replace(seed, distribution=shares, respondents=people, stance=stance))
+    return found
 
 
 def candidates(seeds: Sequence[Seed], config: CandidatesConfig) -> list[Candidate]:

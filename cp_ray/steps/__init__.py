@@ -3,7 +3,7 @@
 Here, and only here, stages meet the run folder, Ray and the teacher.
 """
 
-from cp_ray.steps.data import candidates, examples, export, leakage, seeds, wave
+from cp_ray.steps.data import candidates, examples, export, leakage, neighbours, seeds, wave
 from cp_ray.steps.models import answers, culture_models, evaluate, hosted, predict, report, submit, train
 from cp_ray.steps.opinions import (
     analyse,
@@ -34,6 +34,6 @@ from cp_ray.steps.rows import teacher
 __all__ = [
     "analyse", "answers", "back_translated", "candidates", "check", "culture_models", "dedup", "dialogue", "direct",
     "entail", "evaluate", "examples", "exchange_words", "export", "extract", "hosted", "leakage", "near",
-    "own_wordings", "pick", "predict", "quality", "quota", "report", "restructure", "sample", "seeds", "submit",
-    "teacher", "train", "translate", "verify", "voice", "wave", "wordings",
+    "neighbours", "own_wordings", "pick", "predict", "quality", "quota", "report", "restructure", "sample", "seeds",
+    "submit", "teacher", "train", "translate", "verify", "voice", "wave", "wordings",
 ]  # fmt: skip

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 import pyarrow as pa
 
 from cp_ray.arrow import to_table
+from cp_ray.cultures import NEIGHBOURS
+from cp_ray.errors import ConfigError
 from cp_ray.exports.config import ExportConfig
 from cp_ray.exports.export import made_by, write_export
 from cp_ray.exports.export import remarks as export_remarks
@@ -19,7 +21,7 @@ from cp_ray.stages.examples import ExamplesConfig, make_examples
 from cp_ray.stages.leakage import LeakageConfig, texts_to_check
 from cp_ray.stages.leakage import leakage as find_nearest
 from cp_ray.stages.quota import QuotaConfig, next_wave
-from cp_ray.stages.seeds import CandidatesConfig, SeedsConfig, make_seeds
+from cp_ray.stages.seeds import CandidatesConfig, NeighboursConfig, SeedsConfig, from_neighbours, make_seeds
 from cp_ray.stages.seeds import candidates as make_candidates
 from cp_ray.steps.rows import Inputs, dataset_of
 from cp_ray.survey.read import read_survey
@@ -27,7 +29,7 @@ from cp_ray.survey.read import read_survey
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-__all__ = ["candidates", "examples", "export", "leakage", "seeds", "wave"]
+__all__ = ["candidates", "examples", "export", "leakage", "neighbours", "seeds", "wave"]
 
 Row = TypeVar("Row")
 
@@ -47,6 +49,30 @@ def seeds(options: Options, *, questions: int | None = None, heldout: int | None
     config = SeedsConfig(options.chosen, survey.content, survey.source, heldout=heldout, questions=questions)
     rows = make_seeds(config, survey.items)
     return Step("seeds", config, lambda folder, inputs: to_table(rows, Seed), rows=Seed)
+
+
+def neighbours(asked: Step, options: Options) -> Step:
+    """The seeds as if their cultures had never been asked: trained on their neighbours' answers, judged on their own.
+
+    Raises:
+        ConfigError: a culture's neighbours are not known, or were asked nothing in this survey.
+    """
+    unknown = next((culture.id for culture in options.chosen if culture.id not in NEIGHBOURS), None)
+    if unknown is not None:
+        raise ConfigError(
+            f"answers-from: the neighbours of {unknown!r} are not known, only those of {', '.join(NEIGHBOURS)}; leave "
+            "it out, or give it its neighbours' countries in --cultures-file"
+        )
+    pairs = tuple((culture.id, NEIGHBOURS[culture.id]) for culture in options.chosen)
+    ids = sorted({id for _, near in pairs for id in near})
+    survey = read_survey(Path(options.survey) if options.survey else None)
+    known = tuple(options.known[id] for id in ids)
+    config = NeighboursConfig(SeedsConfig(known, survey.content, survey.source, heldout=asked.config.heldout), pairs)
+
+    def run(folder: Folder, inputs: Inputs) -> pa.Table:
+        return to_table(from_neighbours(inputs[asked.name].read(Seed), config, survey.items), Seed)
+
+    return Step("neighbours", config, run, (asked,), Seed)
 
 
 def candidates(seeds: Step, config: CandidatesConfig) -> Step:
@@ -103,8 +129,12 @@ def examples(
     wordings: Step | None = None,
     translations: Step | None = None,
     quality: Step | None = None,
+    answers: Step | None = None,
 ) -> Step:
-    """Chats to train on, without what is near to a held-out question or of poor quality."""
+    """Chats to train on, without what is near to a held-out question or of poor quality.
+
+    `answers`: the seeds with others' answers, which are trained on in the place of their own.
+    """
 
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
         def rows(step: Step | None, row: type[Row]) -> list[Row]:
@@ -112,7 +142,7 @@ def examples(
 
         left_out: list[Nearness | Quality] = [*rows(leakage, Nearness), *rows(quality, Quality)]
         made = make_examples(
-            rows(seeds, Seed), rows(opinions, Opinion), config,
+            rows(answers or seeds, Seed), rows(opinions, Opinion), config,
             wordings=rows(wordings, Paraphrase), translations=rows(translations, Translation),
             left_out=[row.id for row in left_out if row.reject is not None],
         )  # fmt: skip
@@ -125,7 +155,7 @@ def examples(
         bare = {row["culture"] for row in rows} - {row["culture"] for row in rows if row["kind"] == "opinion"}
         return [f"no opinion of {', '.join(sorted(bare))}: answers of the survey alone"] if bare else []
 
-    given = [step for step in (seeds, opinions, wordings, translations, leakage, quality) if step is not None]
+    given = [step for step in (seeds, answers, opinions, wordings, translations, leakage, quality) if step is not None]
     return Step("examples", config, run, tuple(given), Example, remarks=said)
 
 

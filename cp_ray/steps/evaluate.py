@@ -1,5 +1,7 @@
 """The recipe of `cp-ray evaluate` and jobs/evaluate.py: models in, one report on all of them out."""
 
+import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,13 +9,15 @@ from typing import Any
 
 from cp_ray.cultures import parse_cultures
 from cp_ray.errors import ConfigError
+from cp_ray.evals.benchmarks.scores import Solved
 from cp_ray.evals.hofstede.items import HofstedeConfig, read_items
 from cp_ray.evals.hofstede.scores import Truth
 from cp_ray.evals.moderation.state import SetState
+from cp_ray.evals.results.benchmarks import benchmarks_section
 from cp_ray.evals.results.moderation import moderation_section
 from cp_ray.evals.results.others import forgetting_section, hofstede_section, learning_section, open_section
 from cp_ray.evals.results.page import html_page, markdown
-from cp_ray.evals.results.sections import Section
+from cp_ray.evals.results.sections import Section, Way
 from cp_ray.evals.results.survey import survey_section
 from cp_ray.evals.trained import Trained, trained_models
 from cp_ray.folder import Folder
@@ -30,8 +34,11 @@ from cp_ray.teacher import Teacher
 
 __all__ = ["evaluate"]
 
-_TASKS = ("survey", "moderation", "hofstede", "forgetting", "open", "learning")
-_NEEDS = {"moderation": "moderation", "hofstede": "hofstede", "open": "judges", "learning": "learner"}
+_TASKS = ("survey", "moderation", "hofstede", "forgetting", "benchmarks", "open", "learning")
+_NEEDS = {
+    "moderation": "moderation", "hofstede": "hofstede", "benchmarks": "benchmarks", "open": "judges",
+    "learning": "learner",
+}  # fmt: skip
 """Without which option a task cannot be done."""
 
 
@@ -47,6 +54,7 @@ def evaluate(
     hofstede: str | None = None,
     hofstede_items: str | None = None,
     respondents: int = 30,
+    benchmarks: str | None = None,
     also: str | None = None,
     wordings: int = 3,
     samples: int = 8,
@@ -62,13 +70,15 @@ def evaluate(
         options: what every recipe takes
         run: run folder with trained adapters; default: --root
         models: with commas between: base, adapters by name, model@url for an endpoint; all: every adapter of the run
-        tasks: survey, moderation, hofstede, forgetting, open, learning, with commas between; all: what can be done
+        tasks: survey, moderation, hofstede, forgetting, benchmarks, open, learning, with commas between; all: all that
+            can be done
         moderation: folder with test sets, laid out as CultureLLM's
-        rows: only so many lines of each test set; default: all
+        rows: only so many lines of each test set, and items of each benchmark; default: all
         characters: of a text that is judged; longer ones are cut there for every model
         hofstede: file of published scores
         hofstede_items: CSV of the 24 items; default: our own wording
         respondents: simulated for each culture
+        benchmarks: folder with gsm8k/ and bbh/ as published, for lm-evaluation-harness
         also: cultures, with commas between, that no adapter was trained on; the survey asks every model about them too
         wordings: of the words around a survey question
         samples: answers that an endpoint gives to each survey question
@@ -85,7 +95,9 @@ def evaluate(
         check_least("rows", rows, 1)
     if not 1 <= wordings <= len(FRAMES):
         raise ConfigError(f"wordings: must be between 1 and {len(FRAMES)}, got {wordings}")
-    data = {"moderation": moderation, "hofstede": hofstede, "judges": judges, "learner": learner}
+    data = {
+        "moderation": moderation, "hofstede": hofstede, "benchmarks": benchmarks, "judges": judges, "learner": learner,
+    }  # fmt: skip
     wanted = _tasks(tasks, data)
     compared = _compared(options, run or options.root, models, everywhere=everywhere == "yes", workers=workers)
     if options.budget is not None and not compared.endpoints:
@@ -111,6 +123,8 @@ def evaluate(
             truth = made[-1].config.truth
         elif task == "forgetting":
             made += suite.forgotten(compared)
+        elif task == "benchmarks":
+            made += suite.benchmarks(Path(benchmarks or ""), compared, rows=rows)
         elif task == "open":
             made += open_ended(asked, compared, [_endpoint(one, options) for one in (judges or "").split(",")])
         else:
@@ -181,17 +195,28 @@ class PageConfig:
 
     tasks: tuple[str, ...]
     truth: tuple[Truth, ...]
-    page: int = 1
+    page: int = 2
     """Edition of the page."""
+
+
+def _command() -> str | None:
+    """What was typed, where it was this recipe's command."""
+    program = Path(sys.argv[0]).name
+    return shlex.join([program, *sys.argv[1:]]) if program in ("cp-ray", "evaluate.py") else None
+
+
+def _ways(folder: Folder) -> list[Way]:
+    return (folder / "ways").read(Way) if (folder / "ways").exists() else []  # a run of before it was written down
 
 
 def _report(shown: Sequence[tuple[str, Step]], truth: tuple[Truth, ...]) -> Step:
     """One page, in HTML and in Markdown."""
     sections: Mapping[str, Callable[[Folder], Section]] = {
-        "survey": lambda f: survey_section(f.read(Score), (f / "questions").read(QuestionScore)),
-        "moderation": lambda f: moderation_section(f.read(Score), (f / "sets").read(SetState)),
-        "hofstede": lambda f: hofstede_section(f.read(Score), truth),
+        "survey": lambda f: survey_section(f.read(Score), (f / "questions").read(QuestionScore), _ways(f)),
+        "moderation": lambda f: moderation_section(f.read(Score), (f / "sets").read(SetState), _ways(f)),
+        "hofstede": lambda f: hofstede_section(f.read(Score), truth, _ways(f)),
         "forgetting": lambda f: forgetting_section(f.read(Score)),
+        "benchmarks": lambda f: benchmarks_section(f.read(Score), (f / "solved").read(Solved)),
         "open": lambda f: open_section(f.read(Score)),
         "learning": lambda f: learning_section(f.read(Score)),
     }
@@ -202,7 +227,7 @@ def _report(shown: Sequence[tuple[str, Step]], truth: tuple[Truth, ...]) -> Step
             name: manifest.config for name, one in inputs.items() if (manifest := one.manifest())
         }
         title = "How well do these models understand their cultures?"
-        folder.write_text("evaluation.html", html_page(title, parts, made_by))
+        folder.write_text("evaluation.html", html_page(title, parts, made_by, _command()))
         folder.write_text("evaluation.md", markdown(title, parts))
         folder.write_text("summary.txt", "\n".join(said for part in parts for said in part.said))
 

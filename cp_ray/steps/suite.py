@@ -11,6 +11,9 @@ from cp_ray.arrow import to_table
 from cp_ray.cultures import Culture
 from cp_ray.evals import alignment, forgetting, survey
 from cp_ray.evals.answer import AnswerConfig
+from cp_ray.evals.benchmarks.files import read_benchmarks
+from cp_ray.evals.benchmarks.harness import harness_version, solve
+from cp_ray.evals.benchmarks.scores import BenchmarksConfig, Solved, benchmark_scores
 from cp_ray.evals.choose import LocalModels
 from cp_ray.evals.hofstede.formulas import read_published
 from cp_ray.evals.hofstede.items import HofstedeConfig, hofstede_items
@@ -23,15 +26,25 @@ from cp_ray.evals.moderation.tasks import find_tasks
 from cp_ray.evals.trained import Trained
 from cp_ray.folder import Folder, write_rows
 from cp_ray.pipeline import Step
+from cp_ray.progress import watched
 from cp_ray.records import Item, Prediction, QuestionScore, Score, Seed, TextLoss
 from cp_ray.stages.seeds import SeedsConfig, make_seeds
-from cp_ray.steps.evaluation import answered, chosen, items, predictions
+from cp_ray.steps.evaluation import answered, chosen, items, predictions, write_ways
 from cp_ray.steps.rows import Inputs
 from cp_ray.survey.asking import FRAMES
 from cp_ray.survey.read import read_survey
 from cp_ray.teacher import Teacher
 
-__all__ = ["Compared", "Endpoint", "forgotten", "hofstede", "moderation", "survey_alignment", "trained_seeds"]
+__all__ = [
+    "Compared",
+    "Endpoint",
+    "benchmarks",
+    "forgotten",
+    "hofstede",
+    "moderation",
+    "survey_alignment",
+    "trained_seeds",
+]
 
 
 @dataclass(frozen=True)
@@ -129,7 +142,9 @@ def survey_alignment(seeds: Step, compared: Compared, *, wordings: int, samples:
 
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
         rows = inputs[seeds.name].read(Seed)
-        answers = survey.survey_answers(predictions(inputs, made), rows)
+        told = predictions(inputs, made)
+        write_ways(folder, told)
+        answers = survey.survey_answers(told, rows)
         write_rows(to_table(answers, Prediction), folder / "answers" / "rows", Prediction)
         questions = alignment.question_scores(answers, rows, scoring)
         write_rows(to_table(questions, QuestionScore), folder / "questions" / "rows", QuestionScore)
@@ -164,7 +179,9 @@ def moderation(
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
         every = inputs[asked.name].read(Item)
         write_rows(to_table(set_states(every), SetState), folder / "sets" / "rows", SetState)
-        return to_table(moderation_scores(every, predictions(inputs, made), scoring), Score)
+        told = predictions(inputs, made)
+        write_ways(folder, told)
+        return to_table(moderation_scores(every, told, scoring), Score)
 
     def said(folder: Folder, inputs: Inputs) -> list[str]:
         states = (folder / "sets").read(SetState)
@@ -185,7 +202,9 @@ def hofstede(published: Path, config: HofstedeConfig, compared: Compared) -> lis
     scoring = HofstedeScoring(truth, seed=compared.seed)
 
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
-        return to_table(hofstede_scores(predictions(inputs, made), scoring), Score)
+        told = predictions(inputs, made)
+        write_ways(folder, told)
+        return to_table(hofstede_scores(told, scoring), Score)
 
     return [asked, *made, Step("hofstede_scores", scoring, run, tuple(made), Score)]
 
@@ -205,6 +224,38 @@ def forgotten(compared: Compared) -> list[Step]:
         return to_table(forgetting.forgetting_scores(losses, config), Score)
 
     return [Step("forgetting_scores", ForgottenBy(config, made), run, (), Score)]
+
+
+def benchmarks(root: Path, compared: Compared, *, rows: int | None) -> list[Step]:
+    """What training has cost on BBH and GSM8K.
+
+    Raises:
+        ConfigError: lm-evaluation-harness is not installed, or the folder lacks the files.
+    """
+    version = harness_version()
+    found = read_benchmarks(root)
+    files = tuple((one.name, one.content) for one in found)
+    config = BenchmarksConfig(compared.base_model, compared.adapters, files, version, rows)
+    trained = compared.trained
+    made = tuple(trained.made[a] for a in compared.adapters) if trained else ()
+
+    def run(folder: Folder, inputs: Inputs) -> pa.Table:
+        adapters = {a: trained.adapters[a] for a in compared.adapters} if trained else {}
+        items = sum(min(one.items, rows or one.items) for one in found)
+        with watched("benchmarks", total=items * (1 + len(adapters)), unit="answers") as progress:
+            solved = solve(config, found, adapters, lambda n: progress.add(done=n))
+        write_rows(to_table(solved, Solved), folder / "solved" / "rows", Solved)
+        return to_table(benchmark_scores(solved), Score)
+
+    return [Step("benchmarks_scores", BenchmarkedBy(config, made), run, (), Score)]
+
+
+@dataclass(frozen=True)
+class BenchmarkedBy:
+    """Which trainings are looked at, and how."""
+
+    config: BenchmarksConfig
+    made: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,16 @@
 """Drawn answers are read strictly: what names no option is counted, never guessed."""
 
 import asyncio
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from cp_ray.errors import ConfigError
-from cp_ray.evals.answer import UNPARSABLE, AnswerConfig, answer, option_of
-from cp_ray.llm.call import Completion, Usage
+from cp_ray.evals.answer import DRAWN, REVEALED, UNPARSABLE, AnswerConfig, answer, option_of, suited
+from cp_ray.evals.choose import WHOLE
+from cp_ray.llm.call import Completion, Sampling, Token, Usage, failure
 from cp_ray.llm.scripted import Scripted
 from cp_ray.records import Item, Message
 
@@ -59,3 +62,56 @@ def test_what_brings_no_option_says_why() -> None:
 def test_samples_of_one_and_the_same_answer_are_refused() -> None:
     with pytest.raises(ConfigError, match="raise temperature"):
         AnswerConfig("m", "m", samples=2)
+
+
+def told(text: str, *tokens: Token) -> Completion:
+    return Completion(text, "stop", Usage(1, 1), logprobs=tokens)
+
+
+def forcible(messages: Sequence[Message], sampling: Sampling) -> Completion:
+    """Can be told its answer; the options have a half, a quarter and an eighth."""
+    said = sampling.answer or "well"
+    share = {"yes": 0.5, "no": 0.25, "unsure": 0.125}.get(said, 0.1)
+    return told(said, Token(said, math.log(share)), Token("<|end|>", 0.0))
+
+
+def showing(messages: Sequence[Message], sampling: Sampling) -> Completion:
+    """Shows at most five tokens, and refuses what it does not know."""
+    if sampling.answer is not None or (sampling.logprobs or 0) > 5:
+        return failure("refused with status 400")
+    shown = (("Yes", math.log(0.6)), ("Un", math.log(0.3)), ("I", math.log(0.1)))
+    if sampling.logprobs is None:
+        return Completion("Yes", "stop", Usage(1, 1))
+    return told("Yes", Token("Yes", math.log(0.6), shown))
+
+
+def test_a_server_is_asked_in_the_best_way_that_it_can_be() -> None:
+    def way(answers: Any) -> tuple[str, int]:
+        found = asyncio.run(suited(Scripted(answers), AnswerConfig("m", "m-1")))
+        return found.way, found.top
+
+    assert way(forcible) == (WHOLE, 20)
+    assert way(showing) == (REVEALED, 3)
+    assert way(lambda messages, sampling: "Blue.") == (DRAWN, 20)
+    without_end = lambda m, s: told(s.answer or "x", Token(s.answer or "x", -1.0))  # noqa: E731
+    assert way(without_end) == (DRAWN, 20), "a beginning would count for the whole"
+
+
+def test_whole_options_have_their_probabilities_among_themselves() -> None:
+    (row,) = asked(forcible, way=WHOLE)
+    assert row.probabilities == pytest.approx((4 / 7, 2 / 7, 1 / 7))
+    assert (row.output, row.way, row.lost) == ("yes", WHOLE, 0.0)
+    (lacking,) = asked(lambda m, s: forcible(m, s) if s.answer != "no" else failure("content_filter"), way=WHOLE)
+    assert (lacking.reject, lacking.probabilities) == ("no answer: content_filter", ())
+
+
+def test_answers_show_what_else_could_have_come() -> None:
+    model = Scripted(showing)
+    item = Item("t/1", "german", "t", (Message("user", "Is it?"),), ("yes", "no", "unsure"), "no")
+    (row,) = asyncio.run(answer(item, model, AnswerConfig("m", "m-1", way=REVEALED, top=3, samples=8, temperature=1.0)))
+    assert row.probabilities == pytest.approx((2 / 3, 0, 1 / 3))
+    assert row.lost == pytest.approx(0.1)
+    assert row.way == REVEALED
+    assert len(model.calls) == 8, "no answer went on from Un, so that more were drawn"
+    (withheld,) = asked([Completion("", "content_filter", Usage(9, 0))], way=REVEALED)
+    assert withheld.reject == "no answer: content_filter"

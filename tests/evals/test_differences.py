@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,17 @@ from cp_ray.arrow import to_table
 from cp_ray.comparison import compared
 from cp_ray.errors import ConfigError
 from cp_ray.evals.choose import predicted
-from cp_ray.evals.differences import OVERALL, moderation_differences, own_differences, survey_differences
+from cp_ray.evals.differences import (
+    OVERALL,
+    gain_difference,
+    item_differences,
+    moderation_differences,
+    own_differences,
+    survey_differences,
+)
 from cp_ray.pipeline import Run, Step
 from cp_ray.recipe import load_recipe
-from cp_ray.records import Item, Message, QuestionScore, Score
+from cp_ray.records import Item, Message, QuestionScore, Score, TextLoss
 from jobs.ablations import STUDIES
 
 ROOT = Path(__file__).parent.parent.parent
@@ -49,6 +57,21 @@ def test_own_adapters_are_compared_by_culture_and_together() -> None:
     assert own_differences(questions(0.0, ("base",)), questions(0.0)) == []
 
 
+def test_groups_of_cultures_are_compared_by_what_training_brings_them() -> None:
+    """Trained, the Germans' distances fall by 0.2 and the Greeks' by 0.1."""
+    told = [
+        QuestionScore(model, culture, f"Q{k}", "t", "heldout", float(h) - fall * (model == culture), 0.0)
+        for culture, fall in (("german", 0.2), ("greek", 0.1))
+        for model in ("german", "greek", "base")
+        for k, h in enumerate(HARD)
+    ]
+    (found,) = gain_difference(told, told, (("german", "english"), ("greek",)))
+    assert (found.first, found.second) == pytest.approx((0.2, 0.1))
+    assert found.n == 12
+    assert (found.told, found.what) == ("lower", "fall of the held-out distance")
+    assert gain_difference(told, told, (("german",), ("korean",))) == []
+
+
 def test_moderation_is_compared_by_the_rows_that_both_have() -> None:
     items = [
         Item(f"s/{k}", "german", "s", (Message("user", "?"),), ("no", "yes"), ("no", "yes")[k % 2]) for k in range(80)
@@ -60,6 +83,17 @@ def test_moderation_is_compared_by_the_rows_that_both_have() -> None:
     assert (found.second, found.told, found.n) == (1.0, "higher", 80)
     (same,) = moderation_differences(items, right, right[:40])
     assert (same.told, same.n) == ("not told apart", 40)
+
+
+def test_any_measure_is_compared_by_its_items() -> None:
+    first = {"german": dict(numbered(HARD)), "base": dict(numbered(HARD))}
+    second = {"german": dict(numbered(HARD - 0.05)), "greek": dict(numbered(HARD))}
+    (found,) = item_differences("nats a token", first, second, (-9.0, 9.0))
+    assert (found.model, found.what, found.told, found.n) == ("german", "nats a token", "lower", 12)
+
+
+def numbered(values: Iterable[float]) -> list[tuple[str, float]]:
+    return [(str(k), float(value)) for k, value in enumerate(values)]
 
 
 def evaluated(root: Path, shift: float) -> str:
@@ -74,6 +108,13 @@ def evaluated(root: Path, shift: float) -> str:
     made = Run(str(root))
     made.begin()
     made.do(Step("survey_scores", ScoreConfig(), run, (), Score))
+
+    def read(folder: Folder, inputs: object) -> pa.Table:
+        texts = [TextLoss("base", str(k), 10, 10 * float(h) + shift, 10) for k, h in enumerate(HARD)]
+        write_rows(to_table(texts, TextLoss), folder / "texts" / "rows", TextLoss)
+        return to_table([], Score)
+
+    made.do(Step("forgetting_scores", ScoreConfig(), read, (), Score))
     return str(root)
 
 
@@ -85,6 +126,7 @@ def test_cp_ray_compare_prints_a_table_of_two_runs(tmp_path: Path) -> None:
     ).stdout
     assert "german, german, held-out distance: lower" in shown
     assert "| german | held-out distance | german |" in shown
+    assert "base, nats a token of neutral text: lower" in shown
     (tmp_path / "c").mkdir()
     with pytest.raises(ConfigError, match="no evaluation in common"):
         compared(first, str(tmp_path / "c"))
@@ -97,8 +139,14 @@ def test_every_study_s_variants_are_recipes_that_differ(name: str, tmp_path: Pat
     run, planned = plan(recipe, study, ["--root", str(tmp_path)])
     assert [steps[-1].name for steps in planned] == ["evaluate"] * len(study.variants)
     folders = {run.folder(steps[-1]).path for steps in planned}
-    different = {variant.arguments for variant in study.variants}
+    different = {variant.arguments for variant in study.variants}  # some variants look at another model of a run
     assert len(folders) == len(different), "a variant that changes nothing is none"
+
+
+def test_a_study_of_cultures_needs_some_of_each_kind(tmp_path: Path) -> None:
+    recipe = load_recipe(str(ROOT / "jobs" / "culturellm.py"))
+    with pytest.raises(ConfigError, match="looks at languages with few texts; choose at least one of turkish"):
+        plan(recipe, STUDIES["resource"], ["--root", str(tmp_path), "--cultures", "german,english"])
 
 
 def test_an_unknown_study_is_told_in_one_line() -> None:

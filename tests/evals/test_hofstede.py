@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
 
 from cp_ray.cultures import CULTURES
 from cp_ray.errors import ConfigError
 from cp_ray.evals.choose import predicted
+from cp_ray.evals.hofstede.figures import figures
 from cp_ray.evals.hofstede.formulas import DIMENSIONS, indices, read_published
 from cp_ray.evals.hofstede.items import HofstedeConfig, hofstede_items, read_items
 from cp_ray.evals.hofstede.scores import ALL, HofstedeScoring, Truth, hofstede_scores, published_of
+from cp_ray.evals.intervals import studentised
 from cp_ray.records import Item, Prediction, Score
 
 THREE = tuple(CULTURES[c] for c in ("german", "korean", "turkish"))
@@ -169,6 +172,43 @@ def test_a_culture_with_two_known_dimensions_is_not_nearer_for_it() -> None:
         np.mean([t.scores[d] or 0 for t in TRUTH[1:]]) - (TRUTH[0].scores[d] or 0) for d in (4, 5)
     ]  # fmt: skip
     assert found["german"].value == pytest.approx(np.sqrt(np.mean(np.square(gaps))))
+
+
+def test_95_percent_intervals_of_dimensions_and_distances_cover_the_truth_in_93_to_97() -> None:
+    """Of 30 people drawn from a population in which a person is alike in every culture."""
+    rng = np.random.default_rng(1)
+    means, known = rng.uniform(2, 4, (3, 1, 24)), rng.uniform(20, 90, (3, 6))
+
+    def people(n: int) -> NDArray[np.float64]:
+        drawn = means + rng.normal(0, 0.2, (1, n, 24)) + rng.normal(0, 0.35, (3, n, 24))
+        return indices(np.clip(drawn, 1, 5))
+
+    truth = figures(people(200_000), known, np.ones((1, 200_000)))
+    covered: dict[str, list[bool]] = {"fitted": [], "distance": []}
+    for _ in range(330):
+        told = people(30)
+        found = figures(told, known, np.ones((1, 30)))
+        drawn = figures(told, known, rng.multinomial(30, np.full(30, 1 / 30), 300).astype(np.float64))
+        for name, own in covered.items():
+            value, error, true = (
+                getattr(*pair)[0] for pair in ((found, name), (found, f"{name}_error"), (truth, name))
+            )
+            values, errors = getattr(drawn, name), getattr(drawn, f"{name}_error")
+            for place in np.ndindex(value.shape):
+                some, theirs = (np.moveaxis(one, 0, -1)[place] for one in (values, errors))
+                i = studentised(float(value[place]), float(error[place]), some, theirs, 30, (-np.inf, np.inf))
+                own.append(i.low <= true[place] <= i.high)
+    assert 0.93 <= np.mean(covered["fitted"]) <= 0.97
+    assert 0.93 <= np.mean(covered["distance"]) <= 0.97
+
+
+def test_errors_are_those_of_the_means_written_out() -> None:
+    """With one other culture a dimension is a difference of means over the same people."""
+    told = np.random.default_rng(3).normal(0, 20, (2, 40, 6))
+    found = figures(told, np.zeros((2, 6)), np.ones((1, 40)))
+    gaps = told[0] - told[1]
+    assert found.fitted[0, 0] == pytest.approx(gaps.mean(axis=0), abs=1e-9)
+    assert found.fitted_error[0, 0] == pytest.approx(gaps.std(axis=0, ddof=1) / 40**0.5, abs=1e-9)
 
 
 def test_one_respondent_who_gives_no_answer_moves_nothing() -> None:

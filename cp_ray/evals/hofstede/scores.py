@@ -6,15 +6,17 @@ is not nearer for it.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cp_ray.errors import ConfigError
+from cp_ray.evals.hofstede.figures import figures
 from cp_ray.evals.hofstede.formulas import DIMENSIONS, ITEMS, Published, indices
 from cp_ray.evals.hofstede.items import TASK
+from cp_ray.evals.intervals import Interval, studentised
 from cp_ray.records import Prediction, Score
 
 __all__ = ["ALL", "CONSTANT", "OWN", "RANDOM", "HofstedeScoring", "Truth", "hofstede_scores", "published_of"]
@@ -47,6 +49,8 @@ class HofstedeScoring:
     truth: tuple[Truth, ...]
     resamples: int = 2000
     seed: int = 0
+    interval: str = "studentised, over people"
+    """Bootstrap; the only one there is, here so that a change of it changes the step's fingerprint."""
 
     def __post_init__(self) -> None:
         if self.resamples < 100:
@@ -105,58 +109,44 @@ def _model_scores(model: str, answers: Mapping[str, Array], config: HofstedeScor
     if not cultures:
         return []
     known = np.array([truth[c] for c in cultures])  # [cultures, 6]
-    told = [indices(answers[c]) for c in cultures]  # of each: [respondents, 6]
-    n = [(~np.isnan(one)).sum(axis=0) for one in told]
-    value = np.array([_mean(one) for one in told])[None]
-    rng = np.random.default_rng(config.seed)
-    draws = [one[rng.integers(0, len(one), (config.resamples, len(one)))] for one in told]
-    drawn = np.stack([_mean(one, axis=1) for one in draws], axis=1)  # [resamples, cultures, 6]
-    fitted, fitted_draws = value + _constants(value, known), drawn + _constants(drawn, known)
+    told = _same_people([indices(answers[c]) for c in cultures])  # [cultures, people, 6]
+    people = told.shape[1]
+    draws = np.random.default_rng(config.seed).multinomial(people, np.full(people, 1 / people), config.resamples)
+    found, drawn = figures(told, known, np.ones((1, people))), figures(told, known, draws.astype(np.float64))
+    n = (~np.isnan(told)).sum(axis=1)
     scores = []
     for c, culture in enumerate(cultures):
         for d, name in enumerate(DIMENSIONS):
-            scores += _score(model, culture, name, fitted[:, c, d], fitted_draws[:, c, d], int(n[c][d]))
-        apart, apart_draws = (_distance(x[:, c], known[c]) for x in (fitted, fitted_draws))
-        scores += _score(
-            model, culture, "distance", apart, apart_draws, int((~np.isnan(fitted[0, c] - known[c])).sum())
-        )
-    return scores + _correlations(model, value, drawn, known)
+            of = Figure(found.fitted, found.fitted_error, drawn.fitted, drawn.fitted_error, (c, d), (-np.inf, np.inf))
+            scores += _score(model, culture, name, of, people, int(n[c, d]))
+        of = Figure(found.distance, found.distance_error, drawn.distance, drawn.distance_error, (c,), (0.0, np.inf))
+        scores += _score(model, culture, "distance", of, people, int((~np.isnan(found.fitted[0, c] - known[c])).sum()))
+    return scores + _correlations(model, told, known)
 
 
-def _constants(values: Array, known: Array) -> Array:
-    """Of each culture and dimension the mean of published less own over the other cultures: [r, cultures, 6].
+def _same_people(answers: Sequence[Array]) -> Array:
+    """One table [cultures, people, 6]; whoever was not asked in a culture has no answer there."""
+    people = max(map(len, answers))
+    padded = [np.pad(one, ((0, people - len(one)), (0, 0)), constant_values=np.nan) for one in answers]
+    return np.stack(padded)
 
-    NaN where no other culture has both.
+
+def _correlations(model: str, told: Array, known: Array) -> list[Score]:
+    """Pearson's r and Spearman's rho over the cultures, which no constant changes; from three cultures on.
+
+    They have no interval: what is uncertain of them is which cultures there are, and that no drawing of people tells.
     """
-    gaps = known[None] - values
-    there = ~np.isnan(gaps)
-    gaps = np.where(there, gaps, 0.0)
-    others, n = gaps.sum(axis=1, keepdims=True) - gaps, there.sum(axis=1, keepdims=True) - there
-    constants: Array = np.divide(others, n, out=np.full(gaps.shape, np.nan), where=n > 0)
-    return constants
-
-
-def _distance(fitted: Array, known: Array) -> Array:
-    """Root mean square [r] over the dimensions that both have; NaN where there is none."""
-    gaps = fitted - known[None]
-    there = ~np.isnan(gaps)
-    total, n = np.where(there, gaps, 0.0) ** 2, there.sum(axis=1)
-    squared: Array = np.divide(total.sum(axis=1), n, out=np.full(len(gaps), np.nan), where=n > 0)
-    return np.sqrt(squared)
-
-
-def _correlations(model: str, value: Array, drawn: Array, known: Array) -> list[Score]:
-    """Pearson's r and Spearman's rho over the cultures, which no constant changes; from three cultures on."""
+    means = _mean(told)
     scores = []
     for d, name in enumerate(DIMENSIONS):
-        there = ~np.isnan(known[:, d]) & ~np.isnan(value[0, :, d])
+        there = ~np.isnan(known[:, d]) & ~np.isnan(means[:, d])
         if there.sum() < 3:
             continue
-        x, draws, y = value[:, there, d], drawn[:, there, d], known[there, d]
-        scores += _score(model, ALL, f"pearson_{name}", _pearson(x, y), _pearson(draws, y), len(y))
-        ranks = _ranks(y[None])[0]
-        rank = (_pearson(_ranks(x), ranks), _pearson(_ranks(draws), ranks))
-        scores += _score(model, ALL, f"spearman_{name}", *rank, len(y))
+        x, y = means[None, there, d], known[there, d]
+        for kind, found in (("pearson", _pearson(x, y)), ("spearman", _pearson(_ranks(x), _ranks(y[None])[0]))):
+            if not np.isnan(found[0]):
+                value = float(found[0])
+                scores.append(Score(model, ALL, TASK, f"{kind}_{name}", value, np.nan, np.nan, len(y)))
     return scores
 
 
@@ -176,18 +166,36 @@ def _ranks(x: Array) -> Array:
     return ranks
 
 
-def _score(model: str, culture: str, metric: str, value: Array, draws: Array, n: int) -> list[Score]:
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One of a model's figures."""
+
+    found: Array
+    error: Array
+    drawn: Array
+    drawn_error: Array
+    place: tuple[int, ...]
+    """In all of these, after the resample."""
+    bounds: tuple[float, float]
+
+    def interval(self, people: int) -> Interval | None:
+        """With its studentised bootstrap interval over people; None where it cannot be told."""
+        value, error = (float(one[0][self.place]) for one in (self.found, self.error))
+        if np.isnan(value):
+            return None
+        values, errors = (np.moveaxis(one, 0, -1)[self.place] for one in (self.drawn, self.drawn_error))
+        return studentised(value, error if error > 1e-9 else 0.0, values, errors, people, self.bounds)
+
+
+def _score(model: str, culture: str, metric: str, figure: Figure, people: int, n: int) -> list[Score]:
     """Nothing where the figure cannot be told."""
-    if np.isnan(value[0]):
-        return []
-    some = draws[~np.isnan(draws)]
-    low, high = np.quantile(some, [0.025, 0.975]) if len(some) else (-np.inf, np.inf)
-    return [Score(model, culture, TASK, metric, float(value[0]), float(low), float(high), n)]
+    found = figure.interval(people)
+    return [Score(model, culture, TASK, metric, found.mean, found.low, found.high, n)] if found else []
 
 
-def _mean(values: Array, axis: int = 0) -> Array:
-    """Mean without the missing ones; NaN where all are."""
+def _mean(values: Array) -> Array:
+    """Mean [cultures, 6] over people without the missing ones; NaN where all are."""
     there = ~np.isnan(values)
-    n = there.sum(axis=axis)
-    mean: Array = np.divide(np.where(there, values, 0.0).sum(axis=axis), n, out=np.full(n.shape, np.nan), where=n > 0)
+    n = there.sum(axis=1)
+    mean: Array = np.divide(np.where(there, values, 0.0).sum(axis=1), n, out=np.full(n.shape, np.nan), where=n > 0)
     return mean

@@ -8,7 +8,7 @@ import numpy as np
 
 from cp_ray.errors import ConfigError
 from cp_ray.evals.f1 import Drawn, average_interval, confusion, drawn, interval_of
-from cp_ray.evals.intervals import Interval
+from cp_ray.evals.intervals import Interval, share_interval
 from cp_ray.evals.moderation.state import set_states
 from cp_ray.records import Item, Prediction, Score
 
@@ -88,16 +88,12 @@ def _figures(
     right, lost = int(np.trace(counts)), int(counts[:, -1].sum())
     return [
         Score(model, item.culture, item.task, name, i.mean, i.low, i.high, n)
-        for name, i in (("macro_f1", f1), ("accuracy", _share(right, n)), ("unparsable", _share(lost, n)))
+        for name, i in (
+            ("macro_f1", f1),
+            ("accuracy", share_interval(right, n)),
+            ("unparsable", share_interval(lost, n)),
+        )
     ]
-
-
-def _share(k: int, n: int) -> Interval:
-    """A share with its 95 % interval (Wilson 1927), which holds near 0 and 1 too."""
-    z2 = 1.959963984540054**2
-    middle = (k + z2 / 2) / (n + z2)
-    reach = (z2 * (k * (n - k) / n + z2 / 4)) ** 0.5 / (n + z2)
-    return Interval(k / n, max(0.0, middle - reach), min(1.0, middle + reach))
 
 
 def _average(culture: str, model: str, sets: Sequence[Drawn]) -> Score:

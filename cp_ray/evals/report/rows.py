@@ -127,5 +127,6 @@ def paid(root: str) -> list[Any]:
 
 def teacher(inputs: "Mapping[str, Folder]") -> str | None:
     """The name of the teacher; None where there was none."""
-    found = [m for name, folder in inputs.items() if name.split(".")[0] == "verify" and (m := folder.manifest())]
+    asked = ("verify", "extract", "direct")
+    found = [m for name, folder in inputs.items() if name.split(".")[0] in asked and (m := folder.manifest())]
     return str(found[0].config["teacher"]) if found else None

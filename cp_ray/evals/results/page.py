@@ -9,13 +9,15 @@ from cp_ray.evals.results.sections import Section, Table
 __all__ = ["html_page", "markdown"]
 
 
-def html_page(title: str, sections: Sequence[Section], made_by: Mapping[str, Mapping[str, Any]]) -> str:
-    """The page; `made_by` has the configuration of every step."""
+def html_page(
+    title: str, sections: Sequence[Section], made_by: Mapping[str, Mapping[str, Any]], command: str | None = None
+) -> str:
+    """The page; `made_by` has the configuration of every step, `command` is what made it."""
     import jinja2
 
     template = resources.files("cp_ray.evals.results").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(template).render(title=title, sections=sections, made_by=made_by)
+    return environment.from_string(template).render(title=title, sections=sections, made_by=made_by, command=command)
 
 
 def markdown(title: str, sections: Sequence[Section]) -> str:

@@ -1,12 +1,13 @@
 """The parts of a report on evaluations, before they are a page."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cp_ray.evals.nulls import BASE, HUMAN, NULLS
 from cp_ray.records import Score
 
-__all__ = ["Figure", "Section", "Table", "ordered", "shown"]
+__all__ = ["Figure", "Section", "Table", "Way", "ordered", "shown", "ways_notes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,31 @@ class Section:
     """How the figures are to be read, and what was left out."""
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a model was asked for its answers."""
+
+    model: str
+    way: str
+    n: int
+    """Items."""
+
+
+def ways_notes(ways: Sequence[Way]) -> tuple[str, ...]:
+    """Which models were asked in which way, in a sentence."""
+    by_way: dict[str, list[str]] = {}
+    for one in ways:
+        by_way.setdefault(one.way, []).append(one.model)
+    told = "; ".join(f"{', '.join(ordered(models))}: {way}" for way, models in by_way.items())
+    return (f"How each model's answers were found: {told}.",) if told else ()
+
+
 def shown(score: Score | None, digits: int = 3) -> str:
-    """A figure with its interval; a dash where there is none."""
+    """A figure with its interval, where it has one; a dash where there is no figure."""
     if score is None:
         return "–"
+    if math.isnan(score.low):
+        return f"{score.value:.{digits}f}"
     return f"{score.value:.{digits}f} [{score.low:.{digits}f}, {score.high:.{digits}f}]"
 
 
