@@ -301,7 +301,9 @@ class Prediction:
     """Those that each way of asking gave, of which the above are the mean: the options from one end of the scale and
     from the other, then the same in each other wording. Empty where there was one way."""
     lost: float = 0.0
-    """Share of the answers drawn that named no option; they count nowhere else."""
+    """Share of the answers, drawn or by probability, that name no option; they count nowhere else."""
+    way: str = ""
+    """How the probabilities were found: `cp_ray.evals.choose.WHOLE`, or one of `cp_ray.evals.answer`."""
     reject: str | None = None
 
 

@@ -1,43 +1,58 @@
-"""The door to models behind an endpoint: drawn answers to items, read strictly.
+"""The door to models behind an endpoint: the same items and chats as local models get.
 
-The chats are those that local models get. An answer counts if it is one of the options and says so in its own words'
-beginning; anything else is no answer, and is counted as such. Nothing is guessed: the originals look for `not` anywhere
-in the text, so that "Spam - notice the link" comes out as no spam.
+How the options' probabilities are found hangs on what the server can do, and stands with every answer:
+
+* told the answer, it gives the log-probability of each option as a whole: what local models are asked (`choose`)
+* with the likeliest tokens at each place, answers that are drawn show the probabilities of all options (`reveal`)
+* otherwise answers are drawn and read strictly
+
+A drawn answer counts if it is one of the options and says so in its own words' beginning; anything else is no answer,
+and is counted as such. Nothing is guessed: the originals look for `not` anywhere in the text, so that "Spam - notice
+the link" comes out as no spam.
 """
 
 import asyncio
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cp_ray.errors import ConfigError
-from cp_ray.evals.choose import predicted
-from cp_ray.llm.call import Generate, Sampling
-from cp_ray.records import Item, Prediction
+from cp_ray.evals.choose import WHOLE, predicted, softmax
+from cp_ray.evals.reveal import LEADS, WRAPPING, Tree, plain, reveal, revealed
+from cp_ray.llm.call import ANSWERED, Completion, Generate, Sampling
+from cp_ray.records import Item, Message, Prediction
 
-__all__ = ["UNPARSABLE", "AnswerConfig", "answer", "option_of"]
+__all__ = ["DRAWN", "REVEALED", "UNPARSABLE", "AnswerConfig", "answer", "option_of", "suited"]
 
 UNPARSABLE = "names no option"
 
-_WRAPPING = " \t\r\n\"'`*_.,:;!?()[]{}<>«»“”‘’„「」。、！？：؟،।"
+REVEALED = "log-probabilities of drawn answers' tokens"
+DRAWN = "drawn answers"
+
+_MOST_DRAWS = 8
+_UNSURE = 0.02
+"""With less probability than this on ways that no answer has gone, no further answer is drawn."""
 
 
 @dataclass(frozen=True)
 class AnswerConfig:
-    """How answers are drawn."""
+    """How answers are asked for."""
 
     name: str
     """Of the model in all figures."""
     model: str
     """At its server."""
     samples: int = 1
-    """Answers to each item; their shares are its probabilities."""
+    """Answers to each item, where answers are drawn; their shares are its probabilities."""
     temperature: float = 0.0
     """0 takes the likeliest answer, which is right for one sample; 1 draws from the model's own distribution."""
     max_tokens: int = 24
     seed: int = 0
+    way: str = DRAWN
+    """What the server can do: `choose.WHOLE`, REVEALED or DRAWN."""
+    top: int = 20
+    """Likeliest tokens that it tells at each place."""
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -46,8 +61,63 @@ class AnswerConfig:
             raise ConfigError(f"samples: {self.samples} answers at temperature 0 are all the same; raise temperature")
 
 
+async def suited(generate: Generate, config: AnswerConfig) -> AnswerConfig:
+    """Ask a server, in at most three calls, what it can do, and go about it so."""
+    messages = (Message("user", "Name a colour."),)
+    told = "Neither of the two"
+    forced = await generate(messages, Sampling(0.0, config.max_tokens, logprobs=0, answer=told))
+    if _logprob(forced, told) is not None:
+        return replace(config, way=WHOLE)
+    for top in (20, 5):  # OpenAI's most, and that of some others
+        free = await generate(messages, Sampling(0.0, 4, logprobs=top))
+        if free.logprobs and len(free.logprobs[0].top) > 1:
+            return replace(config, way=REVEALED, top=len(free.logprobs[0].top))
+    return replace(config, way=DRAWN)
+
+
 async def answer(item: Item, generate: Generate, config: AnswerConfig) -> list[Prediction]:
     """What an endpoint's model answers to an item: one row, with the share of its answers that name no option."""
+    ways = {WHOLE: _scored, REVEALED: _revealed, DRAWN: _drawn}
+    return [replace(await ways[config.way](item, generate, config), way=config.way)]
+
+
+async def _scored(item: Item, generate: Generate, config: AnswerConfig) -> Prediction:
+    """By the log-probability of each option and the end of the turn after it."""
+    told = await asyncio.gather(
+        *(
+            # A token has at least a byte.
+            generate(item.messages, Sampling(0.0, len(one.encode()) + 8, config.seed, logprobs=0, answer=one))
+            for one in item.options
+        )
+    )
+    logs = [_logprob(one, option) for one, option in zip(told, item.options, strict=True)]
+    found = [value for value in logs if value is not None]
+    if len(found) == len(logs):
+        return predicted(item, config.name, softmax(found))
+    lacking = next(one for one, value in zip(told, logs, strict=True) if value is None)
+    return _nothing(item, config, [lacking])
+
+
+async def _revealed(item: Item, generate: Generate, config: AnswerConfig) -> Prediction:
+    """By what drawn answers show of all options; as many as it takes."""
+    tree: Tree = {}
+    drawn: list[Completion] = []
+    while len(drawn) < _MOST_DRAWS:
+        sampling = Sampling(1.0, config.max_tokens, config.seed + len(drawn), logprobs=config.top)
+        drawn.append(await generate(item.messages, sampling))
+        reveal(tree, drawn[-1].logprobs or ())
+        found = revealed(tree, item.options)
+        # A server that withholds an answer withholds the next one as well.
+        if drawn[-1].logprobs is None or found.unsure < _UNSURE:
+            break
+    total = sum(found.shares)
+    if not tree or not total:
+        return _nothing(item, config, drawn)
+    return predicted(item, config.name, tuple(share / total for share in found.shares), lost=max(0.0, 1 - total))
+
+
+async def _drawn(item: Item, generate: Generate, config: AnswerConfig) -> Prediction:
+    """By the shares of answers that are drawn."""
     drawn = await asyncio.gather(
         *(
             generate(item.messages, Sampling(config.temperature, config.max_tokens, config.seed + k))
@@ -56,13 +126,26 @@ async def answer(item: Item, generate: Generate, config: AnswerConfig) -> list[P
     )
     named = Counter(option for one in drawn if (option := option_of(one.text, item.options)) is not None)
     total = named.total()
-    shares = tuple(named[option] / total for option in item.options) if total else ()
-    row = predicted(item, config.name, shares, lost=1 - total / len(drawn))
-    if total:
-        return [row]
-    # The commonest reason: the provider's where there is no text, otherwise what the text lacks.
+    if not total:
+        return _nothing(item, config, drawn)
+    shares = tuple(named[option] / total for option in item.options)
+    return predicted(item, config.name, shares, lost=1 - total / len(drawn))
+
+
+def _nothing(item: Item, config: AnswerConfig, drawn: Sequence[Completion]) -> Prediction:
+    """No option, for the commonest reason: the provider's where there is no text, otherwise what the text lacks."""
     reasons = Counter(UNPARSABLE if one.text.strip() else f"no answer: {one.finish_reason}" for one in drawn)
-    return [replace(row, output=drawn[0].text.strip()[:200], reject=reasons.most_common(1)[0][0])]
+    row = predicted(item, config.name, (), lost=1.0)
+    return replace(row, output=drawn[0].text.strip()[:200], reject=reasons.most_common(1)[0][0])
+
+
+def _logprob(told: Completion, answer: str) -> float | None:
+    """Of an answer that the server was told, the end of the turn included; None where it said something else."""
+    if told.finish_reason not in ANSWERED or told.text != answer or not told.logprobs:
+        return None
+    if "".join(token.text for token in told.logprobs) == answer:
+        return None  # the end of the turn is not told, so that an answer's beginning would count for the whole of it
+    return sum(token.logprob for token in told.logprobs)
 
 
 def option_of(text: str, options: Sequence[str]) -> str | None:
@@ -71,24 +154,20 @@ def option_of(text: str, options: Sequence[str]) -> str | None:
     The answer's first line is the option, whatever its case and the punctuation around it, or begins with it and names
     no other one. Of options that begin alike the longest counts.
     """
-    lines = [line for line in _plain(text).split("\n") if line.strip(_WRAPPING)]
+    lines = [line for line in plain(text).split("\n") if line.strip(WRAPPING)]
     if not lines:
         return None
-    said = re.sub(r"^(answer|label|option)\s*[:=]\s*", "", lines[0].strip(_WRAPPING)).strip(_WRAPPING)
-    plain = {option: _plain(option).strip(_WRAPPING) for option in options}
-    for option, words in plain.items():
+    said = re.sub(rf"^(?:{'|'.join(LEADS)})\s*[:=]\s*", "", lines[0].strip(WRAPPING)).strip(WRAPPING)
+    known = {option: plain(option).strip(WRAPPING) for option in options}
+    for option, words in known.items():
         if said == words:
             return option
-    begun = [option for option, words in plain.items() if re.match(rf"{re.escape(words)}(?!\w)", said)]
+    begun = [option for option, words in known.items() if re.match(rf"{re.escape(words)}(?!\w)", said)]
     if not begun:
         return None
-    first = max(begun, key=lambda option: len(plain[option]))
-    rest = "\n".join([said[len(plain[first]) :], *lines[1:]])
-    others = [words for option, words in plain.items() if option != first]
+    first = max(begun, key=lambda option: len(known[option]))
+    rest = "\n".join([said[len(known[first]) :], *lines[1:]])
+    others = [words for option, words in known.items() if option != first]
     if any(re.search(rf"(?<!\w){re.escape(words)}(?!\w)", rest) for words in others):
         return None
     return first
-
-
-def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()

@@ -4,6 +4,7 @@ All adapters share one base and one pass (`scorer`); every model sees the same c
 actors, those of like length together. Models behind an endpoint answer the same items in `answer`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
     from cp_ray.folder import Folder
     from cp_ray.progress import Progress
 
-__all__ = ["TOO_LONG", "LocalModels", "choose", "predicted"]
+__all__ = ["TOO_LONG", "WHOLE", "LocalModels", "choose", "predicted", "softmax"]
 
 _BLOCK = 64
 """Items that a worker is given at once: enough to sort by length, few enough to lose little when it dies."""
 
 TOO_LONG = "longer than the model's context"
+
+WHOLE = "log-probabilities of whole options"
+"""How local models are asked; models behind endpoints where their server can be (`answer`)."""
 
 
 @dataclass(frozen=True)
@@ -115,5 +119,13 @@ def predicted(item: Item, model: str, shares: tuple[float, ...], lost: float = 0
         output=item.options[shares.index(max(shares))] if shares else "",
         probabilities=shares,
         lost=lost,
+        way=WHOLE,
         reject=None if shares else TOO_LONG,
     )
+
+
+def softmax(logs: Sequence[float]) -> tuple[float, ...]:
+    """Probabilities of what has these log-probabilities, among themselves."""
+    top = max(logs)
+    powers = [math.exp(value - top) for value in logs]
+    return tuple(power / sum(powers) for power in powers)

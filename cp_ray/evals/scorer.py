@@ -4,7 +4,6 @@ Rows for different adapters share a batch. What lies below the first adapted lay
 is computed once per question and not once per adapter.
 """
 
-import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pyarrow.fs as pafs
 import torch
 
 from cp_ray.branches import Batch, Branches, answer_logprobs, collate, encode, hidden_states, token_logprobs
+from cp_ray.evals.choose import softmax
 from cp_ray.llm.embedded import load_base
 from cp_ray.lora import StackedLora
 from cp_ray.records import Message
@@ -99,7 +99,7 @@ class Scorer:
         models = [model for a in asked for model in a.models]
         of_row = [k for k, a in enumerate(asked) for _ in a.models]
         logprobs = iter(self._logprobs(rows, of_row, models))
-        return [[_softmax([next(logprobs) for _ in a.options]) for _ in a.models] for a in asked]
+        return [[softmax([next(logprobs) for _ in a.options]) for _ in a.models] for a in asked]
 
     def _logprobs(self, rows: Sequence[Branches], of_row: Sequence[int], models: Sequence[str | None]) -> list[float]:
         """Of every answer of every (question, model), in order."""
@@ -125,9 +125,3 @@ def _fetch(folder: "Folder", target: Path) -> Path:
     target.mkdir()
     pafs.copy_files(folder.path, str(target), source_filesystem=folder.filesystem)
     return target
-
-
-def _softmax(logs: Sequence[float]) -> tuple[float, ...]:
-    top = max(logs)
-    powers = [math.exp(value - top) for value in logs]
-    return tuple(power / sum(powers) for power in powers)

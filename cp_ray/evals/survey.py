@@ -103,5 +103,6 @@ def _joined(seed: Seed, model: str, ways: Mapping[int, Prediction]) -> Predictio
         # Gaps between ways of asking are told where every way brought an answer.
         asked=asked if len(asked) == len(given) else (),
         lost=sum(p.lost for p in given) / len(given),
+        way=given[0].way,
         reject=None if shares else given[0].reject,
     )

@@ -9,7 +9,7 @@ from typing import Protocol
 from cp_ray.errors import ConfigError
 from cp_ray.records import Message
 
-__all__ = ["ANSWERED", "Completion", "Generate", "Sampling", "Usage", "failure", "request_key"]
+__all__ = ["ANSWERED", "Completion", "Generate", "Sampling", "Token", "Usage", "failure", "request_key"]
 
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 """Made once: `json.dumps` makes an encoder for each call."""
@@ -29,6 +29,10 @@ class Sampling:
     """Tells samples of the same messages apart; the provider may or may not honour it."""
     schema: str | None = None
     """JSON Schema of the answer, as text, where it has to be JSON of that form."""
+    logprobs: int | None = None
+    """So many of the likeliest tokens are told at each place, with the one drawn; None tells nothing."""
+    answer: str | None = None
+    """The answer, word for word, where its log-probability is asked for. Few servers can be told (vLLM, this one)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 2:
@@ -46,6 +50,16 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Token:
+    """A token of an answer and its natural log-probability."""
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+    """The likeliest tokens at its place, with theirs."""
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """A model's answer."""
 
@@ -58,6 +72,8 @@ class Completion:
     """What it cost, by the price known; 0 where none is."""
     model: str | None = None
     """Who answered, where that is told."""
+    logprobs: tuple[Token, ...] | None = None
+    """Of the answer's tokens, where they were asked for and told."""
 
 
 class Generate(Protocol):
@@ -80,5 +96,9 @@ def failure(reason: str) -> Completion:
 def request_key(model: str, messages: Sequence[Message], sampling: Sampling) -> str:
     """A request's address in the ledger: 32 hex digits, the same for the same request everywhere."""
     drawn = [float(sampling.temperature), sampling.max_tokens, sampling.seed, sampling.schema]
+    if (
+        sampling.logprobs is not None or sampling.answer is not None
+    ):  # an answer that was paid for without them keeps its address
+        drawn += [sampling.logprobs, sampling.answer]
     body = [model, [[m.role, m.content] for m in messages], drawn]
     return hashlib.sha256(_ENCODE(body).encode()).hexdigest()[:32]

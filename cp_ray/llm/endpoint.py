@@ -20,7 +20,7 @@ import aiohttp
 
 from cp_ray.errors import TeacherDenied, TeacherError, TeacherUnknownModel, TeacherUnreachable
 from cp_ray.llm.budget import Price
-from cp_ray.llm.call import Completion, Sampling, Usage, failure
+from cp_ray.llm.call import Completion, Sampling, Token, Usage, failure
 from cp_ray.llm.headers import retry_after, shown_limits
 from cp_ray.records import Message
 
@@ -191,6 +191,10 @@ def _body(model: str, messages: Sequence[Message], sampling: Sampling) -> bytes:
     if sampling.schema is not None:
         schema = {"name": "answer", "strict": True, "schema": json.loads(sampling.schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if sampling.logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": sampling.logprobs}
+    if sampling.answer is not None:
+        body["structured_outputs"] = {"choice": [sampling.answer]}  # vLLM's name for it
     return _ENCODE(body).encode()
 
 
@@ -208,9 +212,23 @@ def _completion(data: bytes, model: str, price: Price | None) -> Completion | No
             usage=usage,
             usd=price.cost(usage.prompt_tokens, usage.completion_tokens) if price else 0.0,
             model=model,
+            logprobs=_logprobs(choice.get("logprobs")),
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return None
+
+
+def _logprobs(told: Any) -> tuple[Token, ...] | None:
+    """Of each token; None where there are none, or an answer has no tokens."""
+    content = told.get("content") if isinstance(told, dict) else None
+    if not content:
+        return None
+
+    def pair(one: Any) -> tuple[str, float]:
+        # Half a surrogate is no text that could be stored; a millionth tells log-probabilities apart well enough.
+        return str(one["token"]).encode(errors="replace").decode(), round(float(one["logprob"]), 6)
+
+    return tuple(Token(*pair(one), tuple(map(pair, one.get("top_logprobs") or ()))) for one in content)
 
 
 def _settled(status: int, data: bytes, url: str, model: str) -> Completion:

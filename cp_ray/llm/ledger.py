@@ -26,7 +26,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from cp_ray.errors import RunFolderError
-from cp_ray.llm.call import ANSWERED, Completion, Usage
+from cp_ray.llm.call import ANSWERED, Completion, Token, Usage
 from cp_ray.llm.ledger_index import Index
 
 __all__ = ["Entry", "Ledger", "LedgerTotals", "entries", "join_parts", "summary"]
@@ -55,6 +55,8 @@ class Entry:
     """When it was answered, in seconds since 1970."""
     usd: float = 0.0
     """What it cost by the price known then; 0 where none was known."""
+    logprobs: list[Any] | None = None
+    """Of each token: text, log-probability, the likeliest ones with theirs; None where they were not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,7 @@ class Ledger:
                 "seconds": round(time.monotonic() - began, 3),
                 "time": round(time.time(), 3),
                 "usd": round(answer.usd, 9),
+                **({} if answer.logprobs is None else {"logprobs": list(map(_plain, answer.logprobs))}),
             }
         )
         durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -317,4 +320,11 @@ def _failures(found: dict[str, Any]) -> Failures:
 
 def _completion(found: dict[str, Any]) -> Completion:
     usage = Usage(found["prompt_tokens"], found["completion_tokens"])
-    return Completion(found["text"], found["finish_reason"], usage, found.get("usd", 0.0), found["model"])
+    told = found.get("logprobs")
+    tokens = None if told is None else tuple(Token(text, own, tuple(map(tuple, top))) for text, own, top in told)
+    return Completion(found["text"], found["finish_reason"], usage, found.get("usd", 0.0), found["model"], tokens)
+
+
+def _plain(token: Token) -> list[Any]:
+    """A token as JSON."""
+    return [token.text, token.logprob, token.top]

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cp_ray.llm.call import Completion, Sampling, Usage
+from cp_ray.llm.call import Completion, Sampling, Token, Usage
 from cp_ray.llm.plausible import plausible
 from cp_ray.records import Message
 
@@ -111,6 +111,7 @@ def scripted_app(
         sampling = Sampling(
             body.get("temperature", 1.0), body.get("max_tokens", 96), body.get("seed", 0),
             json.dumps(form, sort_keys=True) if form else None,
+            body.get("top_logprobs", 0) if body.get("logprobs") else None,
         )  # fmt: skip
         made = await Scripted(answer)(messages, sampling)
         answered[id] += 1
@@ -125,13 +126,19 @@ def scripted_app(
 
 def _reply(id: str, model: str, made: Completion) -> dict[str, Any]:
     usage = made.usage
+    told = None if made.logprobs is None else {"content": [_shown(token) for token in made.logprobs]}
     return {
         "id": f"chatcmpl-{id}",
         "object": "chat.completion",
         "created": 0,
         "model": model,
         "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": made.text}, "finish_reason": made.finish_reason}
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": made.text},
+                "finish_reason": made.finish_reason,
+                "logprobs": told,
+            }
         ],
         "usage": {
             "prompt_tokens": usage.prompt_tokens,
@@ -139,6 +146,11 @@ def _reply(id: str, model: str, made: Completion) -> dict[str, Any]:
             "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         },
     }
+
+
+def _shown(token: Token) -> dict[str, Any]:
+    top = [{"token": text, "logprob": value} for text, value in token.top]
+    return {"token": token.text, "logprob": token.logprob, "top_logprobs": top}
 
 
 def _tokens(text: str) -> int:

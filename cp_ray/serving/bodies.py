@@ -65,6 +65,15 @@ class ResponseFormat(_Body):
     json_schema: JsonSchema | None = None
 
 
+class StructuredOutputs(BaseModel):
+    """What the answer may be, as vLLM has it."""
+
+    choice: Annotated[list[Annotated[Text, Field(min_length=1)]], Field(min_length=1, max_length=_TEXTS)]
+    """It is one of these, word for word; its log-probabilities are those of the free model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 class StreamOptions(_Body):
     """How the answer is streamed."""
 
@@ -113,6 +122,7 @@ class ChatBody(Sampling):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
     functions: Annotated[list[Any], Field(max_length=0)] | None = None
     tool_choice: Literal["none", "auto"] | None = None

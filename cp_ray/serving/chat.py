@@ -80,6 +80,8 @@ class ChatRequest:
     """If given, nothing is drawn: the log-probabilities of these as beginnings of the answer are told."""
     schema: str = ""
     """A JSON schema that the answer has to follow; empty: it is free."""
+    choices: tuple[str, ...] = ()
+    """If given, the answer is one of these, word for word."""
     text: str | None = None
     """A text to go on with instead of a chat, without the chat template."""
     adapter: str | None = None

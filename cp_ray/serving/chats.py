@@ -38,11 +38,16 @@ def add_chats(api: FastAPI, service: Service) -> None:
         top = None if not body.logprobs else body.top_logprobs or 0
         if body.top_logprobs and not body.logprobs:
             raise Refusal(400, "top_logprobs: needs logprobs to be true", param="top_logprobs")
+        schema = _schema(body.response_format)
+        choices = tuple(body.structured_outputs.choice) if body.structured_outputs else ()
+        if schema and choices:
+            raise Refusal(400, "structured_outputs: cannot go with response_format", param="structured_outputs")
         asked = replace(
             _request(service, request, body, said),
             messages=messages,
             logprobs=top,
-            schema=_schema(body.response_format),
+            schema=schema,
+            choices=choices,
             max_tokens=body.max_completion_tokens or body.max_tokens or DEFAULT_TOKENS,
         )
         card = next(card for card in service.cards if card.id == request.state.call.model)

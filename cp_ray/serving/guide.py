@@ -1,8 +1,12 @@
-"""Answers that have to follow a JSON schema: tokens that would leave it are not drawn (llguidance)."""
+"""Answers that have to follow a JSON schema, or be one of several texts: what would leave them is not drawn.
+
+Schemas are followed by llguidance.
+"""
 
 import functools
 import importlib.util
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +14,7 @@ from torch import Tensor
 
 from cp_ray.serving.chat import BadRequest
 
-__all__ = ["Guide", "Guides"]
+__all__ = ["Choices", "Guide", "Guides"]
 
 
 class Guide:
@@ -35,6 +39,31 @@ class Guide:
     def fault(self) -> str:
         """Why the schema can be followed no further; empty: it can."""
         return _line(self._matcher.get_error().partition("<state>")[0]) if self._matcher.is_error() else ""
+
+
+class Choices:
+    """Follows an answer that is one of several texts, each as the tokens that a model was taught it in."""
+
+    fault = ""
+
+    def __init__(self, answers: Sequence[Sequence[int]]) -> None:
+        """`answers`: the token ids of each, up to and including the one that ends the turn."""
+        self._answers = list(dict.fromkeys(map(tuple, answers)))
+        self._drawn = 0
+
+    def restrict(self, logits: Tensor) -> None:
+        """As in `Guide`."""
+        allowed = sorted({answer[self._drawn] for answer in self._answers})
+        kept = logits[allowed]
+        logits.fill_(float("-inf"))
+        logits[allowed] = kept
+
+    def follow(self, token: int) -> bool:
+        """As in `Guide`."""
+        self._answers = [answer for answer in self._answers if answer[self._drawn] == token]
+        self._drawn += 1
+        # Where no token ends a turn, one answer may be another's beginning: the shorter one is taken.
+        return any(len(answer) == self._drawn for answer in self._answers)
 
 
 class Guides:

@@ -10,7 +10,7 @@ from cp_ray.chat import encode_answers, encode_prompt
 from cp_ray.errors import BaseModelError, ConfigError
 from cp_ray.serving.adapters import Fetched
 from cp_ray.serving.chat import BadRequest, ChatRequest, ContextTooLong, Piece, TokenLogprob
-from cp_ray.serving.guide import Guide, Guides
+from cp_ray.serving.guide import Choices, Guide, Guides
 from cp_ray.serving.text import Writer
 
 __all__ = ["Prepare", "Row"]
@@ -30,7 +30,7 @@ class Row:
     deliver: Callable[["Piece | BaseException"], None] = lambda _: None
     labels: tuple[int, ...] = ()
     """The first token of each label."""
-    guide: Guide | None = None
+    guide: Guide | Choices | None = None
     fetched: Fetched | None = None
     """The model's adapter, if it was not on the base when the request came."""
     drawn: list[int] = field(default_factory=list)
@@ -86,6 +86,7 @@ class Prepare:
         """
         with self._lock:
             ids, text, labels = self._encode(request)
+            answers = self._answers(request) if request.choices else []
         room = self._context - len(ids)
         if room < 1:
             raise ContextTooLong(f"messages: {len(ids)} tokens do not fit the model's context of {self._context}")
@@ -93,7 +94,11 @@ class Prepare:
         if request.choice:
             digest.update(f"/{request.choice}".encode())
         limit = 1 if labels else min(request.max_tokens, room)
-        guide = self._guides.of(request.schema) if request.schema else None
+        guide: Guide | Choices | None = self._guides.of(request.schema) if request.schema else None
+        if answers:
+            guide, limit = Choices(answers), max(map(len, answers))
+            if limit > room:
+                raise ContextTooLong(f"structured_outputs: {len(ids)} tokens leave no room for a choice of {limit}")
         writer = Writer(self._tokenizer, request.stop)
         return Row(request, ids, digest.digest(), limit, writer, labels=labels, guide=guide)
 
@@ -111,6 +116,12 @@ class Prepare:
         if len(set(firsts)) < len(firsts):
             raise BadRequest(f"labels: {', '.join(request.labels)} must begin with different tokens")
         return list(ids), repr(ids), firsts
+
+    def _answers(self, request: ChatRequest) -> list[tuple[int, ...]]:
+        try:
+            return encode_answers(self._tokenizer, request.messages, request.choices)[1]
+        except (BaseModelError, ConfigError) as error:
+            raise BadRequest(f"structured_outputs: {error}") from error
 
     def _plain(self, text: str) -> list[int]:
         """Tokens of a text in which control tokens are text."""

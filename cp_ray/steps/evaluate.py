@@ -13,7 +13,7 @@ from cp_ray.evals.moderation.state import SetState
 from cp_ray.evals.results.moderation import moderation_section
 from cp_ray.evals.results.others import forgetting_section, hofstede_section, learning_section, open_section
 from cp_ray.evals.results.page import html_page, markdown
-from cp_ray.evals.results.sections import Section
+from cp_ray.evals.results.sections import Section, Way
 from cp_ray.evals.results.survey import survey_section
 from cp_ray.evals.trained import Trained, trained_models
 from cp_ray.folder import Folder
@@ -181,16 +181,20 @@ class PageConfig:
 
     tasks: tuple[str, ...]
     truth: tuple[Truth, ...]
-    page: int = 1
+    page: int = 2
     """Edition of the page."""
+
+
+def _ways(folder: Folder) -> list[Way]:
+    return (folder / "ways").read(Way) if (folder / "ways").exists() else []  # a run of before it was written down
 
 
 def _report(shown: Sequence[tuple[str, Step]], truth: tuple[Truth, ...]) -> Step:
     """One page, in HTML and in Markdown."""
     sections: Mapping[str, Callable[[Folder], Section]] = {
-        "survey": lambda f: survey_section(f.read(Score), (f / "questions").read(QuestionScore)),
-        "moderation": lambda f: moderation_section(f.read(Score), (f / "sets").read(SetState)),
-        "hofstede": lambda f: hofstede_section(f.read(Score), truth),
+        "survey": lambda f: survey_section(f.read(Score), (f / "questions").read(QuestionScore), _ways(f)),
+        "moderation": lambda f: moderation_section(f.read(Score), (f / "sets").read(SetState), _ways(f)),
+        "hofstede": lambda f: hofstede_section(f.read(Score), truth, _ways(f)),
         "forgetting": lambda f: forgetting_section(f.read(Score)),
         "open": lambda f: open_section(f.read(Score)),
         "learning": lambda f: learning_section(f.read(Score)),

@@ -4,10 +4,13 @@ All models get the same items. A local step that was cut off goes on with the it
 endpoint was paid for is in the ledger.
 """
 
+import asyncio
+import os
 import posixpath
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +19,20 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from cp_ray.arrow import schema, to_table
-from cp_ray.evals.answer import AnswerConfig, answer
+from cp_ray.evals.answer import AnswerConfig, answer, suited
 from cp_ray.evals.choose import LocalModels, choose
+from cp_ray.evals.results.sections import Way
 from cp_ray.evals.trained import Trained
-from cp_ray.folder import Folder
+from cp_ray.folder import Folder, write_rows
+from cp_ray.llm.door import Door
+from cp_ray.llm.endpoint import Endpoint
 from cp_ray.pipeline import Step
 from cp_ray.progress import watched
 from cp_ray.records import Item, Prediction
 from cp_ray.steps.rows import Inputs, generating
 from cp_ray.teacher import Teacher
 
-__all__ = ["LocalConfig", "answered", "chosen", "items", "part_name", "predictions"]
+__all__ = ["LocalConfig", "answered", "chosen", "items", "part_name", "predictions", "write_ways"]
 
 
 @dataclass(frozen=True)
@@ -68,13 +74,35 @@ def chosen(name: str, asked: Step, models: LocalModels, trained: Trained | None,
 
 
 def answered(name: str, asked: Step, config: AnswerConfig, by: Teacher) -> Step:
-    """What a model behind an endpoint answers."""
-    return generating(f"{name}.{part_name(config.name)}", asked, answer, config, by, Prediction)
+    """What a model behind an endpoint answers, in the best way that its server can be asked."""
+    return generating(f"{name}.{part_name(config.name)}", asked, answer, config, by, Prediction, _suited)
 
 
 def predictions(inputs: Inputs, steps: Sequence[Step]) -> list[Prediction]:
     """What all these steps' models said."""
     return [row for step in steps for row in inputs[step.name].read(Prediction)]
+
+
+def write_ways(folder: Folder, rows: Iterable[Prediction]) -> None:
+    """Write down how each model was asked, for the page."""
+    found = Counter((row.model, row.way) for row in rows if row.way)
+    write_rows(to_table([Way(*pair, n) for pair, n in found.items()], Way), folder / "ways" / "rows", Way)
+
+
+def _suited(door: Door, config: AnswerConfig) -> AnswerConfig:
+    """What a server can do is found out beside the ledger: it may be another one tomorrow."""
+    if door.targets[0].batch is not None:
+        return config  # batch interfaces are not asked for log-probabilities
+
+    async def find_out() -> AnswerConfig:
+        target = door.targets[0]
+        endpoint = Endpoint(target.url, target.model, os.environ.get(target.key_variable), timeout_s=door.timeout_s)
+        try:
+            return await suited(endpoint, config)
+        finally:
+            await endpoint.close()
+
+    return asyncio.run(find_out())
 
 
 def part_name(model: str) -> str:

@@ -1,12 +1,13 @@
 """What all steps share: the teacher, rows that count, a stage rolled out over them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from cp_ray.arrow import to_table
 from cp_ray.folder import Folder
+from cp_ray.llm.door import Door
 from cp_ray.llm.ledger import join_parts
 from cp_ray.pipeline import Step
 from cp_ray.progress import watched
@@ -28,8 +29,26 @@ def teacher(options: Options) -> Teacher:
     return Teacher(options.teacher_url, options.teacher_model, options.terms, options.root)
 
 
-def generating(name: str, rows: Step, stage: Stage[Any, Any, Any], config: Any, by: Teacher, row_out: type) -> Step:
-    """A step that rolls a stage out over the rows of another that count."""
+def generating(
+    name: str,
+    rows: Step,
+    stage: Stage[Any, Any, Any],
+    config: Any,
+    by: Teacher,
+    row_out: type,
+    settled: Callable[[Door, Any], Any] | None = None,
+) -> Step:
+    """A step that rolls a stage out over the rows of another that count.
+
+    Args:
+        name: of the step.
+        rows: the other step.
+        stage: run on each of its rows.
+        config: the stage's, and what the step is known by.
+        by: who generates.
+        row_out: what the stage makes.
+        settled: the stage's config as the model's server lets it be, once it is up.
+    """
     row_in = rows.rows
     if row_in is None:
         raise TypeError(f"{rows.name} makes files, not rows")
@@ -39,9 +58,10 @@ def generating(name: str, rows: Step, stage: Stage[Any, Any, Any], config: Any, 
         if not given.num_rows:
             return to_table([], row_out)
         door = by.door(name)
+        how = settled(door, config) if settled else config
         with watched(name, total=given.num_rows, unit="rows") as progress:
             made: Dataset = rollout(
-                dataset_of(given, blocks=by.terms.workers), stage, config, door,
+                dataset_of(given, blocks=by.terms.workers), stage, how, door,
                 rows_in=row_in, rows_out=row_out, workers=by.terms.workers, progress=progress,
             ).materialize()  # fmt: skip
         join_parts(door.ledger)

@@ -25,7 +25,7 @@ from cp_ray.folder import Folder, write_rows
 from cp_ray.pipeline import Step
 from cp_ray.records import Item, Prediction, QuestionScore, Score, Seed, TextLoss
 from cp_ray.stages.seeds import SeedsConfig, make_seeds
-from cp_ray.steps.evaluation import answered, chosen, items, predictions
+from cp_ray.steps.evaluation import answered, chosen, items, predictions, write_ways
 from cp_ray.steps.rows import Inputs
 from cp_ray.survey.asking import FRAMES
 from cp_ray.survey.read import read_survey
@@ -129,7 +129,9 @@ def survey_alignment(seeds: Step, compared: Compared, *, wordings: int, samples:
 
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
         rows = inputs[seeds.name].read(Seed)
-        answers = survey.survey_answers(predictions(inputs, made), rows)
+        told = predictions(inputs, made)
+        write_ways(folder, told)
+        answers = survey.survey_answers(told, rows)
         write_rows(to_table(answers, Prediction), folder / "answers" / "rows", Prediction)
         questions = alignment.question_scores(answers, rows, scoring)
         write_rows(to_table(questions, QuestionScore), folder / "questions" / "rows", QuestionScore)
@@ -164,7 +166,9 @@ def moderation(
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
         every = inputs[asked.name].read(Item)
         write_rows(to_table(set_states(every), SetState), folder / "sets" / "rows", SetState)
-        return to_table(moderation_scores(every, predictions(inputs, made), scoring), Score)
+        told = predictions(inputs, made)
+        write_ways(folder, told)
+        return to_table(moderation_scores(every, told, scoring), Score)
 
     def said(folder: Folder, inputs: Inputs) -> list[str]:
         states = (folder / "sets").read(SetState)
@@ -185,7 +189,9 @@ def hofstede(published: Path, config: HofstedeConfig, compared: Compared) -> lis
     scoring = HofstedeScoring(truth, seed=compared.seed)
 
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
-        return to_table(hofstede_scores(predictions(inputs, made), scoring), Score)
+        told = predictions(inputs, made)
+        write_ways(folder, told)
+        return to_table(hofstede_scores(told, scoring), Score)
 
     return [asked, *made, Step("hofstede_scores", scoring, run, tuple(made), Score)]
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from cp_ray.evals import charts
 from cp_ray.evals.moderation.scores import AVERAGE, BASELINES, MAJORITY
 from cp_ray.evals.moderation.state import SetState
-from cp_ray.evals.results.sections import Figure, Section, Table, ordered, shown
+from cp_ray.evals.results.sections import Figure, Section, Table, Way, ordered, shown, ways_notes
 from cp_ray.records import Score
 
 __all__ = ["moderation_section"]
 
 
-def moderation_section(scores: Sequence[Score], states: Sequence[SetState]) -> Section:
+def moderation_section(scores: Sequence[Score], states: Sequence[SetState], ways: Sequence[Way] = ()) -> Section:
     """Macro-F1 by culture and by set, beside answerers that do not read the text; what was left out and why."""
     means = [s for s in scores if s.task == AVERAGE]
     cultures = list(dict.fromkeys(s.culture for s in scores))
@@ -42,6 +42,7 @@ def moderation_section(scores: Sequence[Score], states: Sequence[SetState]) -> S
             "Macro-F1 over a set's own labels; an answer that names no label is a miss. Brackets are 95 % intervals "
             "over rows. An average's interval is over the rows of its sets, taken apart from each other.",
             "majority always says the commonest label, constant that nothing is wrong with the text, random any label.",
+            *ways_notes(ways),
             *left_out,
         ),
     )

@@ -6,13 +6,13 @@ from cp_ray.evals import charts
 from cp_ray.evals.bias import TASK as BIAS
 from cp_ray.evals.hofstede.formulas import DIMENSIONS
 from cp_ray.evals.hofstede.scores import ALL, CONSTANT, OWN, RANDOM, Truth
-from cp_ray.evals.results.sections import Figure, Section, Table, ordered, shown
+from cp_ray.evals.results.sections import Figure, Section, Table, Way, ordered, shown, ways_notes
 from cp_ray.records import Score
 
 __all__ = ["forgetting_section", "hofstede_section", "learning_section", "open_section"]
 
 
-def hofstede_section(scores: Sequence[Score], truth: Sequence[Truth]) -> Section:
+def hofstede_section(scores: Sequence[Score], truth: Sequence[Truth], ways: Sequence[Way] = ()) -> Section:
     """Distances by culture, dimensions beside the published ones, correlations over the cultures."""
     cultures = [t.culture for t in truth]
     models = ordered((s.model for s in scores), (CONSTANT, RANDOM))
@@ -41,6 +41,7 @@ def hofstede_section(scores: Sequence[Score], truth: Sequence[Truth]) -> Section
             "Each culture's constants are fitted on the other cultures, so distances cannot be compared with the "
             "literature's, which has a constant of 50 for all. constant answers 3 to everything, random by lot, "
             "own is each culture's own adapter. The manual's warning holds: the instrument compares groups of people.",
+            *ways_notes(ways),
         ),
     )
 

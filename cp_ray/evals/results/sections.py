@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from cp_ray.evals.nulls import BASE, HUMAN, NULLS
 from cp_ray.records import Score
 
-__all__ = ["Figure", "Section", "Table", "ordered", "shown"]
+__all__ = ["Figure", "Section", "Table", "Way", "ordered", "shown", "ways_notes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,25 @@ class Section:
     figures: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = ()
     """How the figures are to be read, and what was left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a model was asked for its answers."""
+
+    model: str
+    way: str
+    n: int
+    """Items."""
+
+
+def ways_notes(ways: Sequence[Way]) -> tuple[str, ...]:
+    """Which models were asked in which way, in a sentence."""
+    by_way: dict[str, list[str]] = {}
+    for one in ways:
+        by_way.setdefault(one.way, []).append(one.model)
+    told = "; ".join(f"{', '.join(ordered(models))}: {way}" for way, models in by_way.items())
+    return (f"How each model's answers were found: {told}.",) if told else ()
 
 
 def shown(score: Score | None, digits: int = 3) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from cp_ray.evals import charts
 from cp_ray.evals.compare import holm, paired
 from cp_ray.evals.nulls import BASE, HUMAN, NULLS, UNIFORM
-from cp_ray.evals.results.sections import Figure, Section, Table, ordered, shown
+from cp_ray.evals.results.sections import Figure, Section, Table, Way, ordered, shown, ways_notes
 from cp_ray.records import QuestionScore, Score
 
 __all__ = ["survey_section"]
@@ -19,7 +19,7 @@ _METRICS = (
 )
 
 
-def survey_section(scores: Sequence[Score], questions: Sequence[QuestionScore]) -> Section:
+def survey_section(scores: Sequence[Score], questions: Sequence[QuestionScore], ways: Sequence[Way] = ()) -> Section:
     """Every model against every culture, on held-out questions and on trained ones."""
     cultures = list(dict.fromkeys(s.culture for s in scores))
     tables = [
@@ -48,6 +48,7 @@ def survey_section(scores: Sequence[Score], questions: Sequence[QuestionScore]) 
             f"{UNIFORM} gives every option the same probability, first and last always choose an end of the scale, "
             "modal always says what most of the people say and has seen their answers, others is the mean of the other "
             "cultures' people, human is one random half of the people against the other.",
+            *ways_notes(ways),
         ),
     )
 

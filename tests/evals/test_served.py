@@ -1,0 +1,105 @@
+"""A served adapter, judged through its endpoint over real HTTP, gets the figures of the local door."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from cp_ray.cultures import CULTURES
+from cp_ray.evals.answer import AnswerConfig, answer, suited
+from cp_ray.evals.choose import WHOLE
+from cp_ray.evals.scorer import Asked, Scorer
+from cp_ray.folder import open_folder
+from cp_ray.llm.endpoint import Endpoint
+from cp_ray.records import Item, Prediction
+from cp_ray.serving.api import build_api
+from cp_ray.serving.chat import ModelSpec
+from cp_ray.serving.engine import Engine
+from cp_ray.serving.loop import EngineLoop
+from cp_ray.serving.service import Service
+from cp_ray.survey.asking import ask
+from tests.conftest import Server
+from tests.tiny import make_adapter, make_base
+
+OPTIONS = ("Definitely", "Probably", "Probably not", "Definitely not")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("served") / "base")
+
+
+@pytest.fixture(scope="module")
+def adapter(base: Path) -> Path:
+    return make_adapter(base, base.parent / "german", 1)
+
+
+@pytest.fixture(scope="module")
+def server(base: Path, adapter: Path) -> Iterator[Server]:
+    loop = EngineLoop(Engine(str(base), {"base": None, "german": adapter}))
+    backend: Any = loop  # nothing here embeds
+    models = (ModelSpec("base"), ModelSpec("german", str(adapter), "german"))
+    with Server(build_api(Service(backend, "tiny", models))) as up:
+        yield up
+    loop.close()
+
+
+def items() -> list[Item]:
+    return [
+        Item(
+            f"q{k}",
+            "german",
+            "survey_heldout",
+            ask(CULTURES["german"], f"Is it {k}?", OPTIONS, reverse=reverse),
+            OPTIONS,
+        )
+        for k in range(3)
+        for reverse in (False, True)
+    ]
+
+
+def judged(url: str, model: str) -> tuple[AnswerConfig, list[Prediction]]:
+    async def through() -> tuple[AnswerConfig, list[Prediction]]:
+        endpoint = Endpoint(url, model, None)
+        try:
+            config = await suited(endpoint, AnswerConfig(model, model))
+            told = await asyncio.gather(*(answer(item, endpoint, config) for item in items()))
+            return config, [row for rows in told for row in rows]
+        finally:
+            await endpoint.close()
+
+    return asyncio.run(through())
+
+
+def test_a_served_adapter_has_the_figures_of_the_local_door(server: Server, base: Path, adapter: Path) -> None:
+    scorer = Scorer(str(base), {"german": open_folder(str(adapter))})
+    wanted = scorer.option_shares([Asked(i.messages, i.options, (None, "german")) for i in items()])
+    for place, model in enumerate(("base", "german")):
+        config, rows = judged(server.url, model)
+        assert config.way == WHOLE
+        assert {row.way for row in rows} == {WHOLE}
+        for row, shares in zip(rows, wanted, strict=True):
+            assert row.probabilities == pytest.approx(shares[place], abs=2e-3)
+    assert all(max(map(abs, map(float.__sub__, *shares))) > 0.01 for shares in wanted), "the adapter tells"
+
+
+def test_an_answer_that_is_chosen_among_several_is_one_of_them(server: Server) -> None:
+    client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=0)
+
+    def said(seed: int, form: Any) -> Any:
+        return client.chat.completions.create(
+            model="german", messages=[{"role": "user", "content": "Is it?"}], seed=seed, temperature=2.0,
+            extra_body={"structured_outputs": form},
+        ).choices[0]  # fmt: skip
+
+    found = [said(seed, {"choice": OPTIONS}) for seed in range(8)]
+    assert {one.message.content for one in found} <= set(OPTIONS)
+    assert len({one.message.content for one in found}) > 1
+    assert {one.finish_reason for one in found} == {"stop"}
+    wrong: list[Any] = [{"choice": []}, {"regex": "a+"}, {"choice": ["x" * 400]}]
+    for form in wrong:
+        with pytest.raises(openai.BadRequestError, match="structured_outputs"):
+            said(0, form)
