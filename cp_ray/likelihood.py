@@ -19,6 +19,8 @@ class Likelihood:
     def __init__(self, name: str = "smollm2", device: str | None = None) -> None:
         """Load it: `smollm2`, a folder, or a Hugging Face id; on a GPU where there is one, unless `device` is given.
 
+        It computes in float32: in bfloat16 a text's figures would depend on the machine and on the texts beside it.
+
         Raises:
             BaseModelError: it cannot be loaded, or it has no token to begin a text with.
         """
@@ -28,7 +30,7 @@ class Likelihood:
         from cp_ray.llm.embedded import load_base
 
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.model, self.tokenizer = load_base(name, device=self.device, chat=False)
+        self.model, self.tokenizer = load_base(name, device=self.device, chat=False, dtype=torch.float32)
         ids = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
         first = next((id for id in ids if id is not None), None)
         if first is None:

@@ -78,9 +78,10 @@ def resolve_base(name: str) -> str:
 
 
 def compute_dtype(device: str) -> "torch.dtype":
-    """The fastest dtype that keeps a model's answers: bfloat16 where the hardware has it, else float32.
+    """What a model of 16-bit weights is computed in: bfloat16 where the hardware has it, else float32.
 
-    Without AVX512-BF16 or AMX a CPU emulates bfloat16, several times slower than float32.
+    Without AVX512-BF16 or AMX a CPU emulates bfloat16, several times slower than float32. In bfloat16 a row's figures
+    depend a little on the rows beside it; whoever needs them not to asks for float32.
     """
     import torch
 
@@ -106,7 +107,8 @@ def load_base(
         name: as in `resolve_base`.
         device: `cpu`, `cuda` or `cuda:0`.
         chat: it is to be talked to, and needs a chat template.
-        dtype: `auto` for the one that its weights are stored in, None for `compute_dtype`.
+        dtype: `auto` for the one that its weights are stored in, None for `compute_dtype` if that has 16 bits. Weights
+            that are stored in 32 bits are never cut.
         four_bit: keep the weights of linear maps in 4 bits (NF4, as in QLoRA, arXiv:2305.14314); on a GPU.
 
     Raises:
@@ -122,7 +124,7 @@ def load_base(
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             source,
-            dtype=dtype or compute_dtype(device),
+            dtype=dtype or (compute_dtype(device) if four_bit else "auto"),
             local_files_only=cached,
             use_safetensors=True,  # other formats are pickles, which run what they hold
             **_four_bit(device, asked=four_bit),
@@ -131,7 +133,11 @@ def load_base(
         raise BaseModelError(f"base model: cannot load {name!r} ({first_line(error)}); {HINT}") from error
     if chat:
         _check_template(name, tokenizer)
-    return (model if four_bit else model.to(device)).eval(), tokenizer
+    if not four_bit:
+        model = model.to(device)
+        if dtype is None and model.dtype.itemsize == 2:
+            model = model.to(compute_dtype(device))
+    return model.eval(), tokenizer
 
 
 def load_tokenizer(name: str) -> Any:

@@ -33,6 +33,7 @@ class Chromium:
         self._process = subprocess.Popen(
             [
                 program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+                "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic",
                 "--remote-debugging-port=0", f"--user-data-dir={folder / 'profile'}",
                 f"--window-size={width},{height}", "about:blank",
             ],
