@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from ray.data import Dataset
 
-__all__ = ["Embedder", "embed", "model_actors", "vectors_of"]
+__all__ = ["Embedder", "embed", "model_actors", "vector_column", "vectors_of"]
 
 _BATCH = 1024
 """Texts at once: enough that, sorted by length, those padded together are about as long."""
@@ -69,10 +69,8 @@ class Embedder:
 
         texts = table[self.column].to_pylist()
         there = np.array([text is not None for text in texts], bool)
-        vectors = np.zeros((len(texts), self.size), np.float32)
-        vectors[there] = self.encode([text for text in texts if text is not None])
-        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), self.size, mask=pa.array(~there))
-        return table.append_column(self.into, column)
+        vectors = self.encode([text for text in texts if text is not None])
+        return table.append_column(self.into, vector_column(vectors, there))
 
 
 def embed(
@@ -115,8 +113,17 @@ def model_actors(workers: int | None = None) -> dict[str, Any]:
     return {"compute": pool, **({"num_gpus": 1} if gpus else {"num_cpus": 0.5})}
 
 
+def vector_column(vectors: "NDArray[np.float32]", there: "NDArray[np.bool_]") -> pa.Array:
+    """A column of fixed-size lists: the vectors [k, d], one after another where `there` [n] says so, null elsewhere."""
+    import numpy as np
+
+    whole = np.zeros((len(there), vectors.shape[1]), np.float32)
+    whole[there] = vectors
+    return pa.FixedSizeListArray.from_arrays(pa.array(whole.reshape(-1)), vectors.shape[1], mask=pa.array(~there))
+
+
 def vectors_of(column: Any) -> "NDArray[np.float32]":
-    """A column that `embed` added, without its nulls, as an array [n, d]."""
+    """A column of vectors, without its nulls, as an array [n, d]."""
     import numpy as np
 
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

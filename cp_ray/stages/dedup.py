@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from cp_ray.arrow import replaced
-from cp_ray.embedding import Embedder, model_actors
+from cp_ray.embedding import Embedder, model_actors, vector_column
 from cp_ray.errors import ConfigError
 from cp_ray.records import Opinion
 
@@ -52,6 +52,8 @@ class DedupConfig:
 
 def dedup(opinions: pa.Table, config: DedupConfig, workers: int | None = None) -> "Dataset":
     """All opinions; those in excess of `per_seed` of a seed are rejected as redundant, and name the nearest one kept.
+
+    Those that stay have their embedding in a column `vector`, for who compares them next; it is null in the others.
 
     Args:
         opinions: rows of `Opinion`, in any order; those that are rejected already are left as they are.
@@ -143,12 +145,15 @@ class _Keeper:
         ids, texts, rejects, duplicates = (rows[name].to_pylist() for name in names)
         counting = np.array([k for k, reject in enumerate(rejects) if reject is None], np.int64)
         vectors = self.embedder.encode([texts[k] for k in counting])
+        stay = np.zeros(rows.num_rows, bool)
+        stay[counting] = True
         for start, end in itertools.pairwise([*_starts(rows), rows.num_rows]):
             one = slice(*np.searchsorted(counting, [start, end]))
             for row, stays in self._behind(counting[one], vectors[one]).items():
-                rejects[row], duplicates[row] = REDUNDANT, ids[stays]
+                rejects[row], duplicates[row], stay[row] = REDUNDANT, ids[stays], False
         columns = {"reject": pa.array(rejects, pa.string()), "duplicate_of": pa.array(duplicates, pa.string())}
-        return replaced(rows, Opinion, columns)
+        made = replaced(rows, Opinion, columns)
+        return made.append_column("vector", vector_column(vectors[stay[counting]], stay))
 
     def _behind(self, rows: "NDArray[np.int64]", vectors: "NDArray[np.float32]") -> dict[int, int]:
         """A seed's rows that are redundant, each with the nearest that stays."""

@@ -1,23 +1,25 @@
 """near: opinions that are nearly the same as another, of whatever seed, are set aside."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cp_ray.arrow import replaced
-from cp_ray.embedding import embed, vectors_of
+from cp_ray.embedding import vectors_of
 from cp_ray.errors import ConfigError
 from cp_ray.near import near_duplicates
 from cp_ray.records import Opinion
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["NEAR", "NearConfig", "near"]
 
 NEAR = "near duplicate"
 
-_BLOCK = 4096
-"""Opinions of a block that is embedded."""
 _ON_RAY = 50_000
 """Rows from which the search is worth the start of workers for it."""
 
@@ -30,8 +32,6 @@ class NearConfig:
     """The cosine of two embeddings from which one of them is set aside."""
     across: str = "culture"
     """`culture`: among the opinions of a culture, across its seeds; `run`: among those of all cultures."""
-    embedder: str = "minilm"
-    """`minilm`: the embedded all-MiniLM-L6-v2; otherwise a name or folder for sentence-transformers."""
 
     def __post_init__(self) -> None:
         if not 0.8 <= self.near <= 1:
@@ -42,35 +42,39 @@ class NearConfig:
             raise ConfigError(f"across: must be culture or run, got {self.across!r}")
 
 
-def near(opinions: pa.Table, config: NearConfig, workers: int | None = None) -> pa.Table:
+def near(opinions: pa.Table, embedded: pa.Table, config: NearConfig) -> pa.Table:
     """All opinions, by id; near-duplicates are rejected and name the one of those that are alike which is kept.
 
     Args:
         opinions: rows of `Opinion`; those that are rejected already are left as they are, and set nothing aside.
+        embedded: `id` and `vector`, of unit length, of each opinion that is not; others may be there.
         config: what is wanted.
-        workers: as in `embed`.
-    """
-    import ray
-    import ray.data
 
+    Raises:
+        ValueError: an opinion that counts has no vector.
+    """
     opinions = opinions.sort_by("id")
-    rejected = opinions["reject"]
-    counting = opinions.filter(pc.is_null(rejected)).select(["id", "culture", "text"]).combine_chunks()
-    if not counting.num_rows:
-        return opinions
-    blocks = [counting.slice(k, _BLOCK) for k in range(0, counting.num_rows, _BLOCK)]
-    embedded = embed(ray.data.from_arrow(blocks), "text", "vector", config.embedder, workers)
-    made = pa.concat_tables(ray.get(embedded.to_arrow_refs()))
-    ids, vectors = np.array(made["id"].to_pylist()), vectors_of(made["vector"])
-    groups = np.array(made["culture"].to_pylist() if config.across == "culture" else [""] * len(ids))
+    counting = opinions.filter(pc.is_null(opinions["reject"])).select(["id", "culture"])
+    ids, vectors = np.array(counting["id"].to_pylist()), _vectors(counting["id"], embedded)
+    groups = np.array(counting["culture"].to_pylist() if config.across == "culture" else [""] * len(ids))
     found: dict[str, str] = {}
     for group in np.unique(groups):
         own = np.flatnonzero(groups == group)
-        behind = near_duplicates(vectors[own], ids[own].tolist(), config.near, on_ray=len(own) > _ON_RAY)
+        some = vectors if len(own) == len(vectors) else vectors[own]
+        behind = near_duplicates(some, ids[own].tolist(), config.near, on_ray=len(own) > _ON_RAY)
         found |= zip(ids[own[behind >= 0]].tolist(), ids[own[behind[behind >= 0]]].tolist(), strict=True)
     stands_behind = pa.array([found.get(id) for id in opinions["id"].to_pylist()], pa.string())
     columns = {
-        "reject": pc.if_else(pc.is_valid(stands_behind), pa.scalar(NEAR), rejected),
+        "reject": pc.if_else(pc.is_valid(stands_behind), pa.scalar(NEAR), opinions["reject"]),
         "duplicate_of": pc.coalesce(stands_behind, opinions["duplicate_of"]),
     }
     return replaced(opinions, Opinion, columns)
+
+
+def _vectors(ids: pa.ChunkedArray, embedded: pa.Table) -> "NDArray[np.float32]":
+    """The vectors of these ids, [n, d], in their order."""
+    places = pc.index_in(ids, value_set=embedded["id"])
+    if places.null_count:
+        lacking = ids.filter(pc.is_null(places))[0]
+        raise ValueError(f"embedded: {places.null_count} opinions have no vector, one of them {lacking}")
+    return vectors_of(embedded["vector"])[np.asarray(places)]

@@ -30,6 +30,7 @@ from cp_ray.stages.verify import verify as verify_opinion
 from cp_ray.stages.voice import GrammarConfig, VoiceConfig, voice_by_grammar
 from cp_ray.stages.voice import voice as voice_opinion
 from cp_ray.steps.rows import Inputs, counting, dataset_of, emptied, generating, part_of
+from cp_ray.steps.vectors import read_vectors, write_vectors
 from cp_ray.teacher import Teacher
 
 if TYPE_CHECKING:
@@ -90,19 +91,26 @@ def dedup(verified: Sequence[Step], config: DedupConfig, before: Step | None = N
     def run(folder: Folder, inputs: Inputs) -> "Dataset | pa.Table":
         tables = [counting(inputs[step.name].table()) for step in verified]
         if before is not None and not tables[-1].num_rows:
+            write_vectors(folder, [read_vectors(inputs[before.name])])
             return inputs[before.name].table()
         found = pa.concat_tables(tables)
-        return keep_medoids(found, config) if found.num_rows else found
+        if not found.num_rows:
+            return found
+        made = keep_medoids(found, config).materialize()
+        write_vectors(folder, made.to_arrow_refs())
+        return made.drop_columns(["vector"])
 
     inputs = (*verified, *([before] if before else []))
     return Step(f"dedup{part_of(verified[-1])}", config, run, inputs, Opinion, remarks=emptied)
 
 
 def near(deduped: Step, config: NearConfig) -> Step:
-    """The opinions that are not nearly the same as another, of whatever seed."""
+    """The opinions that are not nearly the same as another, of whatever seed, by the vectors that `dedup` left."""
 
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
-        return reject_near(inputs[deduped.name].table(), config)
+        given = inputs[deduped.name]
+        rows = given.table()
+        return reject_near(rows, read_vectors(given), config) if counting(rows).num_rows else rows
 
     return Step(f"near{part_of(deduped)}", config, run, (deduped,), Opinion, remarks=emptied)
 

@@ -83,7 +83,9 @@ def test_what_says_the_same_is_set_aside_whatever_the_order(
     monkeypatch.setattr("cp_ray.stages.dedup._BLOCK", 5)
     rows = [*there, *others, *back]
     made = dedup(to_table(rows, Opinion), DedupConfig(per_seed=2, keep=keep), workers=1)
-    found = {o.id: o for o in from_table(pa.concat_tables(ray.get(made.to_arrow_refs())), Opinion)}
+    table = pa.concat_tables(ray.get(made.to_arrow_refs()))
+    assert [v is None for v in table["vector"].to_pylist()] == [r is not None for r in table["reject"].to_pylist()]
+    found = {o.id: o for o in from_table(table, Opinion)}
     assert len(found) == len(rows), "what is set aside is kept"
     reject = {id: o.reject for id, o in found.items()}
     assert [reject[f"german/Q1/{k}"] for k in range(4)] == [reject[f"german/Q2/{k}"] for k in range(4)]

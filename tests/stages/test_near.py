@@ -1,8 +1,16 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from cp_ray import steps
 from cp_ray.arrow import from_table, to_table
-from cp_ray.errors import ConfigError
+from cp_ray.embedding import vector_column
+from cp_ray.errors import ConfigError, RunFolderError
+from cp_ray.pipeline import Run, Step, execute
 from cp_ray.records import Opinion
+from cp_ray.stages.dedup import DedupConfig
 from cp_ray.stages.near import NEAR, NearConfig, near
 
 DUTY = "Germans think that work is a duty to society."
@@ -24,10 +32,18 @@ OPINIONS = [
 ]
 
 
+def embedded(opinions: list[Opinion]) -> pa.Table:
+    """What an embedder would make of the three texts."""
+    of = {DUTY: (1.0, 0.0, 0.0), SAME: (0.96, 0.28, 0.0), DOGS: (0.0, 0.0, 1.0)}
+    vectors = np.array([of[o.text] for o in opinions], np.float32).reshape(-1, 3)
+    return pa.table({"id": [o.id for o in opinions], "vector": vector_column(vectors, np.ones(len(vectors), bool))})
+
+
 @pytest.mark.parametrize(("across", "kept"), [("culture", 2), ("run", 1)])
-def test_nearly_the_same_across_seeds_is_set_aside(ray_cluster: None, across: str, kept: int) -> None:
+def test_nearly_the_same_across_seeds_is_set_aside(across: str, kept: int) -> None:
     given = OPINIONS if across == "run" else OPINIONS[::-1]
-    rows = from_table(near(to_table(given, Opinion), NearConfig(across=across), workers=1), Opinion)
+    vectors = embedded(OPINIONS[::2] + OPINIONS[1::2])
+    rows = from_table(near(to_table(given, Opinion), vectors, NearConfig(across=across)), Opinion)
     made = {o.id: o for o in rows}
     assert made.keys() == {o.id for o in OPINIONS}, "what is set aside is kept"
     assert made["german/Q3/0"] == OPINIONS[3]
@@ -42,7 +58,41 @@ def test_nearly_the_same_across_seeds_is_set_aside(ray_cluster: None, across: st
 
 def test_where_nothing_counts_nothing_is_done() -> None:
     for rows in ([], [OPINIONS[3]]):
-        assert from_table(near(to_table(rows, Opinion), NearConfig()), Opinion) == rows
+        assert from_table(near(to_table(rows, Opinion), embedded([]), NearConfig()), Opinion) == rows
+
+
+def test_an_opinion_without_a_vector_is_told() -> None:
+    with pytest.raises(ValueError, match="1 opinions have no vector, one of them german/Q2/1"):
+        near(to_table(OPINIONS, Opinion), embedded([o for o in OPINIONS if o.text != DOGS]), NearConfig())
+
+
+def test_what_dedup_embedded_is_not_embedded_again(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = Step("verify", NearConfig(), lambda *_: to_table(OPINIONS, Opinion), rows=Opinion)
+    deduped = steps.dedup([said], DedupConfig(per_seed=1))
+    none = Step("verify.2", NearConfig(), lambda *_: to_table([], Opinion), rows=Opinion)
+    again = steps.dedup([said, none], DedupConfig(per_seed=1), deduped)
+    run = Run(str(tmp_path))
+
+    def do(*some: Step) -> None:
+        execute(run, some, on_start=lambda _: None, on_done=lambda *_, skipped: None)
+
+    do(said, none, deduped, again)
+    monkeypatch.setattr("cp_ray.embedding.Embedder.encode", None)
+    for before in (deduped, again):  # a wave that brought nothing hands on what the one before it left
+        step = steps.near(before, NearConfig())
+        do(step)
+        rows, left = run.folder(before).read(Opinion), run.folder(step).read(Opinion)
+        assert {o.id for o in left} == {o.id for o in rows} == {o.id for o in OPINIONS if o.reject is None}
+        aside = [o for o in left if o.reject == NEAR]
+        kept = {o.id for o in left if o.reject is None}
+        assert [(o.culture, o.duplicate_of in kept) for o in aside] == [("german", True)]
+        assert all(o.duplicate_of in {r.id for r in rows} for o in left if o.reject is not None)
+    run.folder(deduped).filesystem.delete_dir((run.folder(deduped) / "vectors").path)
+    run.folder(steps.near(deduped, NearConfig())).clear()
+    with pytest.raises(RunFolderError, match="to do that step again"):
+        do(steps.near(deduped, NearConfig()))
 
 
 @pytest.mark.parametrize(
