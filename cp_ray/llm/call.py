@@ -96,9 +96,8 @@ def failure(reason: str) -> Completion:
 def request_key(model: str, messages: Sequence[Message], sampling: Sampling) -> str:
     """A request's address in the ledger: 32 hex digits, the same for the same request everywhere."""
     drawn = [float(sampling.temperature), sampling.max_tokens, sampling.seed, sampling.schema]
-    if (
-        sampling.logprobs is not None or sampling.answer is not None
-    ):  # an answer that was paid for without them keeps its address
+    if sampling.logprobs is not None or sampling.answer is not None:
+        # An answer that was paid for without them keeps its address.
         drawn += [sampling.logprobs, sampling.answer]
     body = [model, [[m.role, m.content] for m in messages], drawn]
     return hashlib.sha256(_ENCODE(body).encode()).hexdigest()[:32]
