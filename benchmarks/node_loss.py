@@ -11,6 +11,7 @@ import argparse
 import logging
 import os
 import random
+import sys
 import tempfile
 import threading
 import time
@@ -146,6 +147,7 @@ def _stage(name: str, times: int, nodes: Nodes, work: Path, draw: random.Random)
             result, again = run(f"run-{number}", strike)
             took = time.monotonic() - began
             strike.over()
+            print(f"  {name} {number}: {took:.0f} s, {again} again, {result == wanted}", file=sys.stderr, flush=True)
             if number == 0:
                 wanted, outcome.undisturbed_s = result, round(took, 1)
                 continue

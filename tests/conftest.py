@@ -66,6 +66,7 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=40,
+            _system_config={"metrics_report_interval_ms": 1000},  # a test waits for them
         )
         stack.callback(ray.shutdown)
         quiet()

@@ -7,6 +7,7 @@ of all of them. So its death makes no burst, and it forgets nothing that matters
 """
 
 import asyncio
+import contextlib
 import hashlib
 import threading
 import time
@@ -99,14 +100,22 @@ class Shared:
 
     async def leave(self, worker: str) -> None:
         """A worker has no more calls."""
+        from ray.exceptions import ActorDiedError
+
         if self._handle is not None:
-            await self._handle.leave.remote(worker)
+            with contextlib.suppress(ActorDiedError):  # then it knows nobody any more
+                await self._handle.leave.remote(worker)
 
     def others(self) -> list[Limits]:
         """What other runs say that use the endpoint now."""
         import ray
+        from ray.exceptions import ActorDiedError
 
-        told: dict[str, Limits] = ray.get(self.actor().told_by.remote())
+        try:
+            told: dict[str, Limits] = ray.get(self.actor().told_by.remote())
+        except ActorDiedError:  # it had ended, as nobody asked
+            self._handle = None
+            return []
         return [limits for run, limits in told.items() if run != self.run]
 
     def actor(self) -> Any:

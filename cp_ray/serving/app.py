@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["ServeSpec", "Settings", "app", "application_of", "build_app", "serving", "start"]
 
 _HOST = "127.0.0.1"
+_HEAD = "node:__internal_head__"
+"""What Ray calls the resource that its head alone has."""
 _MANY = 100_000
 """Requests that Serve lets through: the gateway's own limits refuse with what a client can use."""
 _DRAIN_S = 30.0
@@ -42,9 +44,9 @@ def build_app(spec: ServeSpec, settings: Settings | None = None) -> "Application
         **common,
         **_scale(settings),
     )(Replica)
-    gateway: Any = serve.deployment(name="gateway", ray_actor_options={"num_cpus": 0}, **common)(
-        serve.ingress()(Gateway)
-    )
+    # There is one of it, so it is where all is lost anyway if the node is lost.
+    on_head = {"num_cpus": 0, "resources": {_HEAD: 0.001}}
+    gateway: Any = serve.deployment(name="gateway", ray_actor_options=on_head, **common)(serve.ingress()(Gateway))
     application: Application = gateway.bind(spec, settings, engine.bind(spec, settings))
     return application
 
