@@ -155,9 +155,10 @@ class Engine:
             # There is no room for those who are first: the others go on and make it; nobody is admitted meanwhile.
             self._turns.all_go({row.tenant for row in self._busy()})
         self.load = self._load()  # told with answers that end in this step
-        group = next((group for group in self._groups if any(map(self._turns.goes, group.rows))), None)
-        if group is not None:
-            self._prefill(group, beside=any(map(self._turns.goes, self._rows)))
+        going = [group for group in self._groups if any(map(self._turns.goes, group.rows))]
+        if going:
+            first = next((group for group in going if any(map(self._turns.leads, group.rows))), going[0])
+            self._prefill(first, beside=any(map(self._turns.goes, self._rows)))
         rows = self._to_front()
         if rows:
             self._decode(rows)
@@ -171,14 +172,15 @@ class Engine:
             yield from group.rows
 
     def _to_front(self) -> int:
-        """Bring the rows that go into the first slots: how many may draw a token in this step."""
+        """Bring the rows that go into the first slots, who leads first: how many may draw a token in this step."""
         front = 0
-        for slot, row in enumerate(self._rows):
-            if self._turns.goes(row):
-                if slot != front:
-                    self._slots.swap(slot, front)
-                    self._rows[slot], self._rows[front] = self._rows[front], row
-                front += 1
+        for wanted in (self._turns.leads, self._turns.goes):
+            for slot in range(front, len(self._rows)):
+                if wanted(self._rows[slot]):
+                    if slot != front:
+                        self._slots.swap(slot, front)
+                        self._rows[slot], self._rows[front] = self._rows[front], self._rows[slot]
+                    front += 1
         return min(front, self._max_rows)
 
     def _load(self) -> Load:
@@ -202,7 +204,7 @@ class Engine:
 
     def _admit(self) -> None:
         """Those whose turn it is, as long as they fit."""
-        if any(self._turns.goes(row) for group in self._groups for row in group.rows):
+        if any(self._turns.leads(row) for group in self._groups for row in group.rows):
             return
         chosen: list[tuple[Row, RowState | None]] = []
         while (row := self._waiting.peek(self._turns.goes)) is not None and self._fits(row, [r for r, _ in chosen]):
@@ -224,7 +226,8 @@ class Engine:
         row.fetched = None
         longest = max([row.cost, *(r.cost for r in there)])
         tokens = (len(there) + 1) * longest
-        together = sum(map(self._turns.goes, there))  # those that are held back stay where they are
+        # Those that are held back stay where they are, and who leads does not wait for those that are not any more.
+        together = sum(map(self._turns.leads if self._turns.leads(row) else self._turns.goes, there))
         return not there or (together < self._max_rows and tokens <= self._max_tokens)
 
     def _prefill(self, group: Group, *, beside: bool) -> None:

@@ -65,9 +65,13 @@ class Turns:
         """Nobody who is first has anything that can be computed: these go on."""
         self._first = set(tenants)
 
+    def leads(self, chat: Held) -> bool:
+        """Whether a chat's tenant is first in this step."""
+        return chat.tenant in self._first
+
     def goes(self, chat: Held) -> bool:
         """Whether a chat computes in this step."""
-        return chat.due or chat.tenant in self._first
+        return chat.due or self.leads(chat)
 
     def end(self, chats: Iterable[Held]) -> None:
         """The step is over."""

@@ -415,3 +415,19 @@ def test_a_flood_of_one_tenant_adds_no_step_to_another_s_answer(engine: Engine) 
     assert all(row.finish_reason for row in flood)
     texts = [engine._tokenizer.decode(row.drawn, skip_special_tokens=True) for row in flood[:3]]
     assert texts == [r.text for r in answers(engine, *(row.request for row in flood[:3]))]
+
+
+def test_who_leads_does_not_wait_for_a_batch_that_is_full(base: Path) -> None:
+    small = Engine(str(base), {"base": None}, max_rows=2, prefix_bytes=0, dtype="float32")
+    flood = [small.prepare(ask(f"{k} flood", "base", tenant="flood", max_tokens=200)) for k in range(6)]
+    for row in flood:
+        row.passed = 1000  # held back for long
+        small.add(row)
+    for _ in range(3):
+        small.step()
+    polite = small.prepare(ask("a question", "base", tenant="polite"))
+    small.add(polite)
+    for _ in range(12):
+        small.step()
+    assert polite.finish_reason
+    assert not any(row.finish_reason for row in flood)
