@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--alone", type=float, default=90, help="seconds of the polite client alone")
     parser.add_argument("--polite", type=float, default=0.1, help="of the sustainable rate")
     parser.add_argument("--tokens", type=int, default=32, help="of an answer")
-    parser.add_argument("--room", type=int, default=6, help="requests that the server lets be under way")
+    parser.add_argument("--room", type=int, default=4, help="requests that the server lets be under way")
     parser.add_argument("--prefix-mib", type=int, default=128, help="for chats that may go on")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +63,7 @@ async def measure(url: str, args: argparse.Namespace) -> dict[str, Any]:
     async with session(_POLITE[0]) as polite, session(_FLOOD[0]) as rude:
         await closed(polite, url, asked, warm, 2, 5)
         began = time.perf_counter()
-        await closed(polite, url, asked, full, args.room // 2, 20)
+        await closed(polite, url, asked, full, (args.room + 1) // 2, 20)
         rate = len(full.seconds) / (time.perf_counter() - began)
         await open_loop(polite, url, asked, alone, args.polite * rate, args.alone)
         flooding = asyncio.create_task(open_loop(rude, url, asked, flood, args.times * rate, args.seconds))

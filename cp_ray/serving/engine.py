@@ -149,42 +149,38 @@ class Engine:
         Where tenants ask for different amounts, that is done for those whose turn it is.
         """
         self._drop_cancelled()
-        turn = self._turn()
+        self._turns.begin(Counter(row.tenant for row in self._busy()) + self._waiting.count())
+        self._admit()
+        if not any(map(self._turns.goes, self._busy())):
+            # There is no room for those who are first: the others go on and make it; nobody is admitted meanwhile.
+            self._turns.all_go({row.tenant for row in self._busy()})
         self.load = self._load()  # told with answers that end in this step
-        computed: Counter[str] = Counter()
-        group = next((group for group in self._groups if group.tenant in turn), None)
-        if group is not None:
-            computed[group.tenant] += self._prefill(group, beside=any(row.tenant in turn for row in self._rows))
-        rows = self._to_front(turn)
+        going = [group for group in self._groups if any(map(self._turns.goes, group.rows))]
+        if going:
+            first = next((group for group in going if any(map(self._turns.leads, group.rows))), going[0])
+            self._prefill(first, beside=any(map(self._turns.goes, self._rows)))
+        rows = self._to_front()
         if rows:
-            computed.update(row.tenant for row in self._rows[:rows])
             self._decode(rows)
-        self._turns.charge(computed)
+        self._turns.end([*self._busy(), *self._waiting])
         self.load = self._load()
         return bool(self._rows or self._groups or self._waiting)
-
-    def _turn(self) -> set[str]:
-        """The tenants for whom this step computes; their chats are admitted."""
-        turn = self._turns.first(Counter(row.tenant for row in self._busy()) + self._waiting.count())
-        self._admit(turn)
-        there = {row.tenant for row in self._busy()}
-        # If there is no room for any of them the others go on and make it; nobody else is admitted meanwhile.
-        return turn if turn & there else there
 
     def _busy(self) -> Iterator[Row]:
         yield from self._rows
         for group in self._groups:
             yield from group.rows
 
-    def _to_front(self, turn: set[str]) -> int:
-        """Bring the rows of these tenants into the first slots: how many may draw a token in this step."""
+    def _to_front(self) -> int:
+        """Bring the rows that go into the first slots, who leads first: how many may draw a token in this step."""
         front = 0
-        for slot, row in enumerate(self._rows):
-            if row.tenant in turn:
-                if slot != front:
-                    self._slots.swap(slot, front)
-                    self._rows[slot], self._rows[front] = self._rows[front], row
-                front += 1
+        for wanted in (self._turns.leads, self._turns.goes):
+            for slot in range(front, len(self._rows)):
+                if wanted(self._rows[slot]):
+                    if slot != front:
+                        self._slots.swap(slot, front)
+                        self._rows[slot], self._rows[front] = self._rows[front], self._rows[slot]
+                    front += 1
         return min(front, self._max_rows)
 
     def _load(self) -> Load:
@@ -206,13 +202,13 @@ class Engine:
             if not group.rows:
                 self._groups.remove(group)
 
-    def _admit(self, turn: set[str]) -> None:
-        """Those of these tenants who wait, as long as they fit."""
-        if any(group.tenant in turn for group in self._groups):
+    def _admit(self) -> None:
+        """Those whose turn it is, as long as they fit."""
+        if any(self._turns.leads(row) for group in self._groups for row in group.rows):
             return
         chosen: list[tuple[Row, RowState | None]] = []
-        while (row := self._waiting.peek(turn)) is not None and self._fits(row, [pair[0] for pair in chosen], turn):
-            self._waiting.pop(turn)
+        while (row := self._waiting.peek(self._turns.goes)) is not None and self._fits(row, [r for r, _ in chosen]):
+            self._waiting.pop(self._turns.goes)
             past = self._prefixes.find(row.model, row.prompt) if self._prefixes else None
             row.cached = past.tokens if past else 0
             chosen.append((row, past))
@@ -223,29 +219,24 @@ class Engine:
             rows = [row for row, _ in pairs]
             self._groups.append(Group(rows, slots, [row.prompt[row.cached :] for row in rows]))
 
-    def _fits(self, row: Row, chosen: list[Row], turn: set[str]) -> bool:
+    def _fits(self, row: Row, chosen: list[Row]) -> bool:
         there = [*self._busy(), *chosen]
         if not self.adapters.make_room(row.model, row.fetched, {r.model for r in there}):
             return False
         row.fetched = None
         longest = max([row.cost, *(r.cost for r in there)])
         tokens = (len(there) + 1) * longest
-        # Chats of tenants that have to wait stay where they are, and are not computed together with these.
-        together = sum(r.tenant in turn for r in there)
+        # Those that are held back stay where they are, and who leads does not wait for those that are not any more.
+        together = sum(map(self._turns.leads if self._turns.leads(row) else self._turns.goes, there))
         return not there or (together < self._max_rows and tokens <= self._max_tokens)
 
-    def _prefill(self, group: Group, *, beside: bool) -> int:
-        """Compute the next piece of a group's prompts; when all is computed, its rows join the batch.
-
-        Returns:
-            How many tokens that were.
-        """
+    def _prefill(self, group: Group, *, beside: bool) -> None:
+        """Compute the next piece of a group's prompts; when all is computed, its rows join the batch."""
         most = _BESIDE_TOKENS if beside else _ALONE_TOKENS
         piece = group.piece(min(most, _SHARED_TOKENS) if self._turns.shared else most)
-        computed = sum(map(len, piece))
         logits = self._forward(group.rows, piece, group.slots)
         if not group.computed(piece):
-            return computed
+            return
         self._groups.remove(group)
         self._draw(group.rows, logits)
         for slot, row in enumerate(group.rows):
@@ -255,7 +246,6 @@ class Engine:
             else:
                 self._slots.append(state)
                 self._rows.append(row)
-        return computed
 
     def _decode(self, count: int) -> None:
         """Draw a token for each of the first rows; those that have ended leave."""

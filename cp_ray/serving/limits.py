@@ -11,6 +11,8 @@ from cp_ray.serving.keys import Key
 __all__ = ["Gate", "Refused"]
 
 _MINUTE = 60.0
+_MODEST_S = 10.0
+"""A key that was not refused for so long does not flood."""
 _WAIT_S = 1.0
 """Told to come again after so many seconds, where nothing says how long it will take."""
 
@@ -59,11 +61,15 @@ class Gate:
 
         Args:
             max_under_way: requests at once, answered or waiting, of all keys. A key that alone has more than its share
-                (this number by the keys that have any) is refused first, so that a flood leaves room for others.
+                (this number by the keys that have any) is refused first, so that a flood leaves room for others. One
+                that was not refused of late may have twice its share, so that its own few at once are not refused
+                because of another's flood.
             clock: seconds.
         """
         self._most, self._clock = max_under_way, clock
         self._under_way: Counter[str] = Counter()
+        self._refused: dict[str, float] = {}
+        """When each key was last refused for having too many."""
         self._requests: dict[str, _Bucket] = {}
         self._tokens: dict[str, _Bucket] = {}
 
@@ -75,7 +81,7 @@ class Gate:
     def enter(self, key: Key) -> Refused | None:
         """Let a request in, or say why not; one that is let in has to leave."""
         now = self._clock()
-        refused = self._full(key) or self._too_often(key, now)
+        refused = self._full(key, now) or self._too_often(key, now)
         if refused is None:
             self._under_way[key.name] += 1
         return refused
@@ -89,14 +95,18 @@ class Gate:
             self._tokens[key.name].wait_s(0, self._clock())
             self._tokens[key.name].take(tokens)
 
-    def _full(self, key: Key) -> Refused | None:
+    def _full(self, key: Key, now: float) -> Refused | None:
         tenants = len(self._under_way.keys() | {key.name})
         # Up to a tenth of the room stays free for keys that have nothing under way yet.
         share = max(1, self._most // tenants - (self._most // 10 if tenants == 1 else 0))
-        if self._under_way[key.name] >= share or self.under_way >= 2 * self._most:
-            message = f"too many requests are under way ({self._under_way[key.name]} of this key); try again"
-            return Refused(message, "overloaded", _WAIT_S)
-        return None
+        modest = self._refused.get(key.name, -_MODEST_S) <= now - _MODEST_S
+        if modest and tenants > 1 and self.under_way < 2 * self._most:
+            share *= 2
+        if self._under_way[key.name] < share and self.under_way < 3 * self._most:
+            return None
+        self._refused[key.name] = now
+        message = f"too many requests are under way ({self._under_way[key.name]} of this key); try again"
+        return Refused(message, "overloaded", _WAIT_S)
 
     def _too_often(self, key: Key, now: float) -> Refused | None:
         if key.tokens_per_minute is not None:

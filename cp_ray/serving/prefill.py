@@ -22,11 +22,6 @@ class Group:
     fresh: list[list[int]] = field(default_factory=list)
     """What is still to be computed of each prompt."""
 
-    @property
-    def tenant(self) -> str:
-        """Whose they are."""
-        return self.rows[0].tenant
-
     def piece(self, tokens: int) -> list[list[int]]:
         """The next tokens of each row, at most so many in all; the rows end together."""
         longest = max(len(ids) for ids in self.fresh)

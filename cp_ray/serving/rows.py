@@ -12,6 +12,7 @@ from cp_ray.serving.adapters import Fetched
 from cp_ray.serving.chat import BadRequest, ChatRequest, ContextTooLong, Piece, TokenLogprob
 from cp_ray.serving.guide import Choices, Guide, Guides
 from cp_ray.serving.text import Writer
+from cp_ray.serving.turns import HELD_STEPS
 
 __all__ = ["Prepare", "Row"]
 
@@ -37,6 +38,8 @@ class Row:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     """Not delivered yet."""
     cached: int = 0
+    passed: int = 0
+    """Steps in which it was held back for another tenant's."""
     finish_reason: str = ""
     cancelled: bool = False
 
@@ -54,6 +57,12 @@ class Row:
     def cost(self) -> int:
         """Tokens of the prompt and of the longest answer: what it may come to hold."""
         return len(self.prompt) + self.limit
+
+    @property
+    def due(self) -> bool:
+        """Whether it was held back for long enough."""
+        # A little less than its own, so that with its neighbours it takes no more than twice its time.
+        return self.passed >= 7 / 8 * max(min(self.limit, HELD_STEPS), len(self.drawn))
 
     @property
     def ids(self) -> list[int]:

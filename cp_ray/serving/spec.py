@@ -84,7 +84,7 @@ class Settings:
     """Memory of a replica for the keys and values of chats that may go on, which fills in time; 0: none are kept."""
     max_under_way: int = 256
     """Requests answered or waiting; more are told to come again (429). While keys that had more to themselves give
-    way to others there may be up to twice as many."""
+    way to others there may be up to three times as many."""
     timeout_s: float = 600.0
     keys: str | None = None
     """File of API keys, as `cp_ray.serving.keys` has it; None: the variable CP_RAY_KEYS, or no keys."""

@@ -1,7 +1,7 @@
 """Who waits, and whose turn it is: tenants share what there is, whatever each of them asks for."""
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Collection
+from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 __all__ = ["Waiting"]
@@ -49,20 +49,23 @@ class Waiting(Generic[R]):
         """Requests of each tenant."""
         return Counter({tenant: len(queue) for tenant, queue in self._queues.items()})
 
-    def peek(self, tenants: Collection[str]) -> R | None:
-        """Whose turn it is among these."""
-        tenant = self._next(tenants)
+    def __iter__(self) -> Iterator[R]:
+        return (request for queue in self._queues.values() for request in queue)
+
+    def peek(self, goes: Callable[[R], bool]) -> R | None:
+        """Whose turn it is; `goes`: whether a request may leave now."""
+        tenant = self._next(goes)
         return None if tenant is None else self._queues[tenant][0]
 
-    def pop(self, tenants: Collection[str]) -> R:
+    def pop(self, goes: Callable[[R], bool]) -> R:
         """That one leaves, its tokens being counted.
 
         Raises:
-            LookupError: none of these waits.
+            LookupError: nobody may leave.
         """
-        tenant = self._next(tenants)
+        tenant = self._next(goes)
         if tenant is None:
-            raise LookupError("nobody waits")
+            raise LookupError("nobody may leave")
         request = self._queues[tenant].popleft()
         self._now = max(self._now, self._given[tenant])
         self._given[tenant] += request.cost
@@ -80,13 +83,13 @@ class Waiting(Generic[R]):
 
     def drain(self) -> list[R]:
         """All leave."""
-        left = [request for queue in self._queues.values() for request in queue]
+        left = list(self)
         self._queues.clear()
         self._given.clear()
         return left
 
-    def _next(self, tenants: Collection[str]) -> str | None:
-        among = (tenant for tenant in self._queues if tenant in tenants)
+    def _next(self, goes: Callable[[R], bool]) -> str | None:
+        among = (tenant for tenant, queue in self._queues.items() if goes(queue[0]))
         return min(among, key=lambda tenant: self._given[tenant], default=None)
 
     def _clean(self) -> None:

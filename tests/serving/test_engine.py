@@ -1,4 +1,3 @@
-import itertools
 import json
 import shutil
 import weakref
@@ -12,7 +11,6 @@ from cp_ray.errors import BaseModelError, ConfigError
 from cp_ray.records import Message
 from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, ContextTooLong, Piece
 from cp_ray.serving.engine import Engine
-from cp_ray.serving.turns import Turns
 from tests.tiny import CONTEXT, make_adapter, make_base
 
 
@@ -401,15 +399,35 @@ def test_a_flood_of_one_tenant_adds_no_step_to_another_s_answer(engine: Engine) 
         return steps, "".join(piece.text for piece in told)
 
     alone = steps_of(polite)
-    engine._turns = Turns(clock=itertools.count(step=0.001).__next__)
     flood = [engine.prepare(ask(f"{'o' * k} flood", tenant="flood", max_tokens=100)) for k in range(40)]
     for row in flood:
         engine.add(row)
     for _ in range(5):  # some are answered, some prompts are computed, some wait
         engine.step()
+    drawn = sum(len(row.drawn) for row in flood)
     assert steps_of(polite) == alone
+    assert sum(len(row.drawn) for row in flood) == drawn
+    while not all(row.drawn for row in flood):  # one after the other does not hold them back for ever
+        steps_of(polite)
+    assert 0 < max(row.passed for row in flood) <= 100
     while engine.step():
         pass
     assert all(row.finish_reason for row in flood)
     texts = [engine._tokenizer.decode(row.drawn, skip_special_tokens=True) for row in flood[:3]]
     assert texts == [r.text for r in answers(engine, *(row.request for row in flood[:3]))]
+
+
+def test_who_leads_does_not_wait_for_a_batch_that_is_full(base: Path) -> None:
+    small = Engine(str(base), {"base": None}, max_rows=2, prefix_bytes=0, dtype="float32")
+    flood = [small.prepare(ask(f"{k} flood", "base", tenant="flood", max_tokens=200)) for k in range(6)]
+    for row in flood:
+        row.passed = 1000  # held back for long
+        small.add(row)
+    for _ in range(3):
+        small.step()
+    polite = small.prepare(ask("a question", "base", tenant="polite"))
+    small.add(polite)
+    for _ in range(12):
+        small.step()
+    assert polite.finish_reason
+    assert not any(row.finish_reason for row in flood)

@@ -1,50 +1,54 @@
-from collections import Counter
+from dataclasses import dataclass
 
 from cp_ray.serving.turns import Turns
 
 
-def steps(turns: Turns, clock: list[float], chats: dict[str, int], n: int) -> Counter[str]:
-    """In how many of the next steps, of a second each, each tenant computes."""
-    seen: Counter[str] = Counter()
-    for _ in range(n):
-        turn = turns.first(chats)
-        clock[0] += 1
-        turns.charge({tenant: chats[tenant] for tenant in turn})
-        seen.update(turn)
-    return seen
+@dataclass
+class Chat:
+    tenant: str
+    passed: int = 0
+    most: int = 10
+
+    @property
+    def due(self) -> bool:
+        return self.passed >= self.most
 
 
-def make() -> tuple[Turns, list[float]]:
-    clock = [0.0]
-    return Turns(lambda: clock[0]), clock
+def who_goes(turns: Turns, **chats: int) -> str:
+    turns.begin(chats)
+    return "".join(tenant for tenant in chats if turns.goes(Chat(tenant)))
 
 
-def test_a_tenant_that_comes_to_a_flood_is_first() -> None:
-    turns, clock = make()
-    assert steps(turns, clock, {"flood": 30}, 100) == {"flood": 100}
-    assert steps(turns, clock, {"flood": 30, "polite": 1}, 4) == {"polite": 4}
+def test_a_tenant_that_asks_for_little_is_first() -> None:
+    assert who_goes(Turns(), a=30, b=1) == "b"
+    assert who_goes(Turns(), a=30, b=1, c=2) == "b"
 
 
-def test_tenants_with_as_much_under_way_compute_together() -> None:
-    turns, clock = make()
-    assert steps(turns, clock, {"a": 15, "b": 16, "c": 14}, 50) == {"a": 50, "b": 50, "c": 50}
+def test_tenants_with_about_as_much_compute_together() -> None:
+    assert who_goes(Turns(), a=15, b=16, c=14, d=22) == "abc"
+    assert who_goes(Turns(), a=1, b=1) == "ab"
 
 
-def test_a_tenant_that_always_asks_holds_the_others_back_for_its_share_of_the_time() -> None:
-    turns, clock = make()
-    seen = steps(turns, clock, {"flood": 30, "steady": 1}, 1000)
-    assert seen["steady"] == 1000
-    # Of what is left after its credit, half is its own: the other half is the flood's, where it computes as well.
-    assert 450 < seen["flood"] < 550
+def test_a_tenant_alone_always_goes() -> None:
+    turns = Turns()
+    assert who_goes(turns, a=30) == "a"
+    assert not turns.shared
+    assert who_goes(turns) == ""
 
 
-def test_what_is_saved_up_is_forgotten() -> None:
-    turns, clock = make()
-    steps(turns, clock, {"flood": 30, "polite": 1}, 10)
-    steps(turns, clock, {"flood": 30}, 10_000)
-    assert steps(turns, clock, {"flood": 30, "polite": 1}, 12)["flood"] > 3
+def test_a_chat_is_held_back_no_longer_than_it_is_due() -> None:
+    turns, held = Turns(), Chat("flood")
+    seen = []
+    for _ in range(14):
+        turns.begin({"flood": 30, "steady": 1})
+        seen.append(turns.goes(held))
+        turns.end([held])
+    assert seen == [False] * 10 + [True] * 4
+    assert turns.shared
 
 
-def test_nobody_computes_where_nobody_asks() -> None:
-    turns, clock = make()
-    assert steps(turns, clock, {}, 3) == {}
+def test_others_go_on_where_there_is_no_room_for_those_who_are_first() -> None:
+    turns = Turns()
+    turns.begin({"flood": 30, "polite": 1})
+    turns.all_go({"flood"})
+    assert turns.goes(Chat("flood"))
