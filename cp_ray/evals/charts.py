@@ -56,7 +56,7 @@ def matrix_chart(scores: Sequence[Score], rows: Sequence[str], columns: Sequence
                 f'<rect x="{x + 2:.1f}" y="{y}" width="{width - 4:.1f}" height="{line - 4}" '
                 f'style="fill: rgba(var(--near), {shade:.2f})"{own}/>'
                 f'<text x="{x + width / 2:.1f}" y="{y + 14}" text-anchor="middle">{score.value:.3f}</text>'
-                f'<text class="small" x="{x + width / 2:.1f}" y="{y + 26}" text-anchor="middle">'
+                f'<text style="font-size: 10px" x="{x + width / 2:.1f}" y="{y + 26}" text-anchor="middle">'
                 f"{score.low:.3f} to {score.high:.3f}</text>"
             )
     return _svg(title, _WIDTH, 26 + len(rows) * line, parts)

@@ -22,7 +22,7 @@ __all__ = [
 MAX_TOKENS = 4096
 """The longest answer that may be asked for."""
 
-_STOPS, _CHOICES, _TEXTS, _MESSAGES = 4, 8, 256, 1_000
+_STOPS, _CHOICES, _TEXTS, _MESSAGES, _OPTIONS = 4, 8, 256, 1_000, 64
 _LONGEST = 400_000
 """Characters of one text."""
 
@@ -68,7 +68,7 @@ class ResponseFormat(_Body):
 class StructuredOutputs(BaseModel):
     """What the answer may be, as vLLM has it."""
 
-    choice: Annotated[list[Annotated[Text, Field(min_length=1)]], Field(min_length=1, max_length=_TEXTS)]
+    choice: Annotated[list[Annotated[Text, Field(min_length=1)]], Field(min_length=1, max_length=_OPTIONS)]
     """It is one of these, word for word; its log-probabilities are those of the free model."""
 
     model_config = ConfigDict(extra="forbid")

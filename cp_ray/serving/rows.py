@@ -95,10 +95,10 @@ class Prepare:
         """
         with self._lock:
             ids, text, labels = self._encode(request)
-            answers = self._answers(request) if request.choices else []
         room = self._context - len(ids)
         if room < 1:
             raise ContextTooLong(f"messages: {len(ids)} tokens do not fit the model's context of {self._context}")
+        answers = self._answers(request) if request.choices else []
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16)
         if request.choice:
             digest.update(f"/{request.choice}".encode())
@@ -128,7 +128,8 @@ class Prepare:
 
     def _answers(self, request: ChatRequest) -> list[tuple[int, ...]]:
         try:
-            return encode_answers(self._tokenizer, request.messages, request.choices)[1]
+            with self._lock:
+                return encode_answers(self._tokenizer, request.messages, request.choices)[1]
         except (BaseModelError, ConfigError) as error:
             raise BadRequest(f"structured_outputs: {error}") from error
 

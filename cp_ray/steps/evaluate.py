@@ -35,6 +35,12 @@ from cp_ray.teacher import Teacher
 __all__ = ["evaluate"]
 
 _TASKS = ("survey", "moderation", "hofstede", "forgetting", "benchmarks", "open", "learning")
+_LEAD = (
+    "base is the model before training; a model with a culture's name is that culture's adapter on it. Every model is "
+    "asked the same in the same words. Where a sentence says that one is better, chance alone would bring about such a "
+    "difference in one case of twenty at most; where it says that they are not told apart, the data do not tell which "
+    "is better."
+)
 _NEEDS = {
     "moderation": "moderation", "hofstede": "hofstede", "benchmarks": "benchmarks", "open": "judges",
     "learning": "learner",
@@ -227,8 +233,8 @@ def _report(shown: Sequence[tuple[str, Step]], truth: tuple[Truth, ...]) -> Step
             name: manifest.config for name, one in inputs.items() if (manifest := one.manifest())
         }
         title = "How well do these models understand their cultures?"
-        folder.write_text("evaluation.html", html_page(title, parts, made_by, _command()))
-        folder.write_text("evaluation.md", markdown(title, parts))
+        folder.write_text("evaluation.html", html_page(title, parts, made_by, _command(), _LEAD))
+        folder.write_text("evaluation.md", markdown(title, parts, _LEAD))
         folder.write_text("summary.txt", "\n".join(said for part in parts for said in part.said))
 
     config = PageConfig(tuple(task for task, _ in shown), truth)

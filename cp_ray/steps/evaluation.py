@@ -25,7 +25,6 @@ from cp_ray.evals.results.sections import Way
 from cp_ray.evals.trained import Trained
 from cp_ray.folder import Folder, write_rows
 from cp_ray.llm.door import Door
-from cp_ray.llm.endpoint import Endpoint
 from cp_ray.pipeline import Step
 from cp_ray.progress import watched
 from cp_ray.records import Item, Prediction
@@ -93,6 +92,7 @@ def _suited(door: Door, config: AnswerConfig) -> AnswerConfig:
     """What a server can do is found out beside the ledger: it may be another one tomorrow."""
     if door.targets[0].batch is not None:
         return config  # batch interfaces are not asked for log-probabilities
+    from cp_ray.llm.endpoint import Endpoint
 
     async def find_out() -> AnswerConfig:
         target = door.targets[0]

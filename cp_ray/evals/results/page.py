@@ -10,19 +10,33 @@ __all__ = ["html_page", "markdown"]
 
 
 def html_page(
-    title: str, sections: Sequence[Section], made_by: Mapping[str, Mapping[str, Any]], command: str | None = None
+    title: str,
+    sections: Sequence[Section],
+    made_by: Mapping[str, Mapping[str, Any]],
+    command: str | None = None,
+    lead: str = "",
 ) -> str:
-    """The page; `made_by` has the configuration of every step, `command` is what made it."""
+    """The page.
+
+    Args:
+        title: of the page.
+        sections: what it shows.
+        made_by: the configuration of every step.
+        command: what made it.
+        lead: how it is to be read.
+    """
     import jinja2
 
     template = resources.files("cp_ray.evals.results").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(template).render(title=title, sections=sections, made_by=made_by, command=command)
+    return environment.from_string(template).render(
+        title=title, sections=sections, made_by=made_by, command=command, lead=lead
+    )
 
 
-def markdown(title: str, sections: Sequence[Section]) -> str:
+def markdown(title: str, sections: Sequence[Section], lead: str = "") -> str:
     """The same without the charts."""
-    lines = [f"# {title}", ""]
+    lines = [f"# {title}", "", *([lead, ""] if lead else [])]
     for section in sections:
         lines += [f"## {section.title}", "", *(f"* {said}" for said in section.said), ""]
         for table in section.tables:

@@ -106,11 +106,16 @@ def _sentences(scores: Sequence[Score], questions: Sequence[QuestionScore], cult
             shared = [id for id in own if id in other]
             tests.append(paired([own[id] for id in shared], [other[id] for id in shared]))
         corrected = holm([t.p for t in tests])
-        told = ", ".join(
-            f"{_told(test.difference, p)} {rival} ({abs(test.difference):.3f}, p = {p:.3f})"
-            for rival, test, p in zip(rivals, tests, corrected, strict=True)
+        by_verdict: dict[str, list[str]] = {}
+        for rival, test, p in zip(rivals, tests, corrected, strict=True):
+            shown = f"{rival} (by {test.difference:+.3f}, p = {p:.3f})"
+            by_verdict.setdefault(_told(test.difference, p), []).append(shown)
+        told = "; ".join(f"{verdict} {', '.join(names)}" for verdict, names in by_verdict.items())
+        mean = sum(own.values()) / len(own)
+        said.append(
+            f"{culture}: on {len(own)} questions that it never saw, its adapter is {mean:.3f} away from the people's "
+            f"answers. It is {told}."
         )
-        said.append(f"The {culture} adapter is, on held-out questions, {told}.")
     if not said and any(s.model == BASE for s in scores):
         said.append("There is no adapter of these cultures; the figures are those of the models as they are.")
     return said
