@@ -67,8 +67,9 @@ class TrainConfig:
     """Where the answers come from, for the model card."""
     method: str = "lora"
     dtype: str = "auto"
-    """Of the base's weights and all that is computed with them, `auto` being the fastest there is: bfloat16 where the
-    hardware has it, else float32. In bfloat16 the same run on other numbers of workers differs in the third digit."""
+    """Of the base's weights and all that is computed with them. `auto`: of 16-bit weights bfloat16 where the hardware
+    has it, else float32; weights that are stored in 32 bits stay so. In bfloat16 the same run on other numbers of
+    workers differs in the third digit."""
     rank: int = 16
     alpha: int = 32
     layers: int | None = None
