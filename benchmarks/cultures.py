@@ -2,12 +2,16 @@
 
     python -m benchmarks.cultures --seeds 0,1,2 --ways joint,unified
 
-Learns from the published answer counts alone, one adapter a culture in one run (`joint`; training them one at a time
-gives the same adapters) or one for all (`unified`), and prints the matrix of held-out earth mover's distances: each row
-a culture's people, each column an adapter. Appends a line a run to benchmarks/results.jsonl.
+Learns from the published answer counts alone, one adapter a culture in one run (`joint`), the same one after the other
+(`separate`), or one for all (`unified`), and prints the matrix of held-out earth mover's distances: each row a
+culture's people, each column an adapter. `--fold 0` to `3` judges by a quarter of the training questions, which are
+left out of training, and not by those that are held out: settings are to be chosen so. `--validation 0.2` keeps so
+many training questions to validate with, and each adapter's best weights. Appends a line a run to
+benchmarks/results.jsonl.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import socket
@@ -17,17 +21,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.results import append
 from cp_ray.cultures import CULTURES, Culture
 from cp_ray.evals.distances import emd
-from cp_ray.records import Seed
+from cp_ray.records import Example, Seed
 from cp_ray.stages.examples import ExamplesConfig, make_examples
 from cp_ray.stages.seeds import SeedsConfig, make_seeds
 from cp_ray.survey.asking import ask
 from cp_ray.survey.read import WVS7, read_survey
 from cp_ray.training.config import UNIFIED, AdapterConfig, Placement, TrainConfig
+
+FOLDS = 4
 
 TARGET = "target: own at most 0.45 of base, and the best of all adapters in at least 8 rows of 10"
 
@@ -46,6 +53,8 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--layers", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--validation", type=float, default=0.0)
+    parser.add_argument("--fold", type=int, choices=range(FOLDS))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -81,6 +90,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(given.threads)
     survey, cultures = read_survey(), tuple(CULTURES[id] for id in given.cultures.split(","))
     seeds = make_seeds(SeedsConfig(cultures, survey.content, survey.source), survey.items)
+    if given.fold is not None:
+        seeds = _fold(seeds, given.fold)
     with tempfile.TemporaryDirectory() as folder:
         summary = _train(given, seeds, cultures, folder)
         shares = _asked([s for s in seeds if s.split == "heldout"], cultures, folder, given)
@@ -94,14 +105,16 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     return {**_summed_up(matrix), **summary, "matrix": matrix}
 
 
+def _fold(seeds: Sequence[Seed], fold: int) -> list[Seed]:
+    """The training questions, a quarter of them held out."""
+    training = [seed for seed in seeds if seed.split == "train"]
+    ids = sorted({s.question_id for s in training}, key=lambda id: hashlib.sha256(id.encode()).digest())
+    held = set(ids[fold::FOLDS])
+    return [replace(seed, split="heldout" if seed.question_id in held else "train") for seed in training]
+
+
 def _train(given: argparse.Namespace, seeds: Sequence[Seed], cultures: Sequence[Culture], out: str) -> dict[str, float]:
     import torch.distributed as dist
-
-    from cp_ray.folder import open_folder
-    from cp_ray.llm.embedded import load_tokenizer
-    from cp_ray.training.data import make_data
-    from cp_ray.training.loop import Trainer
-    from cp_ray.training.save import save_adapter
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -109,35 +122,53 @@ def _train(given: argparse.Namespace, seeds: Sequence[Seed], cultures: Sequence[
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
     dist.init_process_group("gloo")
     seed, every = int(given.seeds), tuple(cultures)
+    examples = make_examples(seeds, (), ExamplesConfig(every, answers=given.answers, draw=given.draw, seed=seed))
     how: dict[str, Any] = {"learning_rate": given.learning_rate, "passes": given.passes}
-    adapters = (
-        (AdapterConfig(UNIFIED, every, batch_size=given.batch_size * len(every), **how),)
-        if given.ways == UNIFIED
-        else tuple(AdapterConfig(c.id, (c,), batch_size=given.batch_size, **how) for c in every)
-    )
+    one = AdapterConfig(UNIFIED, every, batch_size=given.batch_size * len(every), **how)
+    own = [AdapterConfig(c.id, (c,), batch_size=given.batch_size, **how) for c in every]
+    began, tokens = time.monotonic(), 0
+    ways: dict[str, list[tuple[AdapterConfig, ...]]] = {
+        "unified": [(one,)],
+        "joint": [tuple(own)],
+        "separate": [(adapter,) for adapter in own],
+    }
+    for run in ways[given.ways]:
+        names = {culture.id for adapter in run for culture in adapter.cultures}
+        tokens += _run(given, run, [e for e in examples if e.culture in names], out)
+    seconds = time.monotonic() - began
+    return {"seconds": round(seconds, 1), "tokens_per_s": round(tokens / seconds, 1)}
+
+
+def _run(given: argparse.Namespace, adapters: tuple[AdapterConfig, ...], examples: Sequence[Example], out: str) -> int:
+    """One training, its adapters left in `out`; the tokens that it computed."""
+    from cp_ray.folder import open_folder
+    from cp_ray.llm.embedded import load_tokenizer
+    from cp_ray.training.data import make_data
+    from cp_ray.training.loop import Trainer
+    from cp_ray.training.save import save_adapter
+
     config = TrainConfig(
         "smollm2", adapters, WVS7, rank=given.rank, alpha=2 * given.rank, layers=given.layers,
-        objective=given.objective, seed=seed,
+        objective=given.objective, validation=given.validation, validate_every=5, seed=int(given.seeds),
     )  # fmt: skip
-    examples = make_examples(seeds, (), ExamplesConfig(every, answers=given.answers, draw=given.draw, seed=seed))
     data = make_data(examples, config, load_tokenizer("smollm2"))
     trainer = Trainer(config, Placement(1, zero_stage=0, offload="none"), data, None)
-    began = time.monotonic()
 
     def on_step(told: Any) -> None:
         if told.step % 5 == 0 or told.step == told.steps:
+            validated = [p.validation for p in told.points if p.validation is not None]
+            held = f" validation {statistics.fmean(validated):.3f}" if validated else ""
             rate = f"{told.tokens_per_s:.0f} tokens/s"
-            print(f"step {told.step}/{told.steps} loss {told.loss:.3f} {rate}", file=sys.stderr, flush=True)
+            print(f"step {told.step}/{told.steps} loss {told.loss:.3f}{held} {rate}", file=sys.stderr, flush=True)
 
     trainer.run(on_step, lambda state: None)
-    seconds = time.monotonic() - began
     weights = trainer.weights()
     for adapter in adapters:
         points = [p for p in trainer.state.points if p.model == adapter.name]
         adapted = trainer.learner.adapters
         assert adapted is not None
         save_adapter(open_folder(f"{out}/{adapter.name}"), adapted, config, adapter, weights[adapter.name], points)
-    return {"seconds": round(seconds, 1), "tokens_per_s": round(trainer.summary().tokens / seconds, 1)}
+    return trainer.summary().tokens
 
 
 def _asked(

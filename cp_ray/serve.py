@@ -85,7 +85,9 @@ def trained(run: Run, root: str) -> ServeSpec:
     base = unified = None
     for folder in run.done():
         manifest = folder.manifest()
-        if manifest is not None and manifest.name.split(".")[0] == "train":
+        if manifest is None or manifest.name.split(".")[0] != "train":
+            continue
+        if manifest.config["method"] != "full":  # whole models are not served
             base = str(manifest.config["base_model"])
             for adapter in manifest.config["adapters"]:
                 where = folder / "adapters" / adapter["name"]

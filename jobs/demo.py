@@ -30,10 +30,14 @@ def demo(
     passes: int = 5,
     draw: str = "apportioned",
     objective: str = "answers",
+    tuning: str = "lora",
     training: str = "joint",
     unified: str = "no",
     workers: int = 2,
     gpus: int = 0,
+    trainer: str = "local",
+    trainer_model: str = steps.HOSTED_MODEL,
+    trainer_url: str = steps.HOSTED_URL,
 ) -> list[Step]:
     """Survey answers in, culture models and a report out.
 
@@ -47,10 +51,14 @@ def demo(
         passes: over the training rows
         draw: apportioned (each option gets its share of the answers) or sampled (as respondents are drawn)
         objective: answers (their likelihood) or distribution (the shares of a question's options, and nothing else)
+        tuning: lora, dora, qlora (a GPU), or full (every weight, one model after the other; not served)
         training: joint (all cultures' adapters in one run) or separate (one run each); the adapters are the same
         unified: yes: one adapter of all cultures too
         workers: CPU workers of training and evaluation
         gpus: GPUs that train, a worker each, in the place of CPU workers
+        trainer: local, or openai (hosted fine-tuning, its key in OPENAI_API_KEY; it chooses its own passes)
+        trainer_model: the base at the hosted trainer
+        trainer_url: of the hosted trainer, up to /v1
     """
     model, seed, cultures = options.teacher_model, options.seed, options.chosen
     teacher = steps.teacher(options)
@@ -78,9 +86,13 @@ def demo(
         workers=workers,
         gpus=gpus,
         layers=10,
+        tuning=tuning,
         training=training,
         unified=unified,
         objective=objective,
+        trainer=trainer,
+        trainer_model=trainer_model,
+        trainer_url=trainer_url,
     )
     made = [*rows, steps.export(rows, options), *models]
     return [*made, steps.report(made, options)]

@@ -51,8 +51,12 @@ def choose(
     *,
     workers: int,
     progress: "Progress | None" = None,
+    whole: "tuple[str, Folder] | None" = None,
 ) -> "Dataset":
-    """What the base and each adapter choose, as `Prediction` rows; `workers` actors of one CPU each."""
+    """What the base and each adapter choose, as `Prediction` rows; `workers` actors of one CPU each.
+
+    `whole`: a model with all weights, by its name, in the base's place.
+    """
     import ray.data
 
     rows = sorted(items, key=_length)
@@ -61,7 +65,7 @@ def choose(
     blocks = [to_table(rows[k : k + size], Item) for k in range(0, len(rows), size)][::-1]
     return ray.data.from_arrow(blocks).map_batches(
         _Chooser,
-        fn_constructor_args=(models, dict(adapters), progress),
+        fn_constructor_args=(models, dict(adapters), progress, whole),
         batch_format="pyarrow",
         batch_size=None,
         compute=ray.data.ActorPoolStrategy(size=workers),
@@ -76,13 +80,20 @@ def _length(item: Item) -> tuple[int, int, str]:
 class _Chooser:
     """Holds the base with all adapters, in a Ray Data actor."""
 
-    def __init__(self, models: LocalModels, adapters: "Mapping[str, Folder]", progress: "Progress | None") -> None:
+    def __init__(
+        self,
+        models: LocalModels,
+        adapters: "Mapping[str, Folder]",
+        progress: "Progress | None",
+        whole: "tuple[str, Folder] | None",
+    ) -> None:
         import torch
 
         from cp_ray.evals.scorer import Scorer
 
         torch.set_num_threads(1)
-        self.scorer = Scorer(models.base_model, adapters)
+        self.base, folder = whole or (BASE, models.base_model)
+        self.scorer = Scorer(folder, adapters)
         self.models, self.progress = models, progress
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -93,7 +104,7 @@ class _Chooser:
         rows = []
         for item, one, shares in zip(items, asked, self.scorer.option_shares(asked), strict=True):
             rows += [
-                predicted(item, model or BASE, own)
+                predicted(item, model or self.base, own)
                 for model, own in zip(one.models, shares or [()] * len(one.models), strict=True)
             ]
         if self.progress is not None:

@@ -40,15 +40,16 @@ class Asked:
 
 
 class Scorer:
-    """Loads the base and the adapters, from folders on any pyarrow filesystem.
+    """Loads the base and the adapters, from folders on any pyarrow filesystem; the base may also be named.
 
     Raises:
         BaseModelError: one of them cannot be loaded.
     """
 
-    def __init__(self, base: str, adapters: "Mapping[str, Folder]") -> None:
-        self.model, self.tokenizer = load_base(base)
+    def __init__(self, base: "str | Folder", adapters: "Mapping[str, Folder]") -> None:
         with tempfile.TemporaryDirectory(prefix="cp_ray-adapters-") as local:
+            named = base if isinstance(base, str) else str(_fetch(base, Path(local, "base")))
+            self.model, self.tokenizer = load_base(named)
             folders = {name: _fetch(folder, Path(local, str(k))) for k, (name, folder) in enumerate(adapters.items())}
             self.lora = StackedLora(self.model, folders)
         self.context = int(getattr(self.model.config, "max_position_embeddings", None) or 2048)

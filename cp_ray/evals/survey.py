@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cp_ray.folder import Folder
     from cp_ray.progress import Progress
 
-__all__ = ["PredictConfig", "predict", "survey_answers", "survey_items"]
+__all__ = ["PredictConfig", "predict", "predict_whole", "survey_answers", "survey_items"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,27 @@ def predict(
         survey_items(seeds, config.cultures, config.wordings), models, adapters, workers=workers, progress=progress
     )
     return survey_answers((p for block in made.iter_batches(batch_format="pyarrow", batch_size=None)
+                           for p in from_table(block, Prediction)), seeds)  # fmt: skip
+
+
+def predict_whole(
+    seeds: Sequence[Seed],
+    config: PredictConfig,
+    models: "Mapping[str, Folder]",
+    *,
+    workers: int,
+    progress: "Progress | None",
+) -> list[Prediction]:
+    """The same of whole models, one after the other: each is a base of its own."""
+    from cp_ray.arrow import from_table
+
+    items = survey_items(seeds, config.cultures, config.wordings)
+    made = [choose(items, LocalModels(config.base_model), {}, workers=workers, progress=progress)]
+    made += [
+        choose(items, LocalModels(config.base_model), {}, workers=workers, progress=progress, whole=(name, folder))
+        for name, folder in models.items()
+    ]
+    return survey_answers((p for part in made for block in part.iter_batches(batch_format="pyarrow", batch_size=None)
                            for p in from_table(block, Prediction)), seeds)  # fmt: skip
 
 

@@ -30,7 +30,7 @@ def trained_models(root: str) -> Trained:
     """The adapters of the run's last finished trainings.
 
     Raises:
-        ConfigError: there is none, or they are on different bases.
+        ConfigError: there is none, they are on different bases, or they are whole models.
     """
     adapters: dict[str, Folder] = {}
     made: dict[str, str] = {}
@@ -41,6 +41,10 @@ def trained_models(root: str) -> Trained:
         manifest = folder.manifest()
         if manifest is None or manifest.name.split(".")[0] != "train":
             continue
+        if manifest.config["method"] == "full":
+            raise ConfigError(
+                f"run: {root!r} has whole models, which its own step predict scores; give one of adapters"
+            )
         for adapter in manifest.config["adapters"]:
             name = adapter["name"]
             adapters[name], made[name] = folder / "adapters" / name, manifest.fingerprint

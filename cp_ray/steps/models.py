@@ -1,6 +1,7 @@
 """The steps from training rows to culture models: trained, scored, served, reported on."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -10,18 +11,17 @@ from cp_ray.evals import alignment
 from cp_ray.evals import ask as asking
 from cp_ray.evals import report as reports
 from cp_ray.evals import survey as surveys
-from cp_ray.exports.config import ALL
 from cp_ray.folder import Folder, write_rows
 from cp_ray.pipeline import Step
 from cp_ray.progress import watched
 from cp_ray.recipe import Options, check_choice, check_least
 from cp_ray.records import Example, Prediction, QuestionScore, Score, Seed
+from cp_ray.steps.hosted import HOSTED_MODEL, HOSTED_URL, hosted_models, predict_hosted
 from cp_ray.steps.rows import Inputs
-from cp_ray.training.config import UNIFIED, AdapterConfig, Placement, TrainConfig
-from cp_ray.training.hosted.config import HostedConfig, HostedPoint
+from cp_ray.training.config import METHODS, UNIFIED, AdapterConfig, Placement, TrainConfig
 from cp_ray.training.said import remarks
 
-__all__ = ["answers", "culture_models", "evaluate", "hosted", "predict", "report", "submit", "train"]
+__all__ = ["answers", "culture_models", "evaluate", "predict", "report", "train"]
 
 
 def train(examples: Step, config: TrainConfig, placement: Placement) -> Step:
@@ -47,38 +47,18 @@ def train(examples: Step, config: TrainConfig, placement: Placement) -> Step:
     return Step(name, config, run, (examples,), needs=needs, resumes=True, remarks=said)
 
 
-def submit(examples: Step, config: HostedConfig, options: Options) -> Step:
-    """A culture's hosted training, started; `hosted` waits for it. Those that are started first go on side by side."""
-
-    def run(folder: Folder, inputs: Inputs) -> None:
-        from cp_ray.training.hosted.fit import submit as start
-
-        start(config, _own(inputs["examples"], config.culture), options.root)
-
-    return Step(f"submit.{config.culture}", config, run, (examples,))
-
-
-def hosted(examples: Step, config: HostedConfig, options: Options) -> Step:
-    """A culture's model at OpenAI's: its name and making in `hosted.json`, and a row a step of its training."""
-
-    def run(folder: Folder, inputs: Inputs) -> pa.Table:
-        from cp_ray.training.hosted.fit import fit_hosted
-
-        return to_table(fit_hosted(config, _own(inputs["examples"], config.culture), folder, options.root), HostedPoint)
-
-    return Step(f"hosted.{config.culture}", config, run, (examples,), HostedPoint)
-
-
 def predict(seeds: Step, trained: Sequence[Step], base_model: str, *, workers: int) -> Step:
-    """What the untrained base and every adapter answer to every culture's questions."""
+    """What the untrained base and every adapter, or whole model, answer to every culture's questions."""
     names = tuple(adapter.name for step in trained for adapter in step.config.adapters)
     config = surveys.PredictConfig(base_model, names, seeds.config.cultures)
+    whole = _whole(trained)
 
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
         rows = inputs["seeds"].read(Seed)
-        adapters = _adapters(trained, inputs)
-        with watched("predict", total=2 * len(rows) * (1 + len(adapters)), unit="answers") as progress:
-            return to_table(surveys.predict(rows, config, adapters, workers=workers, progress=progress), Prediction)
+        models = _models(trained, inputs)
+        with watched("predict", total=2 * len(rows) * (1 + len(models)), unit="answers") as progress:
+            put = surveys.predict_whole if whole else surveys.predict
+            return to_table(put(rows, config, models, workers=workers, progress=progress), Prediction)
 
     return Step("predict", config, run, (seeds, *trained), Prediction)
 
@@ -100,7 +80,7 @@ def answers(seeds: Step, trained: Sequence[Step], config: asking.AskConfig) -> S
     cultures: tuple[Culture, ...] = seeds.config.cultures
 
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
-        folders = _adapters(trained, inputs)
+        folders = _models(trained, inputs)
         own = {of(cultures, name): folder for name, folder in folders.items() if name != UNIFIED}
         return to_table(asking.ask_served_models(inputs["seeds"].read(Seed), config, own), Prediction)
 
@@ -116,9 +96,13 @@ def culture_models(
     workers: int,
     gpus: int = 0,
     layers: int | None = None,
+    tuning: str = "lora",
     training: str = "joint",
     unified: str = "no",
     objective: str = "answers",
+    trainer: str = "local",
+    trainer_model: str = HOSTED_MODEL,
+    trainer_url: str = HOSTED_URL,
 ) -> list[Step]:
     """A model per culture from the training rows: trained, scored on the survey, and asked as an application would.
 
@@ -126,13 +110,17 @@ def culture_models(
         seeds: the survey's questions, of which the held-out ones are the test.
         examples: what to train on.
         options: what every recipe takes; gives the base model, the cultures and the seed of all draws.
-        passes: over the training rows.
+        passes: over the training rows; a hosted trainer chooses its own.
         workers: CPU workers of training and evaluation.
         gpus: GPUs that train, a worker each, in the place of CPU workers.
         layers: adapt only so many of the base model's layers, the topmost; None for all.
+        tuning: the method, as in `TrainConfig`; `full` trains one model after the other, which are not served.
         training: `joint`: all adapters in one run on one base; `separate`: one run each. The adapters are the same.
         unified: `yes`: also one adapter of all cultures.
         objective: as in `TrainConfig`.
+        trainer: `local`, or `openai`: hosted fine-tuning, its key in OPENAI_API_KEY.
+        trainer_model: the base at the hosted trainer.
+        trainer_url: of the hosted trainer, up to /v1.
 
     Raises:
         ConfigError: `passes`, `workers` or `layers` is below 1, `gpus` below 0, or a choice is none of those above.
@@ -140,23 +128,51 @@ def culture_models(
     check_least("gpus", gpus, 0)
     check_choice("training", training, "joint", "separate")
     check_choice("unified", unified, "yes", "no")
-    base, source, chosen = options.base_model, seeds.config.source, options.chosen
-    adapters = [AdapterConfig(culture.id, (culture,), passes=passes) for culture in chosen]
-    if unified == "yes":
-        adapters.append(AdapterConfig(UNIFIED, chosen, passes=passes, batch_size=8 * len(chosen)))
-    placement = Placement(gpus, use_gpu=True) if gpus else Placement(workers)
-    runs = [tuple(adapters)] if training == "joint" else [(adapter,) for adapter in adapters]
-    trained = [
-        train(
-            examples,
-            TrainConfig(base, run, source, layers=layers, objective=objective, seed=options.seed),
-            placement,
+    check_choice("tuning", tuning, *METHODS)
+    check_choice("trainer", trainer, "local", "openai")
+    scoring = alignment.ScoreConfig(seed=options.seed)
+    if trainer == "openai":
+        started, trained = hosted_models(
+            examples, options, model=trainer_model, url=trainer_url, unified=unified == "yes"
         )
-        for run in runs
-    ]
-    predicted = predict(seeds, trained, base, workers=workers)
-    scored = evaluate(seeds, predicted, alignment.ScoreConfig(seed=options.seed))
-    return [*trained, predicted, scored, answers(seeds, trained, asking.AskConfig(base))]
+        predicted = predict_hosted(seeds, trained, options)
+        return [*started, *trained, predicted, evaluate(seeds, predicted, scoring)]
+    trained = _trainings(
+        examples,
+        options,
+        Placement(gpus, use_gpu=True) if gpus else Placement(workers),
+        {"survey": seeds.config.source, "layers": layers, "method": tuning, "objective": objective},
+        passes=passes,
+        apart=training == "separate",
+        unified=unified == "yes",
+    )
+    predicted = predict(seeds, trained, options.base_model, workers=workers)
+    made = [*trained, predicted, evaluate(seeds, predicted, scoring)]
+    return made if tuning == "full" else [*made, answers(seeds, trained, asking.AskConfig(options.base_model))]
+
+
+def _trainings(
+    examples: Step,
+    options: Options,
+    placement: Placement,
+    shared: dict[str, Any],
+    *,
+    passes: int,
+    apart: bool,
+    unified: bool,
+) -> list[Step]:
+    """The trainings of all adapters."""
+    whole = shared["method"] == "full"
+    if whole:
+        shared = shared | {"layers": None}
+
+    chosen = options.chosen
+    adapters = [AdapterConfig(culture.id, (culture,), passes=passes) for culture in chosen]
+    if unified:
+        adapters.append(AdapterConfig(UNIFIED, chosen, passes=passes, batch_size=8 * len(chosen)))
+    runs = [(adapter,) for adapter in adapters] if apart or whole else [tuple(adapters)]
+    configs = [TrainConfig(options.base_model, run, seed=options.seed, **shared) for run in runs]
+    return [train(examples, config, placement) for config in configs]
 
 
 def report(steps: Sequence[Step], options: Options) -> Step:
@@ -172,10 +188,12 @@ def report(steps: Sequence[Step], options: Options) -> Step:
     return Step("report", config, run, tuple(steps), publish=("report.html",))
 
 
-def _own(examples: Folder, culture: str) -> list[Example]:
-    """A culture's rows, or every row for `all`."""
-    return [e for e in examples.read(Example) if culture in (ALL, e.culture)]
+def _whole(trained: Sequence[Step]) -> bool:
+    """Whole models and no adapters?"""
+    return any(step.config.method == "full" for step in trained)
 
 
-def _adapters(trained: Sequence[Step], inputs: Inputs) -> dict[str, Folder]:
-    return {a.name: inputs[step.name] / "adapters" / a.name for step in trained for a in step.config.adapters}
+def _models(trained: Sequence[Step], inputs: Inputs) -> dict[str, Folder]:
+    """The folders of adapters, or of whole models, by name."""
+    kept = "models" if _whole(trained) else "adapters"
+    return {a.name: inputs[step.name] / kept / a.name for step in trained for a in step.config.adapters}

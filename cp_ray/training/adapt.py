@@ -63,8 +63,8 @@ class _Adapted(nn.Module):
         self.scaling = shape.scaling
         self.dora = shape.dora
         self.selection = selection
-        for k, name in enumerate(shape.names):
-            down, up = _start(base, shape.rank, f"{seed}/{name}/{path}")
+        for k in range(len(shape.names)):
+            down, up = _start(base, shape.rank, f"{seed}/{path}")
             self.register_parameter(f"down_{k}", nn.Parameter(down))
             self.register_parameter(f"up_{k}", nn.Parameter(up))
             if shape.dora:
@@ -121,7 +121,8 @@ class Adapters:
     ) -> None:
         """Freeze the base and put fresh adapters on every linear map of its layers.
 
-        An adapter's first matrices depend on its name and the seed, not on who else is there.
+        All adapters begin with the same matrices, which depend on the seed alone: what tells them apart in the end is
+        what they learnt, and no luck of the beginning.
 
         Args:
             base: a transformers causal language model; its linear modules are replaced.

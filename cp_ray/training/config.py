@@ -18,6 +18,8 @@ UNIFIED = "unified"
 
 OBJECTIVES = ("answers", "distribution")
 
+DTYPES = ("auto", "float32", "bfloat16")
+
 
 @dataclass(frozen=True)
 class AdapterConfig:
@@ -64,6 +66,10 @@ class TrainConfig:
     survey: Source
     """Where the answers come from, for the model card."""
     method: str = "lora"
+    dtype: str = "auto"
+    """Of the base's weights and all that is computed with them. `auto`: of 16-bit weights bfloat16 where the hardware
+    has it, else float32; weights that are stored in 32 bits stay so. In bfloat16 the same run on other numbers of
+    workers differs in the third digit."""
     rank: int = 16
     alpha: int = 32
     layers: int | None = None
@@ -86,7 +92,8 @@ class TrainConfig:
         _at_least(8, max_tokens=self.max_tokens)
         if self.layers is not None and self.layers < 1:
             raise ConfigError(f"layers: must be at least 1, or None for all, got {self.layers}")
-        for name, value, choices in (("method", self.method, METHODS), ("objective", self.objective, OBJECTIVES)):
+        for name, choices in (("method", METHODS), ("objective", OBJECTIVES), ("dtype", DTYPES)):
+            value = getattr(self, name)
             if value not in choices:
                 raise ConfigError(f"{name}: must be one of {', '.join(choices)}, got {value!r}")
         if not 0 <= self.opinion_weight < math.inf:

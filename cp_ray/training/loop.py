@@ -78,7 +78,10 @@ class Trainer:
             torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if placement.use_gpu else torch.device("cpu")
         )
         self.base, self.tokenizer = load_base(
-            config.base_model, device=str(self.device), four_bit=config.method == "qlora"
+            config.base_model,
+            device=str(self.device),
+            dtype=None if config.dtype == "auto" else getattr(torch, config.dtype),
+            four_bit=config.method == "qlora",
         )
         self.rows = data
         self.plan = plan(self.rows.train, config.adapters, config.seed)

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from cp_ray.branches import Batch, answer_logprobs, collate, hidden_states, token_logprobs
 from cp_ray.errors import ConfigError
 from cp_ray.training.adapt import Adapters
+from cp_ray.training.attention import use_short_attention
 from cp_ray.training.config import Placement, TrainConfig
 from cp_ray.training.data import Row
 from cp_ray.trunk import FAMILIES, crown, trunk
@@ -92,6 +93,8 @@ def make_learner(base: Any, config: TrainConfig, placement: Placement) -> Learne
             f"layers: the base model has {total}, got {config.layers}; give at most so many, or None for all"
         )
     depth = 0 if config.layers is None else total - config.layers
+    if base.device.type == "cpu":
+        use_short_attention(base)
     if placement.gradient_checkpointing:
         _recompute(base.get_decoder().layers[depth:])
     if config.method == "full":

@@ -1,7 +1,8 @@
 """Which rows each optimiser step takes, and who computes what of it.
 
-The order depends on the seed and the adapter alone: not on the other adapters of the run, nor on the number of
-workers, so that a run goes on after a loss with as many workers as are left.
+The order depends on the seed and an adapter's rows alone: not on the other adapters of the run, nor on the number of
+workers, so that a run goes on after a loss with as many workers as are left. Adapters that learn the same questions
+take them in the same order, and differ by their answers.
 """
 
 import random
@@ -25,7 +26,7 @@ def plan(rows: Rows, adapters: Sequence[AdapterConfig], seed: int) -> list[list[
     found = []
     for k, adapter in enumerate(adapters):
         own = np.flatnonzero(rows.adapters == k).tolist()
-        steps = batches(rows.tokens[own].tolist(), adapter.batch_size, adapter.passes, f"{seed}/{adapter.name}")
+        steps = batches(rows.tokens[own].tolist(), adapter.batch_size, adapter.passes, str(seed))
         found.append([[own[i] for i in step] for step in steps])
     return found
 

@@ -17,6 +17,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from openai.types import FileObject
+from openai.types.chat import ChatCompletion
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 
@@ -186,7 +187,20 @@ def finetuning_app(desk: Desk) -> FastAPI:
 
     _files(app, desk)
     _jobs(app, desk)
+    app.post("/v1/chat/completions")(_chat)
     return app
+
+
+async def _chat(request: Request) -> Any:
+    """The option that the alphabet puts first; a model that was trained chooses the last."""
+    body = await request.json()
+    options = sorted(body["messages"][-1]["content"].rpartition("Options: ")[2].split("; "))
+    said = options[-1 if body["model"].startswith("ft:") else 0]
+    return _checked(
+        ChatCompletion, id="chat", object="chat.completion", created=int(time.time()), model=body["model"],
+        choices=[{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}],
+        usage={"prompt_tokens": 20, "completion_tokens": 4, "total_tokens": 24},
+    )  # fmt: skip
 
 
 def _files(app: FastAPI, desk: Desk) -> None:

@@ -32,7 +32,7 @@ EXAMPLES = [
 def make_config(base: Path, *cultures: str, learning_rate: float = 0.01, **settings: Any) -> TrainConfig:
     own: dict[str, Any] = {"learning_rate": learning_rate, "passes": 4, "batch_size": 2}
     adapters = tuple(AdapterConfig(id, (CULTURES[id],), **own) for id in cultures)
-    return TrainConfig(str(base), adapters, WVS7, **{"rank": 4, **settings})
+    return TrainConfig(str(base), adapters, WVS7, **{"rank": 4, "dtype": "float32", **settings})
 
 
 def data_of(examples: Sequence[Example], config: TrainConfig) -> Data:

@@ -103,6 +103,7 @@ def test_no_rows_are_told(examples: list[Example], settings: dict[str, Any], sai
         ({"layers": 0}, "layers: must be at least 1, or None for all, got 0"),
         ({"method": "lorra"}, "method: must be one of lora, dora, qlora, full, got 'lorra'"),
         ({"objective": "x"}, "objective: must be one of answers, distribution, got 'x'"),
+        ({"dtype": "bf16"}, "dtype: must be one of auto, float32, bfloat16, got 'bf16'"),
         ({"validation": 0.6}, "validation: must be a share from 0 to 0.5, got 0.6"),
         ({"adapters": (GERMAN, GERMAN)}, "adapters: need names of their own, one at least, got german, german"),
         ({"adapters": ()}, "adapters: need names of their own, one at least, got none"),

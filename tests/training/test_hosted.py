@@ -18,10 +18,11 @@ from cp_ray import steps
 from cp_ray.arrow import to_table
 from cp_ray.cli import main
 from cp_ray.errors import ConfigError, CpRayError, RunFolderError, TrainerError
+from cp_ray.evals.report import ReportConfig, render
 from cp_ray.exports.openai_rules import check_openai
 from cp_ray.pipeline import Run, Step
 from cp_ray.recipe import Options
-from cp_ray.records import Example, Message
+from cp_ray.records import Example, Message, Prediction, Score, Seed
 from cp_ray.training.hosted import fit
 from cp_ray.training.hosted.config import HostedConfig, HostedPoint
 from cp_ray.training.hosted.jobs import HostedJobs
@@ -366,24 +367,44 @@ def test_jobs_that_are_submitted_first_go_on_side_by_side(start: Start, tmp_path
     assert (len(desk.jobs), len(desk.files)) == (3, 3)
 
 
-def test_the_steps_of_a_recipe(start: Start, tmp_path: Path) -> None:
+def test_a_recipe_that_trains_there(
+    start: Start, tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     @dataclasses.dataclass(frozen=True)
     class Rows:
         n: int = 1
 
+    monkeypatch.setattr(fit, "Patience", lambda: FAST)
     _, url = start()
-    options, run = Options(root=str(tmp_path)), Run(str(tmp_path))
+    options, run = Options(root=str(tmp_path), cultures="german,greek"), Run(str(tmp_path))
     run.begin()
     both = [*chats("german"), *chats("greek", 10)]
     examples = Step("examples", Rows(), lambda folder, inputs: to_table(both, Example), rows=Example)
-    run.do(examples)
-    for culture, rows in (("german", 18), ("all", 33)):
-        config = HostedConfig(culture, url=url)
-        run.do(steps.submit(examples, config, options))
-        step = steps.hosted(examples, config, options)
-        assert run.do(step).rows == rows
-        assert {p.culture for p in run.folder(step).read(HostedPoint)} == {culture}
-        assert json.loads(run.folder(step).read_text("hosted.json") or "")["culture"] == culture
+    seeds = steps.seeds(options, questions=2, heldout=2)
+    made = steps.culture_models(
+        seeds, examples, options, passes=1, workers=1, unified="yes", trainer="openai", trainer_url=url
+    )
+    assert [step.name for step in made] == [
+        "submit.german", "submit.greek", "submit.all", "hosted.german", "hosted.greek", "hosted.all",
+        "predict", "evaluate",
+    ]  # fmt: skip
+    done = {step.name: run.do(step) for step in [seeds, examples, *made]}
+    folders = {step.name: run.folder(step) for step in [seeds, *made]}
+    for culture, rows in (("german", 18), ("greek", 15), ("all", 33)):
+        assert done[f"hosted.{culture}"].rows == rows
+        assert {p.culture for p in folders[f"hosted.{culture}"].read(HostedPoint)} == {culture}
+        assert json.loads(folders[f"hosted.{culture}"].read_text("hosted.json") or "")["culture"] == culture
+
+    held = {(s.culture, s.question_id): s for s in folders["seeds"].read(Seed) if s.split == "heldout"}
+    predicted = folders["predict"].read(Prediction)
+    assert len(predicted) == 4 * len(held) == 4 * 4
+    for p in predicted:
+        wanted = (min if p.model == "base" else max)(held[p.culture, p.item].options)
+        assert (p.output, max(p.probabilities)) == (wanted, 1.0), "each is asked by its own name"
+    assert {"base", "german", "greek", "unified"} <= {s.model for s in folders["evaluate"].read(Score)}
+    _, told = render(folders, str(tmp_path), ReportConfig(
+        options.chosen, seeds.config.source))  # fmt: skip
+    assert "German" in told
 
 
 def test_a_damaged_record_is_told(start: Start, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from cp_ray.evals import charts
 from cp_ray.evals.talks import TalkRates, talk_rates
 from cp_ray.records import Analysis, Dialogue, Example, Nearness, Opinion, Paraphrase, Prediction, Seed, TrainPoint
 from cp_ray.stages.examples import check_split
+from cp_ray.training.hosted.config import HostedPoint
 
 if TYPE_CHECKING:
     from cp_ray.folder import Folder
@@ -108,8 +109,13 @@ def curves(inputs: "Mapping[str, Folder]") -> str | None:
     """Losses over training steps as a chart; None where nothing was trained."""
     curves: dict[str, list[TrainPoint]] = {}
     for name, folder in inputs.items():
-        for point in (folder / "log").read(TrainPoint) if name.split(".")[0] == "train" else ():
+        kind = name.split(".")[0]
+        for point in (folder / "log").read(TrainPoint) if kind == "train" else ():
             curves.setdefault(point.model, []).append(point)
+        for told in folder.read(HostedPoint) if kind == "hosted" else ():
+            curves.setdefault(told.culture, []).append(
+                TrainPoint(told.culture, told.step, told.loss, 0.0, 0, 0.0, None)
+            )
     return charts.loss_chart(curves, "Loss over training steps") if curves else None
 
 
