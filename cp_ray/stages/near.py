@@ -77,4 +77,5 @@ def _vectors(ids: pa.ChunkedArray, embedded: pa.Table) -> "NDArray[np.float32]":
     if places.null_count:
         lacking = ids.filter(pc.is_null(places))[0]
         raise ValueError(f"embedded: {places.null_count} opinions have no vector, one of them {lacking}")
-    return vectors_of(embedded["vector"])[np.asarray(places)]
+    found: NDArray[np.float32] = vectors_of(embedded["vector"])[np.asarray(places)]
+    return found
