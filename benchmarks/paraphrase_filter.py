@@ -3,6 +3,7 @@
     python -m benchmarks.paraphrase_filter
     python -m benchmarks.paraphrase_filter --teacher-url https://api.openai.com/v1 --teacher-model gpt-4o-mini
     python -m benchmarks.paraphrase_filter --fit        what the filter learns from, out of the seen pairs
+    python -m benchmarks.paraphrase_filter --folds 10   the seen pairs, each judged by what the other seeds' teach
 
 Beside it stands the original's rule: mean-pooled states of an encoder, cosine above 0.8; here of all-MiniLM-L6-v2 and
 of SmolLM2's last layer. `at 0.7` is the precision where the score's threshold gives a recall of 0.7. With a teacher,
@@ -27,7 +28,7 @@ from benchmarks.results import append
 from cp_ray.llm.call import Completion, Sampling
 from cp_ray.llm.endpoint import Endpoint, check_teacher
 from cp_ray.paraphrase import meaning
-from cp_ray.paraphrase.meaning import FEATURES, Judgement, Meaning, MeaningConfig
+from cp_ray.paraphrase.meaning import FEATURES, Judgement, Meaning, MeaningConfig, measured_pairs, new_forest
 from cp_ray.paraphrase.rules import compare
 from cp_ray.paraphrase.words import read_words
 from cp_ray.records import Message, Paraphrase
@@ -44,12 +45,15 @@ class Pair:
     text: str
     same: bool
     kind: str
+    set: str
+    """A letter: pairs that were written together."""
 
 
 def main() -> None:
     """Judge the pairs, print, append."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--fit", action="store_true", help="measure the seen pairs anew, for the filter to learn from")
+    parser.add_argument("--folds", type=int, help="cross-validate on the seen pairs, whole seeds at a time")
     parser.add_argument("--pairs", default="unseen", choices=("seen", "unseen"))
     parser.add_argument("--teacher-url", help="an OpenAI-compatible server, its key in OPENAI_API_KEY")
     parser.add_argument("--teacher-model", default="smollm2")
@@ -58,10 +62,13 @@ def main() -> None:
     if given.fit:
         _fit(_read("seen"))
         return
+    print(f"{'rule':<46}{'precision':>10}{'recall':>8}{'passed':>8}  at 0.7")
+    if given.folds:
+        _cross_validate(_read("seen"), given.folds)
+        return
     if given.teacher_url:
         check_teacher(given.teacher_url, given.teacher_model, os.environ.get("OPENAI_API_KEY"))
     pairs = _read(given.pairs)
-    print(f"{'rule':<46}{'precision':>10}{'recall':>8}{'passed':>8}  at 0.7")
     judged = Meaning(MeaningConfig(tau=0.0)).judge([(pair.seed, pair.text) for pair in pairs])
     lines = _offline(pairs, judged)
     if given.teacher_url:
@@ -72,7 +79,7 @@ def main() -> None:
 
 def _read(name: str) -> list[Pair]:
     rows = [json.loads(line) for line in (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [Pair(row["seed"], row["text"], row["label"] == "same", row["kind"]) for row in rows]
+    return [Pair(row["seed"], row["text"], row["label"] == "same", row["kind"], row["id"][0]) for row in rows]
 
 
 def _offline(pairs: Sequence[Pair], judged: Sequence[Judgement]) -> list[dict[str, Any]]:
@@ -88,7 +95,7 @@ def _offline(pairs: Sequence[Pair], judged: Sequence[Judgement]) -> list[dict[st
         _line("the filter", pairs, passed, sure),
         _line("the filter, similarity at least 0.7", pairs, passed & (near >= 0.7)),
         _line("the filter, similarity at least 0.8", pairs, passed & (near >= 0.8)),
-        *_kinds(pairs, judged),
+        *_kinds(pairs, passed),
     ]
 
 
@@ -110,10 +117,10 @@ def _precision_at(recall: float, score: NDArray[np.float64], same: NDArray[np.bo
     return float((passed & same).sum() / passed.sum())
 
 
-def _kinds(pairs: Sequence[Pair], judged: Sequence[Judgement]) -> list[dict[str, Any]]:
+def _kinds(pairs: Sequence[Pair], passed: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """How many of each kind pass the filter."""
     kinds = {
-        kind: [j.reject is None for p, j in zip(pairs, judged, strict=True) if p.kind == kind]
+        kind: [bool(one) for p, one in zip(pairs, passed, strict=True) if p.kind == kind]
         for kind in sorted({p.kind for p in pairs})
     }
     print("passed: " + ", ".join(f"{kind} {sum(own)} of {len(own)}" for kind, own in kinds.items()))
@@ -145,6 +152,24 @@ def _fit(pairs: Sequence[Pair]) -> None:
         writer.writerow(["same", *FEATURES])
         writer.writerows([int(pair.same), *values] for pair, values in zip(pairs, found, strict=True))
     print(f"{target}: {len(pairs)} pairs")
+
+
+def _cross_validate(pairs: Sequence[Pair], folds: int) -> None:
+    """By the measured pairs, without any model; nothing here decides on the unseen ones."""
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+
+    found, same = measured_pairs()
+    seeds = [pair.seed for pair in pairs]
+    split = GroupKFold(folds, shuffle=True, random_state=0)
+    sure = cross_val_predict(new_forest(), found, same, groups=seeds, cv=split, method="predict_proba")[:, 1]
+    passed = sure >= MeaningConfig().sureness
+    lines = [_line("the filter, cross-validated", pairs, passed, sure)]
+    for name in sorted({pair.set for pair in pairs}):
+        own = np.array([pair.set == name for pair in pairs])
+        some = [pair for pair in pairs if pair.set == name]
+        lines.append(_line(f"the same, set {name}", some, passed[own], sure[own]))
+    lines += _kinds(pairs, passed)
+    append("paraphrase_filter", {"pairs": f"seen, {folds} folds", "rows": lines})
 
 
 def _by_teacher(

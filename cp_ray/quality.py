@@ -1,4 +1,4 @@
-"""Quality of training texts, a row each: length, language, similarity to the question, perplexity; thresholds reject.
+"""Quality of training texts, a row each: length, language, similarity, relation margin, perplexity; thresholds reject.
 
 Perplexity is that of a causal language model that has nothing to do with the run: exp of the mean negative
 log-likelihood of the text's tokens, after the model's token for the beginning of a text and nothing else. It is low
@@ -45,6 +45,8 @@ class QualityConfig:
     max_words: int | None = None
     min_english: float | None = None
     """Probability that the text is in English; 0: that is its likeliest language."""
+    min_margin: float | None = None
+    """Of the relation to the survey, from -1 to 1; a text whose margin is not known is rejected as well."""
     languages: tuple[str, ...] = codes_of(CULTURES.values())
     """ISO 639 codes of those that are told apart."""
 
@@ -53,6 +55,8 @@ class QualityConfig:
             raise ConfigError(f"max_perplexity: must be at least 1, which is certainty, got {self.max_perplexity}")
         if self.min_similarity is not None and not -1 <= self.min_similarity <= 1:
             raise ConfigError(f"min_similarity: must be between -1 and 1, got {self.min_similarity}")
+        if self.min_margin is not None and not -1 <= self.min_margin <= 1:
+            raise ConfigError(f"min_margin: must be between -1 and 1, got {self.min_margin}")
         if self.min_english is not None and not 0 <= self.min_english <= 1:
             raise ConfigError(f"min_english: must be between 0 and 1, got {self.min_english}")
         for name in ("min_words", "max_words"):
@@ -75,13 +79,15 @@ class Measured:
     question: str
     """Of its seed; what it is similar to, or should be."""
     margin: float | None = None
-    """By how much its relation to the survey was the likeliest, where that is known."""
+    """By how much its relation to the survey was the likeliest: `Opinion.margin`."""
+    no_margin: str | None = None
+    """Why that is not known."""
 
 
 def texts_of(opinions: Iterable[Opinion]) -> list[Measured]:
     """The opinions that count."""
     return [
-        Measured(o.id, o.culture, o.seed_id, "opinion", o.text, o.question, getattr(o, "margin", None))
+        Measured(o.id, o.culture, o.seed_id, "opinion", o.text, o.question, o.margin, o.no_margin)
         for o in opinions
         if o.reject is None
     ]
@@ -108,7 +114,7 @@ def judged(
     for text, similarity, surprise in zip(texts, near, told, strict=True):
         row = Quality(
             text.id, text.culture, text.seed_id, text.kind, text.text, len(text.text.split()), similarity, text.margin,
-            surprise, *languages(text.text),
+            text.no_margin, surprise, *languages(text.text),
         )  # fmt: skip
         rows.append(replace(row, reject=_reject(row, config)))
     return rows
@@ -140,6 +146,8 @@ def _reject(row: Quality, config: QualityConfig) -> str | None:
         return "not in English"
     if config.min_similarity is not None and row.similarity < config.min_similarity:
         return "not similar to the question"
+    if config.min_margin is not None and (row.margin is None or row.margin < config.min_margin):
+        return "relation not sure enough" if row.margin is not None else "relation margin not known"
     if config.max_perplexity is not None and (row.perplexity is None or row.perplexity > config.max_perplexity):
         return "perplexity too high"
     return None

@@ -154,6 +154,10 @@ class Opinion:
     reject: str | None = None
     duplicate_of: str | None = None
     """Of one that was set aside because another says the same: the id of that other, the nearest of those kept."""
+    margin: float | None = None
+    """The probability of its relation less that of the likeliest other, as the teacher judged it last; from -1 to 1."""
+    no_margin: str | None = None
+    """Why there is none, once it was judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +223,9 @@ class Quality:
     similarity: float
     """Cosine to the seed's question."""
     margin: float | None
-    """By how much its relation to the survey was the likeliest; None where that is not known."""
+    """By how much its relation to the survey was the likeliest: `Opinion.margin`."""
+    no_margin: str | None
+    """Why that is not known."""
     perplexity: float | None
     """Of a language model, per token; None where there is no text."""
     language: str

@@ -55,6 +55,7 @@ def culturepark(
     min_words: int | None = None,
     max_words: int | None = None,
     min_english: float | None = None,
+    min_margin: float | None = None,
     answers: int = 32,
     passes: int = 3,
     draw: str = "apportioned",
@@ -95,6 +96,7 @@ def culturepark(
         min_words: nor shorter ones
         max_words: nor longer ones
         min_english: nor those that are in English with less probability, from 0 to 1
+        min_margin: nor those whose relation to the survey was the likeliest by less, from -1 to 1, or nobody knows
         answers: survey answers for each training seed
         passes: over the training rows
         draw: apportioned (each option gets its share of the answers) or sampled (as respondents are drawn)
@@ -156,7 +158,7 @@ def culturepark(
         sampled = steps.sample(held, SampleConfig(analysed, seed))
         made += [sampled, steps.analyse(sampled, teacher, AnalyseConfig(model, seed=seed, structured=options.json))]
 
-    thresholds = (max_perplexity, min_similarity, min_words, max_words, min_english)
+    thresholds = (max_perplexity, min_similarity, min_words, max_words, min_english, min_margin)
     measured = None
     if _yes("quality", quality) or any(threshold is not None for threshold in thresholds):
         measured = steps.quality(

@@ -1,6 +1,7 @@
 """Quality of texts: perplexity, similarity, thresholds, and the step on real Ray."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,8 @@ def encode(texts: Any) -> Any:
     return made / np.linalg.norm(made, axis=1, keepdims=True)
 
 
-def text(said: str, question: str = "Is work a duty?", id: str = "o") -> Measured:
-    return Measured(id, "german", "german/Q40", "opinion", said, question)
+def text(said: str, question: str = "Is work a duty?", id: str = "o", margin: float | None = None) -> Measured:
+    return Measured(id, "german", "german/Q40", "opinion", said, question, margin)
 
 
 def test_similarity_is_to_the_text_s_own_question() -> None:
@@ -104,8 +105,20 @@ def test_what_is_not_in_english_is_rejected_where_english_is_wanted(tiny: Likeli
 
 
 @pytest.mark.parametrize(
+    ("margin", "why"),
+    [(0.31, None), (0.3, None), (0.29, "relation not sure enough"), (None, "relation margin not known")],
+)
+def test_an_unsure_relation_is_rejected_where_a_sure_one_is_wanted(
+    tiny: Likelihood, languages: Languages, margin: float | None, why: str | None
+) -> None:
+    (row,) = judged([text(GOOD, margin=margin)], tiny, encode, languages, QualityConfig(min_margin=0.3))
+    assert (row.margin, row.reject) == (margin, why)
+
+
+@pytest.mark.parametrize(
     ("wrong", "said"),
     [
+        ({"min_margin": 1.5}, "min_margin: must be between -1 and 1, got 1.5"),
         ({"max_perplexity": 0.5}, "max_perplexity: must be at least 1"),
         ({"max_perplexity": math.nan}, "max_perplexity: must be at least 1"),
         ({"min_similarity": 2}, "min_similarity: must be between -1 and 1, got 2"),
@@ -124,8 +137,13 @@ def opinion(id: str, said: str, reject: str | None = None) -> Opinion:
     return Opinion(id, "", "german/Q40", "german", "", "", "Is work a duty towards society?", said, reject=reject)
 
 
-def test_rejected_opinions_are_not_measured() -> None:
-    assert [t.id for t in texts_of([opinion("a", GOOD), opinion("b", GOOD, "redundant")])] == ["a"]
+def test_rejected_opinions_are_not_measured_and_a_margin_comes_along() -> None:
+    sure = replace(opinion("a", GOOD), margin=0.4)
+    unknown = replace(opinion("c", GOOD), no_margin="the teacher tells no log-probabilities")
+    measured = texts_of([sure, opinion("b", GOOD, "redundant"), unknown])
+    assert [(t.id, t.margin, t.no_margin) for t in measured] == [
+        ("a", 0.4, None), ("c", None, "the teacher tells no log-probabilities"),
+    ]  # fmt: skip
 
 
 def test_on_ray_and_what_is_set_aside_is_not_trained_on(ray_cluster: None, tmp_path: Path) -> None:
@@ -163,6 +181,6 @@ def test_it_is_a_step_where_it_is_asked_for(tmp_path: Path) -> None:
         return [step.name for step in parse_recipe(RECIPE, ["--root", str(tmp_path), *more], "test")[1]]
 
     assert "quality" not in names()
-    for asked in (("--quality", "yes"), ("--max-words", "40"), ("--min-english", "0")):
+    for asked in (("--quality", "yes"), ("--max-words", "40"), ("--min-margin", "0")):
         every = names(*asked)
         assert every.index("dedup") < every.index("quality") < every.index("examples")

@@ -14,6 +14,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -36,6 +37,7 @@ _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 _PATIENCE_S = 900.0
 """How long a call is willing to be told 429."""
+_UNTOLD, _ASKS_LOGPROBS = "log-probabilities refused", b'"logprobs": true'
 _AGAIN = frozenset({408, 409, 425, 500, 502, 503, 504, 520, 522, 524, 529})
 
 
@@ -62,14 +64,16 @@ class Endpoint:
         self._session: aiohttp.ClientSession | None = None
         self._target = f"{url.rstrip('/')}/chat/completions"
         self._seen: tuple[str | None, ...] = ()
+        self._untold: set[int | None] = set()  # how many log-probabilities the server refuses to tell
 
     async def __call__(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
-        """Answer a chat.
+        """Answer a chat; without log-probabilities where the server refuses to tell them.
 
         Raises:
             TeacherError: the teacher cannot be used.
             CpRayError: the run is to stop.
         """
+        sampling = replace(sampling, logprobs=None) if sampling.logprobs in self._untold else sampling
         body = _body(self._model, messages, sampling)
         tokens = sum(-(-len(m.content) // 4) + 4 for m in messages) + 3 + sampling.max_tokens
         most = self._price.most(messages, sampling.max_tokens) if self._price else 0.0
@@ -80,6 +84,11 @@ class Endpoint:
                 return outcome
             again = True
             self._on_failure(outcome.kind)
+            if outcome.kind == _UNTOLD:
+                self._untold.add(sampling.logprobs)
+                sampling = replace(sampling, logprobs=None)
+                body = _body(self._model, messages, sampling)
+                continue
             attempt += outcome.kind != "status 429"
             refused_connections += outcome.kind == "connection refused"
             if attempt >= self._attempts or time.monotonic() - asked > _PATIENCE_S:
@@ -108,6 +117,8 @@ class Endpoint:
                 return answer
             if status == 429:
                 return self._refused(headers, data, generation)
+            if status in (400, 422) and b"logprobs" in data and _ASKS_LOGPROBS in body:
+                return _Failed(_UNTOLD)
             return _Failed(f"status {status}") if status in _AGAIN else _settled(status, data, self._url, self._model)
         except TimeoutError:
             return _Failed("time-out")

@@ -3,10 +3,10 @@
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cp_ray.llm.call import Generate, Sampling
+from cp_ray.llm.call import Completion, Generate, Sampling
 from cp_ray.records import Message
 
 __all__ = ["AGAIN", "Structured", "ask_json", "schema_text"]
@@ -23,6 +23,8 @@ class Structured:
 
     value: Any = None
     reject: str | None = None
+    answer: Completion | None = field(default=None, compare=False)
+    """What the value was read from."""
 
 
 def schema_text(schema: Mapping[str, Any]) -> str:
@@ -42,7 +44,7 @@ async def ask_json(
         return Structured(reject=answer.finish_reason)
     value, why = _parsed(answer.text, sampling.schema)
     if why is None:
-        return Structured(value)
+        return Structured(value, answer=answer)
     if answer.finish_reason == "length":
         return Structured(reject="cut off")
     shown = [Message("assistant", answer.text), Message("user", again.format(why=why))]
@@ -50,7 +52,7 @@ async def ask_json(
     if mended.finish_reason not in ("stop", "length"):
         return Structured(reject=mended.finish_reason)
     value, why = _parsed(mended.text, sampling.schema)
-    return Structured(value) if why is None else Structured(reject=NOT_JSON)
+    return Structured(value, answer=mended) if why is None else Structured(reject=NOT_JSON)
 
 
 def _parsed(text: str, schema: str | None) -> tuple[Any, str | None]:

@@ -1,10 +1,11 @@
 """Does a text ask the same as the question it was made from?
 
-Sentence similarity alone does not tell: a negated sentence is as near to its seed as a paraphrase is. So four things
-are looked at: the sentence vectors, what the words say otherwise (`rules`), what became of each word (`alignment`), and
-how odd the text looks to a language model that has just read the question, to which wrong words stand out. A forest of
-decision trees, grown from labelled pairs, makes a probability of them. The pairs' figures are in pairs.csv, and the
-trees are grown when it is loaded, in a second: `python -m benchmarks.paraphrase_filter --fit` writes that file.
+Sentence similarity alone does not tell: a negated sentence is as near to its seed as a paraphrase is. So five things
+are looked at: the sentence vectors, what the words say otherwise (`rules`), in which order they say it and of whom
+(`order`, `roles`), what became of each word (`alignment`), and how odd the text looks to a language model that has just
+read the question, to which wrong words stand out. A forest of decision trees, grown from labelled pairs, makes a
+probability of them. The pairs' figures are in pairs.csv, and the trees are grown when it is loaded, in a second:
+`python -m benchmarks.paraphrase_filter --fit` writes that file.
 """
 
 import csv
@@ -20,22 +21,25 @@ from cp_ray.embedding import Embedder
 from cp_ray.errors import ConfigError
 from cp_ray.likelihood import Likelihood
 from cp_ray.paraphrase.alignment import Alignment, Reading, align, read
+from cp_ray.paraphrase.order import ORDER, order
+from cp_ray.paraphrase.roles import ROLES, roles
 from cp_ray.paraphrase.rules import Signs, compare
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["FEATURES", "Judgement", "Meaning", "MeaningConfig", "bare"]
+__all__ = ["FEATURES", "Judgement", "Meaning", "MeaningConfig", "bare", "measured_pairs", "new_forest"]
 
 FEATURES = (
     "similarity", "sign", "turned", "reversals", "seed_negations", "text_negations", "opposites", "exchanged",
     "pairs", "pairs_cost", "worst_pair", "lost", "lost_cost", "added", "added_cost", "one_exchanged", "only_lost",
-    "surprise", "mean_surprise",
+    "surprise", "mean_surprise", *ORDER, *ROLES,
 )  # fmt: skip
 """What the probability is made of."""
 
-_TREES, _LEAF = 400, 4
+_TREES, _LEAF, _TRIED = 400, 3, 6
+"""Trees, pairs in a leaf at least, features that a split chooses among."""
 _PAIRS = resources.files("cp_ray.paraphrase").joinpath("pairs.csv")
 
 
@@ -49,7 +53,7 @@ class MeaningConfig:
 
     tau: float = 0.8
     """Least cosine of the two sentence vectors."""
-    sureness: float = 0.65
+    sureness: float = 0.68
     """Least probability of the same meaning; 0 leaves that test out."""
     embedder: str = "minilm"
     """`minilm`: the embedded all-MiniLM-L6-v2; otherwise a name or folder for sentence-transformers."""
@@ -117,7 +121,10 @@ class Meaning:
         assert self._likelihood is not None
         surprises = self._likelihood([text for _, text in pairs], [f"{seed}\n" for seed, _ in pairs])
         return [
-            _features(float(known[a].sentence @ known[b].sentence), sign, align(known[a], known[b]), nats)
+            (
+                *_features(float(known[a].sentence @ known[b].sentence), sign, align(known[a], known[b]), nats),
+                *(round(value, 4) for of in (order, roles) for value in of(known[a].words, known[b].words)),
+            )
             for (a, b), sign, nats in zip(pairs, signs, surprises, strict=True)
         ]
 
@@ -151,10 +158,19 @@ def _cost(cosines: Sequence[float], alignment: Alignment) -> float:
     return sum(1 - cosine for cosine in cosines) / max(1, alignment.words)
 
 
-@functools.cache
-def _forest() -> Any:
+def measured_pairs() -> tuple[list[list[float]], list[bool]]:
+    """`FEATURES` of the labelled pairs, in their order, and whether each asks the same."""
+    rows = list(csv.DictReader(_PAIRS.read_text(encoding="utf-8").splitlines()))
+    return [[float(row[name]) for name in FEATURES] for row in rows], [row["same"] == "1" for row in rows]
+
+
+def new_forest() -> Any:
+    """A forest, not grown yet."""
     from sklearn.ensemble import RandomForestClassifier
 
-    rows = list(csv.DictReader(_PAIRS.read_text(encoding="utf-8").splitlines()))
-    forest = RandomForestClassifier(_TREES, min_samples_leaf=_LEAF, random_state=0)
-    return forest.fit([[float(row[name]) for name in FEATURES] for row in rows], [row["same"] == "1" for row in rows])
+    return RandomForestClassifier(_TREES, min_samples_leaf=_LEAF, max_features=_TRIED, random_state=0)
+
+
+@functools.cache
+def _forest() -> Any:
+    return new_forest().fit(*measured_pairs())

@@ -18,7 +18,7 @@ from cp_ray.paraphrase.lexicon import (
 )
 from cp_ray.paraphrase.words import Word
 
-__all__ = ["Signs", "compare"]
+__all__ = ["Signs", "compare", "is_passive"]
 
 _COMPARING = frozenset(("than", "before", "after"))
 _ASIDES = frozenset(("say", "agree", "describe", "call", "think", "consider", "rate", "judge", "answer", "put"))
@@ -47,7 +47,7 @@ class Signs:
 def compare(seed: Sequence[Word], text: Sequence[Word]) -> Signs:
     """The signs of another meaning, each text as `read_words` gives it."""
     negations = (_negations(seed) + _negated(seed, text), _negations(text) + _negated(text, seed))
-    same_voice = _is_passive(seed) == _is_passive(text)
+    same_voice = is_passive(seed) == is_passive(text)
     exchanged = _exchanged(seed, text) or (same_voice and (_recast(seed, text) or _swapped(seed, text)))
     found = Signs(negations, _opposites(seed, text), exchanged, None)
     return replace(found, reason="turned round" if found.reversals % 2 else _other_difference(seed, text))
@@ -96,7 +96,7 @@ def _negated(words: Sequence[Word], other: Sequence[Word]) -> int:
 def _is_idle(word: Word, before: str, after: str, words: Sequence[Word]) -> bool:
     """Is it a negation in its looks only: `not only`, `no matter`, the second half of `neither nor`?"""
     if word.lemma in ("few", "little"):
-        return True  # counted as opposites of `many` and `much`
+        return before != "too"  # counted as opposites of `many` and `much`; `too little` is `not enough`
     return (
         (word.lemma == "not" and after in ("only", "just"))
         or (word.lemma == "no" and after in ("matter", "doubt"))
@@ -120,10 +120,10 @@ def _opposites(seed: Sequence[Word], text: Sequence[Word]) -> int:
 def _only_in(one: Sequence[Word], other: Sequence[Word]) -> list[Word]:
     left = Counter(w.lemma for w in other)
     found = []
-    for word in one:
+    for k, word in enumerate(one):
         if left[word.lemma] > 0:
             left[word.lemma] -= 1
-        elif word.lemma not in NEGATIONS or word.lemma in ("few", "little"):
+        elif word.lemma not in NEGATIONS or _is_idle(word, one[k - 1].lemma if k else "", "", one):
             found.append(word)
     return found
 
@@ -219,7 +219,8 @@ def _is_passive_verb(words: Sequence[Word], k: int) -> bool:
     return any(w.lemma == "by" for w in words[k + 1 : k + (9 if be else 4)])
 
 
-def _is_passive(words: Sequence[Word]) -> bool:
+def is_passive(words: Sequence[Word]) -> bool:
+    """Is a verb of it in the passive, with the one who does it named?"""
     return any(_is_passive_verb(words, k) for k in range(len(words)))
 
 

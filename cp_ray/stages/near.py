@@ -55,6 +55,8 @@ def near(opinions: pa.Table, embedded: pa.Table, config: NearConfig) -> pa.Table
     """
     opinions = opinions.sort_by("id")
     counting = opinions.filter(pc.is_null(opinions["reject"])).select(["id", "culture"])
+    if not counting.num_rows:
+        return opinions
     ids, vectors = np.array(counting["id"].to_pylist()), _vectors(counting["id"], embedded)
     groups = np.array(counting["culture"].to_pylist() if config.across == "culture" else [""] * len(ids))
     found: dict[str, str] = {}

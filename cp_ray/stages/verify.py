@@ -1,12 +1,14 @@
 """verify: does an opinion agree with what the survey says?
 
-An opinion that contradicts the survey is rewritten once, and it is the *rewritten* text that is judged again.
+An opinion that contradicts the survey is rewritten once, and it is the *rewritten* text that is judged again. Where the
+teacher tells the log-probabilities of its answers, an opinion keeps by how much its relation was the likeliest.
 """
 
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from cp_ray.llm.call import Generate, Sampling
+from cp_ray.llm.call import Completion, Generate, Sampling
+from cp_ray.llm.labels import label_margin
 from cp_ray.llm.structured import ask_json, schema_text
 from cp_ray.records import Message, Opinion, Relation
 from cp_ray.stages.text import read_word, trim_to_sentence
@@ -48,6 +50,8 @@ class VerifyConfig:
     )
     judge_system_json: str = "You compare an opinion with a survey's result."
     json_tokens: int = 24
+    logprobs: int | None = 10
+    """So many of the likeliest tokens are asked for, to tell by how much a relation was the likeliest; None: none."""
     example_claim: str = 'Asked "Is it good to eat with the whole family?", people most often answer "Agree".'
     examples: tuple[tuple[str, Relation], ...] = (
         ("It is better when each eats alone.", "contradict"),
@@ -106,26 +110,29 @@ def parse_relation(text: str) -> Relation | None:
 
 
 async def _judge(opinion: Opinion, generate: Generate, config: VerifyConfig) -> Opinion:
-    relation, reject = await (_judged_json if config.structured else _judged)(opinion, generate, config)
-    if relation == "irrelevant":
-        reject = "irrelevant to the survey"
-    return replace(opinion, relation=relation, reject=reject)
+    relation, reject, answer = await (_judged_json if config.structured else _judged)(opinion, generate, config)
+    if relation is None or answer is None:
+        return replace(opinion, relation=None, margin=None, no_margin=reject, reject=reject)
+    margin, lacking = label_margin(answer, relation, get_args(Relation))
+    reject = "irrelevant to the survey" if relation == "irrelevant" else None
+    return replace(opinion, relation=relation, margin=margin, no_margin=lacking, reject=reject)
 
 
-async def _judged(opinion: Opinion, generate: Generate, config: VerifyConfig) -> tuple[Relation | None, str | None]:
-    """The relation, or why there is none."""
-    sampling = Sampling(config.temperature, config.judge_tokens, config.seed)
+_Judged = tuple[Relation | None, str | None, Completion | None]
+"""The relation, or why there is none; and the answer that says so."""
+
+
+async def _judged(opinion: Opinion, generate: Generate, config: VerifyConfig) -> _Judged:
+    sampling = Sampling(config.temperature, config.judge_tokens, config.seed, logprobs=config.logprobs)
     answer = await generate(judge_prompt(opinion, config), sampling)
     if answer.finish_reason not in ("stop", "length"):
-        return None, answer.finish_reason
+        return None, answer.finish_reason, None
     relation = parse_relation(answer.text)
-    return relation, None if relation else "judgement not understood"
+    return relation, None if relation else "judgement not understood", answer
 
 
-async def _judged_json(
-    opinion: Opinion, generate: Generate, config: VerifyConfig
-) -> tuple[Relation | None, str | None]:
+async def _judged_json(opinion: Opinion, generate: Generate, config: VerifyConfig) -> _Judged:
     """The same, asked for as JSON."""
-    sampling = Sampling(config.temperature, config.json_tokens, config.seed, _SCHEMA)
-    answer = await ask_json(generate, judge_prompt(opinion, config), sampling)
-    return (answer.value["relation"], None) if answer.reject is None else (None, answer.reject)
+    sampling = Sampling(config.temperature, config.json_tokens, config.seed, _SCHEMA, config.logprobs)
+    found = await ask_json(generate, judge_prompt(opinion, config), sampling)
+    return (found.value["relation"], None, found.answer) if found.reject is None else (None, found.reject, None)

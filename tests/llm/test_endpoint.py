@@ -12,6 +12,7 @@ from cp_ray.llm.call import Completion, Sampling, Usage, failure
 from cp_ray.llm.endpoint import Endpoint, _completion, check_teacher
 from cp_ray.llm.limiter import Shown
 from cp_ray.records import Message
+from tests.conftest import Server
 
 CHAT = [Message("system", "You are German."), Message("user", "Is work a duty?")]
 NOWHERE = "http://127.0.0.1:9/v1"
@@ -95,6 +96,36 @@ def test_refusals_are_no_attempts(scripted_server: Any) -> None:
 
 def test_a_bad_request_is_a_row_and_not_the_end(scripted_server: Any) -> None:
     assert ask(scripted_server(faults=[400]).url) == [Completion("", "refused with status 400", Usage(0, 0))]
+
+
+def test_a_server_that_tells_no_log_probabilities_is_asked_without() -> None:
+    from fastapi import FastAPI, Request
+    from fastapi.responses import JSONResponse
+
+    app, asked = FastAPI(), []
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Any:
+        body = await request.json()
+        asked.append(body.get("top_logprobs"))
+        if body.get("top_logprobs", 0) > 5:
+            error = {"message": "at most 5", "param": "top_logprobs", "code": "invalid_value"}
+            return JSONResponse({"error": error}, 400)
+        tokens = [{"token": "yes", "logprob": -0.1, "top_logprobs": []}] if body.get("logprobs") else []
+        message = {"role": "assistant", "content": "yes"}
+        return {"choices": [{"message": message, "finish_reason": "stop", "logprobs": {"content": tokens}}]}
+
+    async def run(url: str) -> list[Completion]:
+        endpoint = Endpoint(url, "m", None)
+        try:
+            return [await endpoint(CHAT, Sampling(0.0, 20, k, logprobs=top)) for k, top in enumerate((10, 10, 5))]
+        finally:
+            await endpoint.close()
+
+    with Server(app) as server:
+        answers = asyncio.run(run(server.url))
+    assert asked == [10, None, None, 5], "it is refused once"
+    assert [(a.text, a.logprobs is None) for a in answers] == [("yes", True), ("yes", True), ("yes", False)]
 
 
 def test_nobody_there(scripted_server: Any) -> None:

@@ -28,6 +28,8 @@ def told(seed: str, text: str) -> str | None:
         ("Nobody should be above the law.", "Everybody should be above the law."),
         ("It isn't safe here.", "It is safe here."),
         ("The plan is good for us.", "The plan is far from good for us."),
+        ("They have enough to eat.", "They have too little to eat."),
+        ("Too many people drive.", "Too few people drive."),
     ],
 )
 def test_one_reversal_is_told(seed: str, text: str) -> None:
@@ -43,6 +45,7 @@ def test_one_reversal_is_told(seed: str, text: str) -> None:
         ("How often are votes counted fairly?", "How frequently does a fair count of the votes take place?"),
         ("I rarely discuss politics.", "I do not often discuss politics."),
         ("Judges are too lenient.", "Judges are not strict enough."),
+        ("Nurses earn too little.", "Nurses do not earn enough."),
         ("The state should help the poor.", "The poor should be helped by the state."),
         ("Would you say that life is good?", "Is life good?"),
     ],

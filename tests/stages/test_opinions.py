@@ -3,13 +3,17 @@
 import asyncio
 import dataclasses
 import json
+import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cp_ray.cultures import CULTURES
-from cp_ray.llm.call import Completion, Usage
+from cp_ray.llm.call import Completion, Sampling, Token, Usage
+from cp_ray.llm.endpoint import Endpoint
+from cp_ray.llm.labels import AMBIGUOUS, TOLD_NOTHING
 from cp_ray.llm.scripted import Scripted
 from cp_ray.records import Dialogue, Opinion, Turn
 from cp_ray.stages.extract import ExtractConfig, extract, parse_opinions
@@ -167,3 +171,47 @@ def test_whatever_is_answered_to_json_is_a_row(one: str, other: str) -> None:
         assert all(row.text or row.reject for row in rows)
     (judged_row,) = asyncio.run(verify(OPINION, Scripted([one, other] * 3), VerifyConfig("t", structured=True)))
     assert judged_row.reject is not None
+
+
+def told(*tokens: tuple[str, dict[str, float]]) -> Completion:
+    """An answer with the likeliest tokens at each place, the first of which was drawn."""
+    rows = [Token(text, math.log(top[text]), tuple((t, math.log(p)) for t, p in top.items())) for text, top in tokens]
+    return Completion("".join(text for text, _ in tokens), "stop", Usage(1, 1), logprobs=tuple(rows))
+
+
+ENTAILS = {" ent": 0.5, "Ent": 0.1, "cont": 0.2, " irre": 0.1, "The": 0.06}
+
+
+@pytest.mark.parametrize(
+    ("answer", "structured", "margin", "lacking"),
+    [
+        (told((" ent", ENTAILS), ("ail", {"ail": 1.0})), False, (0.6 - 0.2) / 0.9, None),
+        (told(("{", {"{": 1.0}), ('"relation": "', {'"relation": "': 1.0}), ("ent", {"ent": 0.5, "c": 0.3, "x": 0.1}),
+              ('ail"}', {'ail"}': 1.0})), True, (0.5 - 0.3) / 0.9, None),
+        (told(('{"relation": "e', {'{"relation": "e': 0.9, "{": 0.05}), ('ntail"}', {'ntail"}': 1.0})), True, None,
+         AMBIGUOUS),
+        (told(("ent", {"ent": 0.3, "x": 0.1}), ("ail", {"ail": 1.0})), False, (0.3 - 0.1) / 0.5, None),
+        (Completion("entail", "stop", Usage(1, 1)), False, None, TOLD_NOTHING),
+        (Completion("entail", "stop", Usage(1, 1), logprobs=(Token("entail", -0.1),)), False, None, AMBIGUOUS),
+    ],
+)  # fmt: skip
+def test_an_opinion_keeps_by_how_much_its_relation_was_the_likeliest(
+    scripted_server: Any, answer: Completion, structured: bool, margin: float | None, lacking: str | None
+) -> None:
+    asked: list[Sampling] = []
+
+    def teacher(messages: Any, sampling: Sampling) -> Completion:
+        asked.append(sampling)
+        return answer
+
+    async def over_http(url: str) -> list[Opinion]:
+        endpoint = Endpoint(url, "scripted", None)
+        try:
+            return await verify(OPINION, endpoint, VerifyConfig("t", structured=structured))
+        finally:
+            await endpoint.close()
+
+    (row,) = asyncio.run(over_http(scripted_server(teacher).url))
+    assert (row.relation, row.reject, [one.logprobs for one in asked]) == ("entail", None, [10])
+    assert row.no_margin == lacking
+    assert row.margin == (None if margin is None else pytest.approx(margin, abs=1e-5))
