@@ -1,6 +1,7 @@
 """The steps of hosted fine-tuning: jobs that are started, waited for, and whose models are asked."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -8,6 +9,7 @@ import pyarrow as pa
 
 from cp_ray.arrow import from_table, to_table
 from cp_ray.cultures import Culture
+from cp_ray.errors import ConfigError
 from cp_ray.evals import survey
 from cp_ray.evals.answer import AnswerConfig, answer
 from cp_ray.evals.nulls import BASE
@@ -46,7 +48,34 @@ class HostedPredictConfig:
     seed: int = 0
 
 
-def submit(examples: Step, config: HostedConfig, options: Options) -> Step:
+class HostedTrainer:
+    """Whoever trains; asked before anything is started, or a wrong key would be told when all rows are paid for."""
+
+    def __init__(self, url: str) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"trainer-url: must begin with http:// or https://, got {url!r}")
+        self.url = url
+
+    def check(self) -> None:
+        """Make sure that it lets us train.
+
+        Raises:
+            TrainerError: nothing answers there, or it refuses the key.
+        """
+        from cp_ray.training.hosted.config import Patience
+        from cp_ray.training.hosted.provider import KEY_VARIABLE, Provider
+
+        with Provider(self.url, os.environ.get(KEY_VARIABLE), Patience(attempts=2)) as provider:
+            provider.check()
+
+    def __enter__(self) -> "HostedTrainer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """It stays up by itself."""
+
+
+def submit(examples: Step, config: HostedConfig, options: Options, by: HostedTrainer | None = None) -> Step:
     """A culture's hosted training, started; `hosted` waits for it. Those that are started first go on side by side."""
 
     def run(folder: Folder, inputs: Inputs) -> None:
@@ -54,7 +83,7 @@ def submit(examples: Step, config: HostedConfig, options: Options) -> Step:
 
         start(config, _own(inputs["examples"], config.culture), options.root)
 
-    return Step(f"submit.{config.culture}", config, run, (examples,))
+    return Step(f"submit.{config.culture}", config, run, (examples,), within=by)
 
 
 def hosted(examples: Step, config: HostedConfig, options: Options) -> Step:
@@ -93,10 +122,15 @@ def predict_hosted(seeds: Step, trained: Sequence[Step], options: Options) -> St
 def hosted_models(
     examples: Step, options: Options, *, model: str, url: str, unified: bool
 ) -> tuple[list[Step], list[Step]]:
-    """The jobs of all cultures, first all that start one, then all that wait for one."""
+    """The jobs of all cultures: the steps that start them, and those that wait for them.
+
+    Raises:
+        ConfigError: the address is none.
+    """
+    by = HostedTrainer(url)
     cultures = [culture.id for culture in options.chosen] + ([ALL] if unified else [])
     configs = [HostedConfig(culture, model=model, url=url, seed=options.seed) for culture in cultures]
-    return [submit(examples, c, options) for c in configs], [hosted(examples, c, options) for c in configs]
+    return [submit(examples, c, options, by) for c in configs], [hosted(examples, c, options) for c in configs]
 
 
 def _drawn(

@@ -20,7 +20,7 @@ from cp_ray.cli import main
 from cp_ray.errors import ConfigError, CpRayError, RunFolderError, TrainerError
 from cp_ray.evals.report import ReportConfig, render
 from cp_ray.exports.openai_rules import check_openai
-from cp_ray.pipeline import Run, Step
+from cp_ray.pipeline import Run, Step, pending
 from cp_ray.recipe import Options
 from cp_ray.records import Example, Message, Prediction, Score, Seed
 from cp_ray.training.hosted import fit
@@ -388,6 +388,7 @@ def test_a_recipe_that_trains_there(
         "submit.german", "submit.greek", "submit.all", "hosted.german", "hosted.greek", "hosted.all",
         "predict", "evaluate",
     ]  # fmt: skip
+    assert pending(run, made) == made, "the trainer was asked, and lets us in"
     done = {step.name: run.do(step) for step in [seeds, examples, *made]}
     folders = {step.name: run.folder(step) for step in [seeds, *made]}
     for culture, rows in (("german", 18), ("greek", 15), ("all", 33)):
@@ -405,6 +406,21 @@ def test_a_recipe_that_trains_there(
     _, told = render(folders, str(tmp_path), ReportConfig(
         options.chosen, seeds.config.source))  # fmt: skip
     assert "German" in told
+
+
+def test_a_recipe_asks_the_trainer_before_it_begins(start: Start, tmp_path: Path) -> None:
+    _, url = start(key="another")
+    options, run = Options(root=str(tmp_path), cultures="german"), Run(str(tmp_path))
+    seeds = steps.seeds(options)
+    for address, error, told in (
+        (url, TrainerError, "refuses"), ("http://127.0.0.1:9/v1", TrainerError, "trainer: "),
+        ("api.openai.com", ConfigError, "trainer-url: must begin with http:// or https://"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=told):
+            pending(run, steps.culture_models(
+                seeds, seeds, options, passes=1, workers=1, trainer="openai", trainer_url=address))  # fmt: skip
+    with pytest.raises(ConfigError, match="trainer: must be local or openai, got 'azure'"):
+        steps.culture_models(seeds, seeds, options, passes=1, workers=1, trainer="azure")
 
 
 def test_a_damaged_record_is_told(start: Start, tmp_path: Path) -> None:

@@ -52,6 +52,11 @@ class Provider:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
+    def check(self) -> None:
+        """Look whether it lets us train."""
+        with self._told("list its jobs"):
+            self._client.fine_tuning.jobs.list(limit=1)
+
     def upload(self, name: str, text: str) -> str:
         """Upload a file of chats; its id."""
         with self._told(f"take the file {name}"):
