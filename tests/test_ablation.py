@@ -30,6 +30,9 @@ def play_training(base: Path, patch: pytest.MonkeyPatch) -> None:
             place = Path(folder.path, "adapters", adapter.name)
             place.parent.mkdir(parents=True, exist_ok=True)
             make_adapter(base, place, zlib.crc32(json.dumps(own).encode()))
+        zero = {"stage": 0, "offload": "none", "why": "played"}
+        said = {"zero": zero, "tokens": 1, "seconds": 1, "peak_bytes": 0, "too_long": 0, "stopped": {}}
+        folder.write_text("run.json", json.dumps(said))
 
     patch.setattr("cp_ray.training.fit.fit", fit)
 

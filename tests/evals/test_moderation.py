@@ -107,7 +107,7 @@ def state_of(tmp_path: Path, labels: dict[str, int], task: Task = HATE) -> SetSt
 
 def test_sets_that_tell_nothing_are_in_no_average(tmp_path: Path) -> None:
     assert state_of(tmp_path, {"HS": 60, "NOT_HS": 40}).left_out == ""
-    assert state_of(tmp_path, {"NOT_HS": 100}).left_out == "single class: every row is 'no'"
+    assert state_of(tmp_path, {"NOT_HS": 100}).left_out == "single class: each of the 100 rows that were read is 'no'"
     assert state_of(tmp_path, {"NOT_HS": 996, "HS": 4}).left_out.startswith("nearly a single class: 996 of 1000")
     assert state_of(tmp_path, {"NOT_HS": 970, "HS": 30}).left_out == ""
     assert state_of(tmp_path, {"NOT_HS": 607, "": 218, "HS": 175}).left_out == "218 of 1000 rows have no label"

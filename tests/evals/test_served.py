@@ -92,7 +92,7 @@ def test_a_served_adapter_has_the_figures_of_the_local_door(server: Server, base
         assert {row.way for row in rows} == {WHOLE}
         for row, shares in zip(rows, wanted, strict=True):
             assert row.probabilities == pytest.approx(shares[place], abs=1e-4)
-    assert all(max(map(abs, map(float.__sub__, *shares))) > 0.01 for shares in wanted), "the adapter tells"
+    assert any(max(map(abs, map(float.__sub__, *shares))) > 0.1 for shares in wanted), "the adapter tells"
 
 
 def test_an_answer_that_is_chosen_among_several_is_one_of_them(server: Server) -> None:

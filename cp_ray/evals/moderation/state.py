@@ -78,7 +78,7 @@ def _reasons(rows: int, labels: Counter[str], unused: Counter[str]) -> list[str]
         reasons.append(f"{without} of {rows} rows have no label")
     ((commonest, most),) = labels.most_common(1)
     if most == labels.total():
-        reasons.append(f"single class: every row is {commonest!r}")
+        reasons.append(f"single class: each of the {most} rows that were read is {commonest!r}")
     elif most > _ONE_CLASS * labels.total():
         reasons.append(f"nearly a single class: {most} of {labels.total()} rows are {commonest!r}")
     return reasons

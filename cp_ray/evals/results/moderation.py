@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from cp_ray.evals import charts
-from cp_ray.evals.moderation.scores import AVERAGE, BASELINES, MAJORITY
+from cp_ray.evals.moderation.scores import AVERAGE, BASELINES
 from cp_ray.evals.moderation.state import SetState
+from cp_ray.evals.nulls import BASE
 from cp_ray.evals.results.sections import Figure, Section, Table, Way, ordered, shown, ways_notes
 from cp_ray.records import Score
 
@@ -32,23 +33,25 @@ def moderation_section(scores: Sequence[Score], states: Sequence[SetState], ways
         for culture in cultures
         if any(s.culture == culture for s in means)
     ]
+    lost = [s for s in scores if s.metric == "unparsable" and s.model not in BASELINES]
+    tables = [averages, _by_set(scores, states, "macro_f1", "Macro-F1 by set")]
+    if any(s.value for s in lost):
+        tables.append(_by_set(scores, states, "unparsable", "Share of answers that name no label"))
     left_out = [f"{s.task} is in no average: {s.left_out}." for s in states if s.left_out]
     return Section(
         "Content moderation",
         tuple(_sentences(means, cultures)),
-        (averages, *(_by_set(scores, states, m, title) for m, title in _MEASURES), _sets_table(states)),
+        (*tables, _sets_table(states)),
         tuple(figures),
         (
             "Macro-F1 over a set's own labels; an answer that names no label is a miss. Brackets are 95 % intervals "
             "over rows. An average's interval is over the rows of its sets, taken apart from each other.",
             "majority always says the commonest label, constant that nothing is wrong with the text, random any label.",
+            *([] if any(s.value for s in lost) else ["Every answer names a label."]),
             *ways_notes(ways),
             *left_out,
         ),
     )
-
-
-_MEASURES = (("macro_f1", "Macro-F1 by set"), ("unparsable", "Share of answers that name no label"))
 
 
 def _sets(means: Sequence[Score], culture: str) -> str:
@@ -84,12 +87,16 @@ def _sentences(means: Sequence[Score], cultures: Sequence[str]) -> list[str]:
     for culture in cultures:
         own = {s.model: s for s in means if s.culture == culture}
         models = [s for m, s in own.items() if m not in BASELINES]
-        if not models or MAJORITY not in own:
+        blind = [own[m] for m in BASELINES if m in own]
+        if not models or not blind:
             continue
-        best, floor = max(models, key=lambda s: s.value), own[MAJORITY]
+        best, floor = max(models, key=lambda s: s.value), max(blind, key=lambda s: s.value)
         beats = "above" if best.low > floor.high else "not told apart from" if best.high > floor.low else "below"
+        beside = ""
+        if culture in own and BASE in own:
+            beside = f" Its own adapter has {own[culture].value:.3f}, the untrained base {own[BASE].value:.3f}."
         said.append(
-            f"{culture}: the best of the models is {best.model} with {best.value:.3f}, {beats} the answerer that "
-            f"always says the commonest label ({floor.value:.3f})."
+            f"{culture}: the best of the models is {best.model} with {best.value:.3f}, {beats} the best answerer that "
+            f"does not read the text ({floor.model}, {floor.value:.3f}).{beside}"
         )
     return said

@@ -43,6 +43,10 @@ def hofstede_section(scores: Sequence[Score], truth: Sequence[Truth], ways: Sequ
             "own is each culture's own adapter. Brackets are 95 % intervals over the simulated people (studentised "
             "bootstrap); correlations over so few cultures have none. The manual's warning holds: the instrument "
             "compares groups of people.",
+            *(
+                ["With two cultures there is one difference between them, so that both have the same distance."]
+                * (len(cultures) == 2)
+            ),
             *ways_notes(ways),
         ),
     )
