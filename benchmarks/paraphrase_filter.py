@@ -105,9 +105,10 @@ def _line(
     same = np.array([pair.same for pair in pairs])
     found = int((passed & same).sum())
     precision, recall = found / max(1, int(passed.sum())), found / int(same.sum())
-    at = "" if score is None else f"{_precision_at(0.7, score, same):8.3f}"
-    print(f"{rule:<46}{precision:10.3f}{recall:8.3f}{int(passed.sum()):8d}{at}", flush=True)
-    return {"rule": rule, "precision": round(precision, 3), "recall": round(recall, 3)}
+    at = None if score is None else round(_precision_at(0.7, score, same), 3)
+    shown = "" if at is None else f"{at:8.3f}"
+    print(f"{rule:<46}{precision:10.3f}{recall:8.3f}{int(passed.sum()):8d}{shown}", flush=True)
+    return {"rule": rule, "precision": round(precision, 3), "recall": round(recall, 3), "at_0.7": at}
 
 
 def _precision_at(recall: float, score: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
