@@ -79,8 +79,12 @@ def show(title: str, found: dict[str, Any]) -> None:
     for culture, row in matrix.items():
         print(f"{culture:12}" + "".join(f"{row[model]:10.3f}" for model in models))
     others = "" if found["others"] is None else f"others {found['others']:.3f}, "
-    print(f"own {found['own']:.3f}, {others}base {found['base']:.3f}, uniform {found['uniform']:.3f}; own/base "
-          f"{found['own'] / found['base']:.2f}, best in {found['best']} of {len(matrix)}", flush=True)  # fmt: skip
+    best = "" if found["best"] is None else f", best of all adapters in {found['best']} rows of {len(matrix)}"
+    print(
+        f"own {found['own']:.3f}, {others}base {found['base']:.3f}, uniform {found['uniform']:.3f}; own/base "
+        f"{found['own'] / found['base']:.2f}{best}, nearer than uniform in {found['nearer_than_uniform']}",
+        flush=True,
+    )
 
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
@@ -207,7 +211,10 @@ def _summed_up(matrix: dict[str, dict[str, float]]) -> dict[str, Any]:
         "others": round(statistics.fmean(others), 4) if others else None,
         "base": round(statistics.fmean(row["base"] for row in matrix.values()), 4),
         "uniform": round(statistics.fmean(row["uniform"] for row in matrix.values()), 4),
-        "best": sum(own[culture] == min(row.values()) for culture, row in matrix.items()),
+        "best": sum(own[culture] == min(row[a] for a in adapters) for culture, row in matrix.items())
+        if others
+        else None,
+        "nearer_than_uniform": sum(own[culture] < row["uniform"] for culture, row in matrix.items()),
     }
 
 
