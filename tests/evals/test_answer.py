@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cp_ray.errors import ConfigError
+from cp_ray.errors import ConfigError, TeacherUnreachable
 from cp_ray.evals.answer import DRAWN, REVEALED, UNPARSABLE, AnswerConfig, answer, option_of, suited
 from cp_ray.evals.choose import WHOLE
 from cp_ray.llm.call import Completion, Sampling, Token, Usage, failure
@@ -95,6 +95,13 @@ def test_a_server_is_asked_in_the_best_way_that_it_can_be() -> None:
     assert way(lambda messages, sampling: "Blue.") == (DRAWN, 20)
     without_end = lambda m, s: told(s.answer or "x", Token(s.answer or "x", -1.0))  # noqa: E731
     assert way(without_end) == (DRAWN, 20), "a beginning would count for the whole"
+
+
+def test_a_server_that_is_down_is_not_taken_for_one_that_can_do_little() -> None:
+    with pytest.raises(TeacherUnreachable, match="'m-1' does not answer"):
+        asyncio.run(
+            suited(Scripted(lambda messages, sampling: failure("gave up: status 503")), AnswerConfig("m", "m-1"))
+        )
 
 
 def test_whole_options_have_their_probabilities_among_themselves() -> None:
