@@ -11,8 +11,9 @@ from cp_ray.errors import ConfigError, TeacherUnreachable
 from cp_ray.evals.answer import DRAWN, REVEALED, UNPARSABLE, AnswerConfig, answer, option_of, suited
 from cp_ray.evals.choose import WHOLE
 from cp_ray.llm.call import Completion, Sampling, Token, Usage, failure
+from cp_ray.llm.endpoint import Endpoint
 from cp_ray.llm.scripted import Scripted
-from cp_ray.records import Item, Message
+from cp_ray.records import Item, Message, Prediction
 
 SPAM = ("spam", "not spam")
 HATE = ("hateful", "not hateful")
@@ -122,3 +123,19 @@ def test_answers_show_what_else_could_have_come() -> None:
     assert len(model.calls) == 8, "no answer went on from Un, so that more were drawn"
     (withheld,) = asked([Completion("", "content_filter", Usage(9, 0))], way=REVEALED)
     assert withheld.reject == "no answer: content_filter"
+
+
+def test_what_a_server_shows_comes_over_http(scripted_server: Any) -> None:
+    url = scripted_server(showing).url
+    item = Item("t/1", "german", "t", (Message("user", "Is it?"),), ("yes", "no", "unsure"), "no")
+
+    async def through() -> list[Prediction]:
+        endpoint = Endpoint(url, "scripted", None)
+        try:
+            return await answer(item, endpoint, await suited(endpoint, AnswerConfig("m", "scripted")))
+        finally:
+            await endpoint.close()
+
+    (row,) = asyncio.run(through())
+    assert row.way == REVEALED
+    assert row.probabilities == pytest.approx((2 / 3, 0, 1 / 3), abs=1e-5)
