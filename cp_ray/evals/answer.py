@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cp_ray.errors import ConfigError
+from cp_ray.errors import ConfigError, TeacherUnreachable
 from cp_ray.evals.choose import WHOLE, predicted, softmax
 from cp_ray.evals.reveal import LEADS, WRAPPING, Tree, plain, reveal, revealed
 from cp_ray.llm.call import ANSWERED, Completion, Generate, Sampling
@@ -62,7 +62,11 @@ class AnswerConfig:
 
 
 async def suited(generate: Generate, config: AnswerConfig) -> AnswerConfig:
-    """Ask a server, in at most three calls, what it can do, and go about it so."""
+    """Ask a server, in at most three calls, what it can do, and go about it so.
+
+    Raises:
+        TeacherUnreachable: it answers nothing at all, which says nothing of what it can do.
+    """
     messages = (Message("user", "Name a colour."),)
     told = "Neither of the two"
     forced = await generate(messages, Sampling(0.0, config.max_tokens, logprobs=0, answer=told))
@@ -72,6 +76,10 @@ async def suited(generate: Generate, config: AnswerConfig) -> AnswerConfig:
         free = await generate(messages, Sampling(0.0, 4, logprobs=top))
         if free.logprobs and len(free.logprobs[0].top) > 1:
             return replace(config, way=REVEALED, top=len(free.logprobs[0].top))
+    if forced.finish_reason.startswith("gave up") and free.finish_reason.startswith("gave up"):
+        raise TeacherUnreachable(
+            f"models: {config.model!r} does not answer ({free.finish_reason}); run again when it does"
+        )
     return replace(config, way=DRAWN)
 
 

@@ -96,7 +96,8 @@ def _suited(door: Door, config: AnswerConfig) -> AnswerConfig:
 
     async def find_out() -> AnswerConfig:
         target = door.targets[0]
-        endpoint = Endpoint(target.url, target.model, os.environ.get(target.key_variable), timeout_s=door.timeout_s)
+        key = os.environ.get(target.key_variable)
+        endpoint = Endpoint(target.url, target.model, key, timeout_s=door.timeout_s, attempts=3)
         try:
             return await suited(endpoint, config)
         finally:

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from cp_ray.errors import ConfigError
+from cp_ray.errors import ConfigError, TeacherUnreachable
 from cp_ray.evals.answer import DRAWN, REVEALED, UNPARSABLE, AnswerConfig, answer, option_of, suited
 from cp_ray.evals.choose import WHOLE
 from cp_ray.llm.call import Completion, Sampling, Token, Usage, failure
+from cp_ray.llm.endpoint import Endpoint
 from cp_ray.llm.scripted import Scripted
-from cp_ray.records import Item, Message
+from cp_ray.records import Item, Message, Prediction
 
 SPAM = ("spam", "not spam")
 HATE = ("hateful", "not hateful")
@@ -97,6 +98,13 @@ def test_a_server_is_asked_in_the_best_way_that_it_can_be() -> None:
     assert way(without_end) == (DRAWN, 20), "a beginning would count for the whole"
 
 
+def test_a_server_that_is_down_is_not_taken_for_one_that_can_do_little() -> None:
+    with pytest.raises(TeacherUnreachable, match="'m-1' does not answer"):
+        asyncio.run(
+            suited(Scripted(lambda messages, sampling: failure("gave up: status 503")), AnswerConfig("m", "m-1"))
+        )
+
+
 def test_whole_options_have_their_probabilities_among_themselves() -> None:
     (row,) = asked(forcible, way=WHOLE)
     assert row.probabilities == pytest.approx((4 / 7, 2 / 7, 1 / 7))
@@ -115,3 +123,19 @@ def test_answers_show_what_else_could_have_come() -> None:
     assert len(model.calls) == 8, "no answer went on from Un, so that more were drawn"
     (withheld,) = asked([Completion("", "content_filter", Usage(9, 0))], way=REVEALED)
     assert withheld.reject == "no answer: content_filter"
+
+
+def test_what_a_server_shows_comes_over_http(scripted_server: Any) -> None:
+    url = scripted_server(showing).url
+    item = Item("t/1", "german", "t", (Message("user", "Is it?"),), ("yes", "no", "unsure"), "no")
+
+    async def through() -> list[Prediction]:
+        endpoint = Endpoint(url, "scripted", None)
+        try:
+            return await answer(item, endpoint, await suited(endpoint, AnswerConfig("m", "scripted")))
+        finally:
+            await endpoint.close()
+
+    (row,) = asyncio.run(through())
+    assert row.way == REVEALED
+    assert row.probabilities == pytest.approx((2 / 3, 0, 1 / 3), abs=1e-5)

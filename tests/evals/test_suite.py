@@ -14,7 +14,8 @@ from cp_ray import steps
 from cp_ray.arrow import to_table
 from cp_ray.errors import ConfigError
 from cp_ray.estimate import estimate
-from cp_ray.evals.choose import predicted
+from cp_ray.evals.answer import DRAWN
+from cp_ray.evals.choose import WHOLE, predicted
 from cp_ray.evals.trained import trained_models
 from cp_ray.folder import Folder
 from cp_ray.llm.call import Completion, Sampling, Usage
@@ -128,6 +129,7 @@ def test_the_suite_from_a_run_s_models_to_a_page(
     for part in ("Alignment with the survey", "Content moderation", "Hofstede", "Forgetting", "single class"):
         assert part in page
         assert part in text
+    assert text.count(f"{WHOLE}; told: {DRAWN}") == 3, "survey, moderation and Hofstede say how each model was asked"
     assert "<script" not in page
     assert "http" not in page.replace("http://www.w3.org", "").replace(server.url, "")
     calls = server.stats()["calls"]

@@ -6,6 +6,7 @@ import tempfile
 import time
 import unittest.mock
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.fs as pafs
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from cp_ray.errors import RunFolderError, TeacherError
 from cp_ray.llm import ledger_index
-from cp_ray.llm.call import Completion, Sampling, Usage, request_key
+from cp_ray.llm.call import Completion, Sampling, Token, Usage, request_key
 from cp_ray.llm.ledger import Ledger, entries, join_parts, summary
 from cp_ray.llm.ledger_index import Index
 from cp_ray.records import Message
@@ -48,6 +49,18 @@ def test_an_answer_is_paid_once_and_replayed_by_the_next_writer(tmp_path: Path) 
     assert asyncio.run(run()) == [(ANSWER, True), (ANSWER, False)]
     assert asyncio.run(run()) == [(ANSWER, False)] * 2
     assert len(calls) == 1
+
+
+def test_log_probabilities_are_replayed_and_have_an_address_of_their_own(tmp_path: Path) -> None:
+    told = replace(ANSWER, logprobs=(Token("Ja", -0.25, (("Ja", -0.25), ("日", -1.5))), Token(".", -0.125)))
+
+    async def run() -> list[Completion]:
+        with closing(Ledger(str(tmp_path), "s", "m")) as ledger:
+            return [(await ledger.get_or_call(key(k), paying(one, [])))[0] for k, one in enumerate((told, ANSWER))]
+
+    assert asyncio.run(run()) == asyncio.run(run()) == [told, ANSWER]
+    asked = [Sampling(0.0, 8), Sampling(0.0, 8, logprobs=5), Sampling(0.0, 8, logprobs=5, answer="Ja")]
+    assert len({request_key("m", (), one) for one in asked}) == 3
 
 
 def test_it_is_on_disk_before_it_is_given_out(tmp_path: Path) -> None:
