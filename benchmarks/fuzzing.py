@@ -33,7 +33,7 @@ def main() -> None:
         log = Path(root) / "requests.log"
         settings = Settings(request_log=str(log), adapters=root)
         with our_server(ServeSpec(str(Path(root) / "base"), models), settings) as url:
-            report = fuzz(args, url.removesuffix("/v1"))
+            report = fuzz(args, url.removesuffix("/v1"), root)
         lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     print(report)
     statuses = Counter(line["status"] for line in lines)
@@ -52,15 +52,16 @@ def main() -> None:
     append("fuzzing", {"settings": settings_told, **figures})
 
 
-def fuzz(args: argparse.Namespace, url: str) -> str:
-    """Let it ask: the end of what it says."""
+def fuzz(args: argparse.Namespace, url: str, folder: str) -> str:
+    """Let it ask, its own files going to a folder: the end of what it says."""
+    program = str(Path(args.schemathesis).absolute())
     command = [
-        args.schemathesis, "run", f"{url}/openapi.json", "--url", url, "--checks", "not_a_server_error",
+        program, "run", f"{url}/openapi.json", "--url", url, "--checks", "not_a_server_error",
         "--mode", "all", "--phases", "fuzzing", "--max-examples", str(args.examples), "--seed", str(args.seed),
         "--workers", "4", "--request-timeout", "60", "--continue-on-failure", "--no-color",
     ]  # fmt: skip
     hooks = os.environ | {"SCHEMATHESIS_HOOKS": str(Path(__file__).with_name("fuzzing_hooks.py"))}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=hooks)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=hooks, cwd=folder)
     return "\n".join((done.stdout + done.stderr).splitlines()[-25:])
 
 

@@ -77,9 +77,13 @@ async def open_loop(
 
 
 def replicas(deployment: str) -> list[psutil.Process]:
-    """The processes of a deployment, `engine` or `gateway`."""
-    name = f"ServeReplica:bench:{deployment}"
-    return [p for p in psutil.process_iter(["cmdline"]) if any(name in part for part in p.info["cmdline"] or ())]
+    """The processes of a deployment of this process's server, `engine` or `gateway`."""
+    name, found = f"ServeReplica:bench:{deployment}", []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if any(name in part for part in process.cmdline()):
+                found.append(process)
+    return found
 
 
 def percentile(values: Sequence[float], q: float) -> float:

@@ -20,6 +20,8 @@ _HEAD = "node:__internal_head__"
 _MANY = 100_000
 """Requests that Serve lets through: the gateway's own limits refuse with what a client can use."""
 _DRAIN_S = 30.0
+_HEALTH_S = 2.0
+"""Between two looks at a replica: one that died is missed, and replaced, after so long."""
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
@@ -34,6 +36,7 @@ def build_app(spec: ServeSpec, settings: Settings | None = None) -> "Application
     common: dict[str, Any] = {
         "max_ongoing_requests": _MANY,
         "logging_config": _QUIET,
+        "health_check_period_s": _HEALTH_S,
         # Requests that are under way are answered before a replica goes.
         "graceful_shutdown_wait_loop_s": 0.5,
         "graceful_shutdown_timeout_s": min(_DRAIN_S, settings.timeout_s),
