@@ -165,15 +165,15 @@ def serving(work: Path) -> Iterator[Run]:
     spec = ServeSpec(str(work / "base"), tuple(ModelSpec(name, str(folder)) for name, folder in adapters.items()))
     url = start(spec, name="cultures", route_prefix="/served", settings=Settings(replicas=2))
 
-    async def ask_all(done: list[int], under_way: list[int]) -> tuple[list[str], int]:
-        again, answers, waiting = 0, [""] * REQUESTS, iter(range(REQUESTS))
+    async def ask_all(done: list[int], under_way: list[int]) -> tuple[list[str | None], int]:
+        again, answers, waiting = 0, list[str | None]([None] * REQUESTS), iter(range(REQUESTS))
 
         async def client(http: aiohttp.ClientSession) -> None:
             nonlocal again
             for k in waiting:
                 body = {"model": f"a{k % 2}", "messages": [{"role": "user", "content": f"question {k}"}],
                         "temperature": 0.7, "seed": k, "max_tokens": TOKENS}  # fmt: skip
-                while not answers[k]:
+                while answers[k] is None:
                     under_way[0] += 1
                     try:
                         async with http.post(f"{url}/chat/completions", json=body) as reply:
@@ -182,7 +182,7 @@ def serving(work: Path) -> Iterator[Run]:
                     except aiohttp.ClientError:
                         pass
                     under_way[0] -= 1
-                    again += not answers[k]
+                    again += answers[k] is None
                 done.append(k)
 
         async with aiohttp.ClientSession() as http:
