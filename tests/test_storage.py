@@ -215,9 +215,7 @@ def test_a_full_object_store_is_told_and_the_run_goes_on_with_more(tmp_path: Pat
         return rows(2)
 
     run = Run(str(tmp_path / "run"))
-    with pytest.raises(
-        PlacementError, match="^memory: the rows of make fit neither Ray's object store "
-    ):
+    with pytest.raises(PlacementError, match=r"^memory: the rows of make fit neither Ray's object store "):
         do(run, step("first"), step(run=made))
     assert [run.manifest(s) is None for s in (step("first"), step())] == [False, True]
     full = False
