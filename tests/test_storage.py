@@ -1,9 +1,6 @@
 """The run folder in a bucket, on a real S3 server on loopback that is slow, refuses, or is gone; and on a full disk."""
 
 import asyncio
-import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,13 +15,12 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import make_server
 
 from cp_ray.arrow import to_table
-from cp_ray.errors import RunFolderError
+from cp_ray.errors import PlacementError, RunFolderError
 from cp_ray.folder import Folder
 from cp_ray.llm.call import Completion, Usage
 from cp_ray.llm.ledger import Ledger, entries, join_parts
 from cp_ray.pipeline import Run, Step, execute
 from cp_ray.records import Score
-from tests.full_store import BLOCKS, ROWS, STEPS
 
 ROOT = "s3://bucket/runs/one?region=us-east-1"
 """With its region, which Arrow would ask the provider for."""
@@ -206,21 +202,21 @@ def test_a_full_disk_is_told_and_the_step_is_done_when_there_is_room(tmp_path: P
     assert run.folder(step()).table().num_rows == 2
 
 
-@pytest.mark.timeout(900)
-def test_a_full_object_store_is_told_and_the_run_goes_on_with_more(tmp_path: Path) -> None:
-    def run(how: str) -> dict[str, Any]:
-        ended = subprocess.run(
-            [sys.executable, "-m", "tests.full_store", str(tmp_path / "run"), how],
-            cwd=Path(__file__).parent.parent, capture_output=True, text=True,
-        )  # fmt: skip
-        assert ended.returncode == 0, ended.stderr[-3000:]
-        found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-        return found
+@pytest.mark.parametrize("kind", ["ObjectStoreFullError", "OutOfDiskError"])
+def test_a_full_object_store_is_told_and_the_run_goes_on_with_more(tmp_path: Path, kind: str) -> None:
+    """By the errors that Ray raises of it."""
+    from ray import exceptions
 
-    full = run("full")
-    assert full["begun"] == ["small", "large"]
-    assert full["said"].startswith("PlacementError: memory: the rows of large fit neither Ray's object store nor the ")
-    folder = Run(str(tmp_path / "run"))
-    assert [folder.manifest(made) is None for made in STEPS] == [False, True]
-    assert run("spilling") == {"begun": ["large"], "said": ""}
-    assert folder.folder(STEPS[1]).table(["value"]).num_rows == BLOCKS * ROWS
+    full = True
+
+    def made(folder: Folder, given: Any) -> pa.Table:
+        if full:
+            raise getattr(exceptions, kind)("Failed to put an object of 100000000 bytes")
+        return rows(2)
+
+    run = Run(str(tmp_path / "run"))
+    with pytest.raises(PlacementError, match=r"^memory: the rows of make fit neither Ray's object store "):
+        do(run, step("first"), step(run=made))
+    assert [run.manifest(s) is None for s in (step("first"), step())] == [False, True]
+    full = False
+    assert do(run, step("first"), step(run=made)) == ["make"]
