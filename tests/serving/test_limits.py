@@ -29,7 +29,7 @@ def test_requests_beyond_what_may_be_under_way_are_told_to_come_again() -> None:
 
 
 def test_a_flood_of_one_key_leaves_room_for_another() -> None:
-    gate = Gate(20)
+    gate = Gate(20, Clock())
     entered(gate, A, 100)
     assert entered(gate, B, 10) == 10
     for _ in range(18):
@@ -41,12 +41,12 @@ def test_a_key_that_was_not_refused_of_late_may_have_twice_its_share() -> None:
     clock = Clock()
     gate = Gate(20, clock)
     entered(gate, A, 100)
-    assert entered(gate, B, 100) == 12  # 18 and 12 are one and a half times the room
-    for _ in range(8):
-        gate.leave(A, 0)
-    assert entered(gate, A, 100) == entered(gate, B, 100) == 0
+    assert entered(gate, B, 100) == 20
+    for _ in range(10):
+        gate.leave(B, 0)
+    assert entered(gate, B, 100) == entered(gate, A, 100) == 0
     clock.now += 10
-    assert entered(gate, B, 100) == 8
+    assert entered(gate, B, 100) == 10
 
 
 def test_requests_per_minute_come_back_as_time_passes() -> None:
