@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Measured", "QualityConfig", "judged", "measure", "perplexity", "similarities", "texts_of"]
 
+_BATCH = 128
+"""Texts at once, sorted by length within; larger ones would leave a few hundred texts to one worker."""
+
 Encode = Callable[[Sequence[str]], "NDArray[np.float32]"]
 
 
@@ -94,12 +97,12 @@ def texts_of(opinions: Iterable[Opinion]) -> list[Measured]:
 
 
 def measure(texts: "Dataset", config: QualityConfig, *, workers: int = 1) -> "Dataset":
-    """Rows of `Quality` for rows of `Measured`, on Ray; a block at a time, so there must be one for each worker."""
+    """Rows of `Quality` for rows of `Measured`, on Ray."""
     return texts.map_batches(
         _Measure,
         fn_constructor_args=(config,),
         batch_format="pyarrow",
-        batch_size=None,
+        batch_size=_BATCH,
         **model_actors(workers),
     )
 

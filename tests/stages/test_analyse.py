@@ -167,10 +167,10 @@ def test_opinions_are_told_before_they_are_counted(tmp_path: Path) -> None:
 
 
 def test_what_both_cost_is_estimated_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def embed(*_: Any) -> None:
+    def near_duplicates(*_: Any, **__: Any) -> None:
         raise AssertionError("an estimate looks for no near-duplicates")
 
-    monkeypatch.setattr("cp_ray.stages.near.embed", embed)
+    monkeypatch.setattr("cp_ray.stages.near.near_duplicates", near_duplicates)
     every = steps_of(tmp_path / "run", "--rounds", "1", "--analysed", "40", "--voice", "teacher")
     names = [step.name for step in every]
     assert names.index("near") < names.index("analyse")
