@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,8 @@ def fit(
     # A few are tokenised by each worker sooner than by a process that is started for it.
     data = prompts if len(prompts) <= _BLOCK else divide(_tokenised(prompts, config.base_model), config)
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
+    # Ray's minute is short for machines that an autoscaler brings, and for busy ones.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "900")
     callbacks: list[Any] = [_GiveUp()]  # Ray's type names Tune's callbacks
     out.filesystem.create_dir(out.path, recursive=True)
     trainer = TorchTrainer(

@@ -117,9 +117,10 @@ def test_a_worker_that_dies_costs_no_more_than_what_follows_its_checkpoint(
 @pytest.mark.timeout(1200)
 def test_a_driver_that_dies_goes_on_from_its_checkpoint(undisturbed: Undisturbed, base: Path, tmp_path: Path) -> None:
     given = [sys.executable, "-m", "tests.training.fit_driver", str(base), str(tmp_path / "out"), str(tmp_path / "m")]
-    process = subprocess.Popen(given, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen(given, cwd=ROOT, start_new_session=True, stderr=said)
     while not (tmp_path / "m").exists():
-        assert process.poll() is None
+        assert process.poll() is None, (tmp_path / "said").read_text()[-3000:]
         time.sleep(0.1)
     kill_tree(process)
     assert not (tmp_path / "out" / "adapters").exists()
