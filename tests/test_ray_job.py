@@ -1,4 +1,4 @@
-"""The same recipe, done in this process and submitted to a cluster with `ray job submit`, gives the same."""
+"""The same recipe, done in this process and submitted to a cluster of two nodes with `ray job submit`, is the same."""
 
 import contextlib
 import os
@@ -35,12 +35,24 @@ def free_port() -> int:
 
 KEY = "sk-a-key-that-nobody-may-ever-read-0b9f4c2d"
 
+SECOND_NODE = """
+import sys
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+address, folder = sys.argv[1:]
+Node(RayParams(gcs_address=address, node_ip_address="127.0.0.1", num_cpus=2, temp_dir=folder),
+     head=False, shutdown_at_exit=False, spawn_reaper=False)
+"""
+"""`ray start --address` refuses to where Ray listens on loopback alone. The folder is not the head's: each node deletes
+the files of a job where no process of its own needs them any more."""
+
 
 @pytest.fixture
 def head(tmp_path: Path) -> Iterator[tuple[dict[str, str], Path]]:
-    """A Ray head on ports and in a folder of its own; gives the environment that reaches it, and the folder.
+    """A Ray head without CPUs, as in cluster.yaml, and a node with two; gives the environment that reaches it, and the
+    folder of both.
 
-    What is to reach the workers stands in the environment that it is started with.
+    What is to reach the workers stands in the environment that they are started with.
     """
     gcs, dashboard = free_port(), free_port()
     clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
@@ -52,8 +64,12 @@ def head(tmp_path: Path) -> Iterator[tuple[dict[str, str], Path]]:
         try:
             subprocess.run(
                 [RAY, "start", "--head", f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
-                 "--dashboard-agent-listen-port=0", "--node-ip-address=127.0.0.1", "--num-cpus=2",
-                 f"--temp-dir={folder}", "--disable-usage-stats"],
+                 "--dashboard-agent-listen-port=0", "--node-ip-address=127.0.0.1", "--num-cpus=0",
+                 f"--temp-dir={folder}/head", "--disable-usage-stats"],
+                env=clean, check=True, capture_output=True,
+            )  # fmt: skip
+            subprocess.run(
+                [sys.executable, "-c", SECOND_NODE, f"127.0.0.1:{gcs}", f"{folder}/node"],
                 env=clean, check=True, capture_output=True,
             )  # fmt: skip
             yield {**clean, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}, Path(folder)

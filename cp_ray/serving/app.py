@@ -78,7 +78,12 @@ def start(
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # this process's own; Serve sets it anew on import
     actual = _running_port()
     if actual is None:
-        serve.start(http_options={"host": _HOST, "port": port or _free_port()}, logging_config=_QUIET)
+        # On loopback a proxy on another node would be reached by nobody, or, on this machine, die with its node.
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": _HOST, "port": port or _free_port()},
+            logging_config=_QUIET,
+        )
         actual = _running_port()
     try:
         serve.run(build_app(spec, settings), name=name, route_prefix=route_prefix)
