@@ -17,6 +17,7 @@ from cp_ray.branches import Batch, Branches, answer_logprobs, collate, encode, h
 from cp_ray.evals.choose import softmax
 from cp_ray.llm.embedded import load_base
 from cp_ray.lora import StackedLora
+from cp_ray.packed_linear import pack
 from cp_ray.records import Message
 from cp_ray.trunk import FAMILIES, crown, trunk
 
@@ -50,6 +51,7 @@ class Scorer:
         with tempfile.TemporaryDirectory(prefix="cp_ray-adapters-") as local:
             named = base if isinstance(base, str) else str(_fetch(base, Path(local, "base")))
             self.model, self.tokenizer = load_base(named)
+            pack(self.model)
             folders = {name: _fetch(folder, Path(local, str(k))) for k, (name, folder) in enumerate(adapters.items())}
             self.lora = StackedLora(self.model, folders)
         self.context = int(getattr(self.model.config, "max_position_embeddings", None) or 2048)

@@ -11,6 +11,7 @@ from torch import Tensor
 from cp_ray.chat import end_of_turn
 from cp_ray.errors import ConfigError
 from cp_ray.llm.embedded import load_base
+from cp_ray.packed_linear import pack
 from cp_ray.serving.adapters import Adapters
 from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, Load, Piece, whole
 from cp_ray.serving.drawing import advance
@@ -74,6 +75,7 @@ class Engine:
         if threads is not None:
             torch.set_num_threads(threads)
         self._model, self._tokenizer = load_base(base, device=device, dtype=getattr(torch, dtype) if dtype else None)
+        pack(self._model)
         self.adapters = Adapters(self._model, adapters, max_adapters)
         self._device = device
         config = self._model.config.get_text_config(decoder=True)

@@ -1,0 +1,50 @@
+"""Packed layers give what they gave before, with and without adapters on them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from cp_ray.lora import StackedLora
+from cp_ray.packed_linear import PackedLinear, pack
+from tests.test_lora import make_adapter, tiny_base
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rows", [(1, 1), (1, 7), (3, 1), (5, 40)])
+@torch.inference_mode()
+def test_the_products_are_the_same(rows: tuple[int, int], bias: bool) -> None:
+    linear = nn.Linear(96, 200, bias=bias, dtype=torch.bfloat16)
+    x = torch.randn(*rows, 96, dtype=torch.bfloat16)
+    packed = PackedLinear(linear)
+    torch.testing.assert_close(packed(x), linear(x))
+    assert torch.equal(packed.weight, linear.weight)
+    assert [name for name, _ in packed.named_parameters()] == ["bias"] * bias, "the weights lie there once"
+
+
+def states(model: Any, adapters: dict[str, Path]) -> torch.Tensor:
+    lora, ids = StackedLora(model, adapters), torch.arange(12).view(3, 4)
+    with torch.inference_mode(), lora.rows(["plain", "lengths", None]):
+        found: torch.Tensor = model(input_ids=ids).logits
+    return found
+
+
+def test_a_packed_model_carries_adapters(tmp_path: Path) -> None:
+    adapters = {
+        "plain": make_adapter(tmp_path / "plain", 1, target_modules="all-linear"),
+        "lengths": make_adapter(tmp_path / "lengths", 2, use_dora=True),
+    }
+    model = tiny_base(bias=True).to(torch.bfloat16)
+    pack(model)
+    assert isinstance(model.lm_head, PackedLinear)
+    torch.testing.assert_close(
+        states(model, adapters), states(tiny_base(bias=True).to(torch.bfloat16), adapters), rtol=0.05, atol=0.05
+    )
+
+
+def test_a_model_in_32_bits_is_left_as_it_is() -> None:
+    model = tiny_base()
+    pack(model)
+    assert not any(isinstance(module, PackedLinear) for module in model.modules())
