@@ -102,4 +102,5 @@ class RequestLog:
         }
         if call.prompt is not None:
             line["prompt"] = call.prompt
-        self._logger.info(json.dumps({k: v for k, v in line.items() if v is not None}, ensure_ascii=False))
+        # In ASCII: what a client sends may not break a line, nor steer the terminal of who reads it.
+        self._logger.info(json.dumps({k: v for k, v in line.items() if v is not None}))

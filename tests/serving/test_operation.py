@@ -201,6 +201,17 @@ def test_prompts_are_logged_only_where_that_is_asked_for(tmp_path: Path) -> None
     assert json.loads((tmp_path / "log").read_text())["prompt"] == "what nobody else may read"
 
 
+def test_what_a_client_sends_neither_breaks_a_line_nor_steers_a_terminal(tmp_path: Path) -> None:
+    text = "one\u2028two\u0085three\u009b31mred"
+    chat = [{"role": "user", "content": text}]
+    client(log=RequestLog(str(tmp_path / "log"), prompts=True)).post(
+        "/v1/chat/completions", json=ASK | {"model": "base", "messages": chat}
+    )
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert line.isprintable()
+    assert json.loads(line)["prompt"] == text
+
+
 def test_prometheus_is_told_of_requests_tokens_and_refusals() -> None:
     http = client(keys=KEYS)
     for _ in range(5):
