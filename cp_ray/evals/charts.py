@@ -10,6 +10,9 @@ __all__ = ["distance_chart", "loss_chart", "matrix_chart", "option_bars", "radar
 
 _WIDTH = 480
 
+_CELL = 78
+"""Of a matrix: the width at least, for an interval to be read."""
+
 
 def distance_chart(scores: Sequence[Score], title: str) -> str:
     """A dot with its interval for every model, on a scale from 0."""
@@ -34,11 +37,12 @@ def distance_chart(scores: Sequence[Score], title: str) -> str:
 
 def matrix_chart(scores: Sequence[Score], rows: Sequence[str], columns: Sequence[str], title: str) -> str:
     """Rows of models by columns of cultures, the nearer the darker; a culture's own model is framed."""
-    by = {(s.model, s.culture): s for s in scores}
+    by = {(s.model, s.culture): s for s in scores if s.model in rows and s.culture in columns}
     values = [s.value for s in by.values()]
     least, most = min(values, default=0.0), max(values, default=1.0)
     left, line = 110, 34
-    width = (_WIDTH - left) / max(1, len(columns))
+    across = max(_WIDTH, left + _CELL * len(columns))
+    width = (across - left) / max(1, len(columns))
     parts = [
         f'<text x="{left + (c + 0.5) * width:.1f}" y="14" text-anchor="middle">{escape(name)}</text>'
         for c, name in enumerate(columns)
@@ -59,7 +63,7 @@ def matrix_chart(scores: Sequence[Score], rows: Sequence[str], columns: Sequence
                 f'<text style="font-size: 10px" x="{x + width / 2:.1f}" y="{y + 26}" text-anchor="middle">'
                 f"{score.low:.3f} to {score.high:.3f}</text>"
             )
-    return _svg(title, _WIDTH, 26 + len(rows) * line, parts)
+    return _svg(title, across, 26 + len(rows) * line, parts)
 
 
 def loss_chart(curves: Mapping[str, Sequence[TrainPoint]], title: str) -> str:
