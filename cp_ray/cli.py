@@ -102,7 +102,7 @@ def _command(arguments: list[str]) -> None:
 
         _run(evaluate, rest, "cp-ray evaluate")
     elif command == "compare":
-        from cp_ray.comparison import compare_command
+        from cp_ray.comparison.command import compare_command
 
         compare_command(rest)
     elif command == "peek":

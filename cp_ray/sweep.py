@@ -12,13 +12,15 @@ from importlib import resources
 
 from cp_ray.errors import ConfigError
 from cp_ray.evals import charts
+from cp_ray.evals.differences import heldout_distances
+from cp_ray.evals.intervals import Interval, interval
 from cp_ray.evals.nulls import BASE
 from cp_ray.folder import Folder
 from cp_ray.pipeline import Run, Step, pending, select
 from cp_ray.recipe import Recipe, parse_recipe
-from cp_ray.records import Example, Paraphrase, Score
+from cp_ray.records import Example, Paraphrase, QuestionScore
 
-__all__ = ["Point", "parse_over", "plan", "sweep", "swept_page", "table"]
+__all__ = ["Point", "parse_over", "plan", "point_of", "sweep", "swept_page", "table"]
 
 Execute = Callable[[Run, Sequence[Step]], None]
 """Do the steps, whatever shows the progress."""
@@ -38,8 +40,12 @@ class Point:
     diversity_gain: float | None = None
     """Of those: the mean distance to the nearest of the survey's wordings."""
     distance: float | None = None
-    """Earth mover's, on held-out questions: the mean of every culture's own adapter."""
+    """Earth mover's, on the held-out questions that every culture was asked: the mean of each one's own adapter."""
     base: float | None = None
+    """The same of the untrained base."""
+    distance_interval: tuple[float, float] | None = None
+    """95 %, over these questions."""
+    base_interval: tuple[float, float] | None = None
     """The same of the untrained base."""
 
 
@@ -77,7 +83,7 @@ def sweep(name: str, values: Sequence[str], run: Run, planned: Sequence[Sequence
     points = []
     for value, steps in zip(values, planned, strict=True):
         do(run, steps)
-        points.append(_point(value, {step.name: run.folder(step) for step in steps}))
+        points.append(point_of(value, {step.name: run.folder(step) for step in steps}))
         _write(run.root, name, points)
     return points
 
@@ -87,14 +93,17 @@ def swept_page(name: str, points: Sequence[Point]) -> str:
     import jinja2
 
     values = [point.value for point in points]
-    plots = [
-        (title, charts.value_chart(values, [getattr(p, field) for p in points], f"{title} at each {name}"))
-        for field, title in _MEASURES
-        if any(getattr(p, field) is not None for p in points)
-    ]
+    plots = []
+    for field, title in _MEASURES:
+        measured = [getattr(p, field) for p in points]
+        if any(value is not None for value in measured):
+            whiskers = [p.distance_interval if field == "distance" else None for p in points]
+            plots.append((title, charts.value_chart(values, measured, f"{title} at each {name}", whiskers)))
     template = resources.files("cp_ray.evals").joinpath("sweep.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(template).render(name=name, plots=plots, points=points, measures=_MEASURES)
+    return environment.from_string(template).render(
+        name=name, plots=plots, points=points, measures=_MEASURES, sure=any(p.distance_interval for p in points)
+    )
 
 
 _MEASURES = (
@@ -108,13 +117,22 @@ _MEASURES = (
 
 def table(name: str, points: Sequence[Point]) -> list[str]:
     """The points as lines of text."""
-    lines = [f"{name:<14}{'rows':>8}{'wordings':>10}{'similarity':>12}{'diversity':>11}{'distance':>10}{'base':>8}"]
+    heads = ("rows", "wordings", "similarity", "diversity", "distance", "95 %", "base", "95 %")
+    widths = (8, 10, 12, 11, 10, 16, 8, 16)
+    lines = [f"{name:<14}" + "".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True))]
     for p in points:
-        shown = (p.wordings, p.similarity, p.diversity_gain, p.distance, p.base)
-        cells = ["-" if v is None else f"{v:.3f}" if isinstance(v, float) else str(v) for v in shown]
-        widths = zip(cells, (10, 12, 11, 10, 8), strict=True)
-        lines.append(f"{p.value:<14}{p.rows:>8}" + "".join(f"{cell:>{width}}" for cell, width in widths))
+        shown = (
+            p.rows, p.wordings, p.similarity, p.diversity_gain, p.distance, p.distance_interval, p.base, p.base_interval
+        )  # fmt: skip
+        cells = zip(map(_cell, shown), widths, strict=True)
+        lines.append(f"{p.value:<14}" + "".join(f"{cell:>{width}}" for cell, width in cells))
     return lines
+
+
+def _cell(value: float | tuple[float, float] | None) -> str:
+    if isinstance(value, tuple):
+        return f"[{value[0]:.3f}, {value[1]:.3f}]"
+    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _write(root: Folder, name: str, points: Sequence[Point]) -> None:
@@ -123,21 +141,32 @@ def _write(root: Folder, name: str, points: Sequence[Point]) -> None:
     root.write_text(f"sweep-{name}.html", swept_page(name, points))
 
 
-def _point(value: str, folders: dict[str, Folder]) -> Point:
+def point_of(value: str, folders: dict[str, Folder]) -> Point:
+    """What one value brings, from the folders of its steps by name."""
     kept = [row for row in folders["wordings"].read(Paraphrase) if row.reject is None] if "wordings" in folders else []
     others = [row for row in kept if row.way != "survey"]
     near = [row.similarity for row in others if row.similarity is not None]
-    scores = folders["evaluate"].read(Score) if "evaluate" in folders else []
-    heldout = [s for s in scores if (s.task, s.metric) == ("survey_heldout", "emd")]
+    asked = (folders["evaluate"] / "questions").read(QuestionScore) if "evaluate" in folders else []
+    own, base = (_distance(heldout_distances(asked, model)) for model in (None, BASE))
     return Point(
         value,
         rows=len(folders["examples"].read(Example)) if "examples" in folders else 0,
         wordings=len(others) if "wordings" in folders else None,
         similarity=_mean(near),
         diversity_gain=_gain(kept),
-        distance=_mean([s.value for s in heldout if s.model == s.culture]),
-        base=_mean([s.value for s in heldout if s.model == BASE]),
+        distance=own.mean if own else None,
+        base=base.mean if base else None,
+        distance_interval=(own.low, own.high) if own else None,
+        base_interval=(base.low, base.high) if base else None,
     )
+
+
+def _distance(questions: Sequence[float]) -> Interval | None:
+    """Over questions, of which each is its mean over the cultures: a question is one, in however many it was asked."""
+    if not questions:
+        return None
+    found = interval(questions, resamples=2000, seed=0)
+    return Interval(*(round(value, 4) for value in (found.mean, found.low, found.high)))
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -1,17 +1,21 @@
 """CultureLLM's recipe and a sweep on real Ray, with the real judge of meaning, against a scripted teacher over HTTP."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cp_ray.arrow import to_table
 from cp_ray.errors import ConfigError
+from cp_ray.evals.intervals import interval
+from cp_ray.folder import open_folder, write_rows
 from cp_ray.pipeline import Run, pending, select
 from cp_ray.recipe import load_recipe, parse_recipe
-from cp_ray.records import Example, Nearness, Paraphrase, Seed, Translation
-from cp_ray.sweep import Point, parse_over, plan, sweep, swept_page, table
+from cp_ray.records import Example, Nearness, Paraphrase, QuestionScore, Seed, Translation
+from cp_ray.sweep import Point, parse_over, plan, point_of, sweep, swept_page, table
 from tests.doing import do
 
 RECIPE = load_recipe(str(Path(__file__).parent.parent / "jobs" / "culturellm.py"))
@@ -108,6 +112,37 @@ def test_a_sweeps_wrong_value_is_told_before_anything_is_done(tmp_path: Path) ->
 
 
 def test_a_sweep_as_text_and_page() -> None:
-    points = [Point("0", 80), Point("10", 80, 40, 0.91, 0.4, 0.2, 0.3)]
-    assert [line.split()[0] for line in table("samples", points)] == ["samples", "0", "10"]
-    assert "Held-out distance" in swept_page("samples", points)
+    points = [Point("0", 80), Point("10", 80, 40, 0.91, 0.4, 0.2, 0.3, (0.1, 0.4), (0.25, 0.35))]
+    lines = table("samples", points)
+    assert [line.split()[0] for line in lines] == ["samples", "0", "10"]
+    assert lines[2].split()[5:] == ["0.200", "[0.100,", "0.400]", "0.300", "[0.250,", "0.350]"]
+    assert len({len(line) for line in lines}) == 1, "columns stand under each other"
+    page = swept_page("samples", points)
+    assert "Held-out distance" in page
+    assert "<td>0.200 <small>[0.100, 0.400]</small></td><td>40</td>" in page
+    assert "0.300 <small>[0.250, 0.350]</small>" in page
+    # The scale ends at 1.2 times the highest end, 0.48, at 174 pixels: 0.1 and 0.4 lie at 137.75 and 29.
+    assert page.count('class="whisker"') == 1, "of the distance alone, where there is one"
+    assert re.search(r'<line class="whisker" [^>]*y1="137.[78]" y2="29.0"/>', page)
+    assert 'whisker"' not in swept_page("samples", points[:1])
+    assert "Whiskers and brackets" not in swept_page("samples", [Point("0", 80)])
+
+
+def test_a_sweep_s_distance_is_a_mean_over_questions_with_its_interval(tmp_path: Path) -> None:
+    """Two questions that both cultures were asked, one that one was."""
+    told = {"Q0": (0.1, 0.3), "Q1": (0.4, 0.6), "Q2": (0.9, None)}
+    rows = [
+        QuestionScore(model, culture, id, "t", "heldout", value + more, 0.0)
+        for id, own in told.items()
+        for culture, value in zip(("german", "greek"), own, strict=True)
+        for model, more in ((culture, 0.0), ("base", 0.1), ("human", -0.1))
+        if value is not None
+    ]
+    folder = open_folder(str(tmp_path))
+    write_rows(to_table(rows, QuestionScore), folder / "questions" / "rows", QuestionScore)
+    point = point_of("x", {"evaluate": folder})
+    assert (point.distance, point.base) == (0.35, 0.45)
+    for found, values in ((point.distance_interval, [0.2, 0.5]), (point.base_interval, [0.3, 0.6])):
+        by_hand = interval(values, resamples=2000, seed=0)
+        assert found == pytest.approx((by_hand.low, by_hand.high), abs=1e-4)
+    assert point_of("x", {}) == Point("x", 0)

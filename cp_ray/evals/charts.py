@@ -10,6 +10,9 @@ __all__ = ["distance_chart", "loss_chart", "matrix_chart", "option_bars", "radar
 
 _WIDTH = 480
 
+_CELL = 78
+"""Of a matrix: the width at least, for an interval to be read."""
+
 
 def distance_chart(scores: Sequence[Score], title: str) -> str:
     """A dot with its interval for every model, on a scale from 0."""
@@ -34,11 +37,12 @@ def distance_chart(scores: Sequence[Score], title: str) -> str:
 
 def matrix_chart(scores: Sequence[Score], rows: Sequence[str], columns: Sequence[str], title: str) -> str:
     """Rows of models by columns of cultures, the nearer the darker; a culture's own model is framed."""
-    by = {(s.model, s.culture): s for s in scores}
+    by = {(s.model, s.culture): s for s in scores if s.model in rows and s.culture in columns}
     values = [s.value for s in by.values()]
     least, most = min(values, default=0.0), max(values, default=1.0)
     left, line = 110, 34
-    width = (_WIDTH - left) / max(1, len(columns))
+    across = max(_WIDTH, left + _CELL * len(columns))
+    width = (across - left) / max(1, len(columns))
     parts = [
         f'<text x="{left + (c + 0.5) * width:.1f}" y="14" text-anchor="middle">{escape(name)}</text>'
         for c, name in enumerate(columns)
@@ -59,7 +63,7 @@ def matrix_chart(scores: Sequence[Score], rows: Sequence[str], columns: Sequence
                 f'<text style="font-size: 10px" x="{x + width / 2:.1f}" y="{y + 26}" text-anchor="middle">'
                 f"{score.low:.3f} to {score.high:.3f}</text>"
             )
-    return _svg(title, _WIDTH, 26 + len(rows) * line, parts)
+    return _svg(title, across, 26 + len(rows) * line, parts)
 
 
 def loss_chart(curves: Mapping[str, Sequence[TrainPoint]], title: str) -> str:
@@ -109,26 +113,39 @@ def option_bars(options: Sequence[str], shares: Sequence[tuple[str, Sequence[flo
     return _svg(title, _WIDTH, len(options) * block, parts)
 
 
-def value_chart(values: Sequence[str], points: Sequence[float | None], title: str) -> str:
-    """A measure at each value of an option, evenly spaced, on a scale from 0; None leaves a gap."""
+def value_chart(
+    values: Sequence[str],
+    points: Sequence[float | None],
+    title: str,
+    whiskers: Sequence[tuple[float, float] | None],
+) -> str:
+    """A measure at each value of an option, evenly spaced, on a scale from 0; None leaves a gap.
+
+    `whiskers`: each point's interval, or None.
+    """
     height, left, bottom = 200, 44, 26
-    there = [p for p in points if p is not None]
+    there = [p for p in points if p is not None] + [ends[1] for ends in whiskers if ends is not None]
     top = max(there, default=1.0) * 1.2 or 1.0
     parts = [
         f'<line class="axis" x1="{left}" x2="{_WIDTH - 20}" y1="{height - bottom}" y2="{height - bottom}"/>',
         f'<text x="{left - 6}" y="{height - bottom + 4}" text-anchor="end">0</text>',
     ]
     spots = []
-    for k, (value, point) in enumerate(zip(values, points, strict=True)):
+    for k, (value, point, ends) in enumerate(zip(values, points, whiskers, strict=True)):
         x = left + 20 + k / max(1, len(values) - 1) * (_WIDTH - left - 70)
         parts.append(f'<text x="{x:.1f}" y="{height - 8}" text-anchor="middle">{escape(value)}</text>')
         if point is not None:
             y = (height - bottom) * (1 - point / top)
             spots.append(f"{x:.1f},{y:.1f}")
             shown = f"{point:,.0f}" if abs(point) >= 100 else f"{point:.3g}"
+            # Beside a whisker, or it would strike the figure through.
+            place = f'x="{x:.1f}" y="{y - 8:.1f}" text-anchor="middle"'
+            if ends is not None:
+                low, high = ((height - bottom) * (1 - end / top) for end in ends)
+                parts.append(f'<line class="whisker" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
+                place = f'x="{x + 8:.1f}" y="{y - 6:.1f}"'
             parts.append(
-                f'<circle class="own" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
-                f'<text class="small" x="{x:.1f}" y="{y - 8:.1f}" text-anchor="middle">{shown}</text>'
+                f'<circle class="own" cx="{x:.1f}" cy="{y:.1f}" r="4"/><text class="small" {place}>{shown}</text>'
             )
     parts.append(f'<polyline class="line c0" points="{" ".join(spots)}"/>')
     return _svg(title, _WIDTH, height, parts)

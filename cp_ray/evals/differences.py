@@ -11,9 +11,8 @@ from cp_ray.evals.nulls import BASE
 from cp_ray.records import Item, Prediction, QuestionScore
 
 __all__ = [
-    "OVERALL", "Difference", "gain_difference", "heldout_distances", "item_differences",
-    "moderation_differences", "own_differences",
-    "survey_differences",
+    "OVERALL", "Difference", "corrected", "culture_differences", "gain_difference", "heldout_distances",
+    "item_differences", "moderation_differences", "own_differences", "survey_differences",
 ]  # fmt: skip
 
 OVERALL = "all cultures"
@@ -29,7 +28,7 @@ class Difference:
     first: float
     second: float
     gap: Interval | None
-    """Second less first, over the items; None where the measure is no mean over items."""
+    """Second less first, over the items; None where the measure has no interval."""
     p: float
     """Of a paired permutation test; corrected for the number of comparisons (Holm)."""
     n: int
@@ -56,15 +55,11 @@ def survey_differences(
     """
     a, b = _distances(first), _distances(second)
     names = models or {model: model for model, _ in a}
-    cells = []
+    found = []
     for here, there in names.items():
-        cultures = [c for m, c in a if m == here and (there, c) in b]
-        cells += [(here, c, a[here, c], b[there, c]) for c in cultures]
-        if len(cultures) > 1:
-            # A question is one item, in however many cultures it was asked.
-            cells.append((here, OVERALL, _mean([a[here, c] for c in cultures]), _mean([b[there, c] for c in cultures])))
-    found = [_difference(*cell) for cell in cells]
-    return _corrected([one for one in found if one is not None])
+        sides = [{c: told for (m, c), told in one.items() if m == model} for model, one in ((here, a), (there, b))]
+        found += culture_differences(here, *sides)
+    return corrected(found)
 
 
 def own_differences(first: Sequence[QuestionScore], second: Sequence[QuestionScore]) -> list[Difference]:
@@ -116,7 +111,45 @@ def moderation_differences(
             before, after = (_f1(gold, one, labels) for one in said)
             name = f"macro-F1 of {task}"
             found.append(Difference(name, model, own[0].culture, before, after, None, test.p, len(both)))
-    return _corrected(found)
+    return corrected(found)
+
+
+def culture_differences(
+    model: str,
+    first: Mapping[str, Distances],
+    second: Mapping[str, Distances],
+    *,
+    what: str = "held-out distance",
+    bounds: tuple[float, float] = (-1.0, 1.0),
+) -> list[Difference]:
+    """A model's measure in each culture that both have, and its mean over them; p is not corrected yet.
+
+    Args:
+        model: whose.
+        first: of each culture the items' values in the first run; an item is one, in however many cultures it stands.
+        second: the same in the second.
+        what: the measure.
+        bounds: between which the true difference can lie.
+    """
+    cultures = [c for c in first if c in second]
+    cells = [(c, first[c], second[c]) for c in cultures]
+    if len(cultures) > 1:
+        cells.append((OVERALL, _mean([first[c] for c in cultures]), _mean([second[c] for c in cultures])))
+    found = [_difference(model, *cell, what=what, bounds=bounds) for cell in cells]
+    return [one for one in found if one is not None]
+
+
+def corrected(found: Sequence[Difference]) -> list[Difference]:
+    """The same, with p corrected for their number (Holm)."""
+    return [replace(one, p=p) for one, p in zip(found, holm([one.p for one in found]), strict=True)]
+
+
+def item_differences(
+    what: str, first: Mapping[str, Distances], second: Mapping[str, Distances], bounds: tuple[float, float]
+) -> list[Difference]:
+    """A measure's mean over items, of the models that both have: by model, each item's value in each run."""
+    found = [_difference(m, "", a, second[m], what=what, bounds=bounds) for m, a in first.items() if m in second]
+    return corrected([one for one in found if one is not None])
 
 
 def _distances(questions: Sequence[QuestionScore]) -> dict[tuple[str, str], dict[str, float]]:
@@ -131,14 +164,6 @@ def _mean(cultures: Sequence[Distances]) -> dict[str, float]:
     """Of the questions that every culture was asked."""
     shared = [id for id in cultures[0] if all(id in one for one in cultures)]
     return {id: sum(one[id] for one in cultures) / len(cultures) for id in shared}
-
-
-def item_differences(
-    what: str, first: Mapping[str, Distances], second: Mapping[str, Distances], bounds: tuple[float, float]
-) -> list[Difference]:
-    """A measure's mean over items, of the models that both have: by model, each item's value in each run."""
-    found = [_difference(m, "", a, second[m], what=what, bounds=bounds) for m, a in first.items() if m in second]
-    return _corrected([one for one in found if one is not None])
 
 
 def _gains(questions: Sequence[QuestionScore], cultures: Sequence[str]) -> dict[str, float]:
@@ -157,6 +182,7 @@ def _difference(
     what: str = "held-out distance",
     bounds: tuple[float, float] = (-1.0, 1.0),
 ) -> Difference | None:
+    """None where they have no item in common."""
     shared = [id for id in a if id in b]
     if not shared:
         return None
@@ -164,10 +190,6 @@ def _difference(
     gap = difference(y, x, resamples=2000, seed=0, bounds=bounds)
     before, after = sum(x) / len(x), sum(y) / len(y)
     return Difference(what, model, culture, before, after, gap, paired(y, x).p, len(shared))
-
-
-def _corrected(found: Sequence[Difference]) -> list[Difference]:
-    return [replace(one, p=p) for one, p in zip(found, holm([one.p for one in found]), strict=True)]
 
 
 def _renamed(q: QuestionScore) -> QuestionScore:

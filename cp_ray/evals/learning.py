@@ -11,7 +11,7 @@ question (`SATISFACTION`) is for people.
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from cp_ray.cultures import Culture
@@ -23,8 +23,8 @@ from cp_ray.llm.call import Generate, Sampling
 from cp_ray.records import Message, Score, Seed
 
 __all__ = [
-    "SATISFACTION", "TASK", "Exam", "Lesson", "Said", "ask_tutor", "exam_chat", "exam_of", "learn", "learning_gains",
-    "lessons", "mark", "reply", "tutor_chat",
+    "SATISFACTION", "TASK", "Exam", "Lesson", "Said", "ask_tutor", "exam_chat", "exam_of", "falls", "learn",
+    "learning_gains", "lessons", "mark", "reply", "tutor_chat",
 ]  # fmt: skip
 
 TASK = "learning"
@@ -188,6 +188,14 @@ async def reply(lesson: Lesson, generate: Generate, config: LearnerConfig) -> li
     return [lesson]
 
 
+def falls(lesson: Lesson) -> dict[str, float]:
+    """By how much each question's distance fell (-1 to 1), of those answered both times; none without a talk."""
+    if lesson.reject is not None or not lesson.before or not lesson.after:
+        return {}
+    before, after = (mark(lesson.exam, answers) for answers in (lesson.before, lesson.after))
+    return {id: before[id] - after[id] for id in before if id in after}
+
+
 def learning_gains(held: Iterable[Lesson], *, resamples: int = 2000, seed: int = 0) -> list[Score]:
     """Fall of the exam's distance by tutor, culture and sort of talk, intervals over learners.
 
@@ -195,18 +203,11 @@ def learning_gains(held: Iterable[Lesson], *, resamples: int = 2000, seed: int =
     """
     gains: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for lesson in held:
-        if lesson.reject is not None or not lesson.before or not lesson.after:
-            continue
-        gain = _gain(mark(lesson.exam, lesson.before), mark(lesson.exam, lesson.after))
-        if gain is not None:
-            gains[lesson.tutor, lesson.culture, lesson.about].append(gain)
+        fallen = falls(lesson)
+        if fallen:
+            gains[lesson.tutor, lesson.culture, lesson.about].append(sum(fallen.values()) / len(fallen))
     scores = []
     for (tutor, culture, about), own in gains.items():
         found = interval(own, resamples=resamples, seed=seed, bounds=(-1.0, 1.0))
         scores.append(Score(tutor, culture, TASK, f"gain_{about}", found.mean, found.low, found.high, len(own)))
     return scores
-
-
-def _gain(before: Mapping[str, float], after: Mapping[str, float]) -> float | None:
-    both = [id for id in before if id in after]
-    return sum(before[id] - after[id] for id in both) / len(both) if both else None

@@ -24,7 +24,7 @@ from cp_ray.folder import Folder
 from cp_ray.llm.prices import price_of, read_prices
 from cp_ray.pipeline import Step
 from cp_ray.recipe import Options, check_choice, check_least
-from cp_ray.records import QuestionScore, Score
+from cp_ray.records import QuestionScore, Score, Seed
 from cp_ray.steps import suite
 from cp_ray.steps.data import seeds
 from cp_ray.steps.rows import Inputs
@@ -136,7 +136,7 @@ def evaluate(
         else:
             made += learning(asked, compared, _endpoint(learner or "", options), learners=learners)
         shown.append((task, made[-1]))
-    return [*made, _report(shown, truth)]
+    return [*made, _report(shown, truth, asked)]
 
 
 def _tasks(text: str, data: Mapping[str, str | None]) -> list[str]:
@@ -201,7 +201,7 @@ class PageConfig:
 
     tasks: tuple[str, ...]
     truth: tuple[Truth, ...]
-    page: int = 2
+    page: int = 3
     """Edition of the page."""
 
 
@@ -215,20 +215,22 @@ def _ways(folder: Folder) -> list[Way]:
     return (folder / "ways").read(Way) if (folder / "ways").exists() else []  # a run of before it was written down
 
 
-def _report(shown: Sequence[tuple[str, Step]], truth: tuple[Truth, ...]) -> Step:
-    """One page, in HTML and in Markdown."""
-    sections: Mapping[str, Callable[[Folder], Section]] = {
-        "survey": lambda f: survey_section(f.read(Score), (f / "questions").read(QuestionScore), _ways(f)),
-        "moderation": lambda f: moderation_section(f.read(Score), (f / "sets").read(SetState), _ways(f)),
-        "hofstede": lambda f: hofstede_section(f.read(Score), truth, _ways(f)),
-        "forgetting": lambda f: forgetting_section(f.read(Score)),
-        "benchmarks": lambda f: benchmarks_section(f.read(Score), (f / "solved").read(Solved)),
-        "open": lambda f: open_section(f.read(Score)),
-        "learning": lambda f: learning_section(f.read(Score)),
+def _report(shown: Sequence[tuple[str, Step]], truth: tuple[Truth, ...], asked: Step) -> Step:
+    """One page, in HTML and in Markdown; `asked`: the survey's questions."""
+    sections: Mapping[str, Callable[[Folder, Inputs], Section]] = {
+        "survey": lambda f, inputs: survey_section(
+            f.read(Score), (f / "questions").read(QuestionScore), inputs[asked.name].read(Seed), _ways(f)
+        ),
+        "moderation": lambda f, _: moderation_section(f.read(Score), (f / "sets").read(SetState), _ways(f)),
+        "hofstede": lambda f, _: hofstede_section(f.read(Score), truth, _ways(f)),
+        "forgetting": lambda f, _: forgetting_section(f.read(Score)),
+        "benchmarks": lambda f, _: benchmarks_section(f.read(Score), (f / "solved").read(Solved)),
+        "open": lambda f, _: open_section(f.read(Score)),
+        "learning": lambda f, _: learning_section(f.read(Score)),
     }
 
     def write(folder: Folder, inputs: Inputs) -> None:
-        parts = [sections[task](inputs[step.name]) for task, step in shown]
+        parts = [sections[task](inputs[step.name], inputs) for task, step in shown]
         made_by: dict[str, Mapping[str, Any]] = {
             name: manifest.config for name, one in inputs.items() if (manifest := one.manifest())
         }
@@ -239,4 +241,6 @@ def _report(shown: Sequence[tuple[str, Step]], truth: tuple[Truth, ...]) -> Step
 
     config = PageConfig(tuple(task for task, _ in shown), truth)
     steps = tuple(step for _, step in shown)
+    if "survey" in config.tasks:
+        steps = (asked, *steps)
     return Step("evaluation", config, write, steps, publish=("evaluation.html", "evaluation.md"))

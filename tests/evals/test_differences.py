@@ -11,7 +11,7 @@ import pytest
 
 from cp_ray.ablation import plan, study_of
 from cp_ray.arrow import to_table
-from cp_ray.comparison import compared
+from cp_ray.comparison.command import compared
 from cp_ray.errors import ConfigError
 from cp_ray.evals.choose import predicted
 from cp_ray.evals.differences import (

@@ -13,13 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cp_ray.errors import ConfigError
-from cp_ray.evals.hofstede.figures import figures
+from cp_ray.evals.hofstede.correlations import pearsons, spearmans
+from cp_ray.evals.hofstede.figures import figures, means_of
 from cp_ray.evals.hofstede.formulas import DIMENSIONS, ITEMS, Published, indices
 from cp_ray.evals.hofstede.items import TASK
 from cp_ray.evals.intervals import Interval, studentised
 from cp_ray.records import Prediction, Score
 
-__all__ = ["ALL", "CONSTANT", "OWN", "RANDOM", "HofstedeScoring", "Truth", "hofstede_scores", "published_of"]
+__all__ = [
+    "ALL", "CONSTANT", "OWN", "RANDOM", "HofstedeScoring", "Truth", "hofstede_scores", "published_of", "respondents",
+    "same_people",
+]  # fmt: skip
 
 CONSTANT, RANDOM = "constant", "random"
 """Answerers: always 3; any answer, by lot."""
@@ -74,22 +78,26 @@ def published_of(rows: Mapping[str, Published], names: Mapping[str, str]) -> tup
 
 def hofstede_scores(predictions: Iterable[Prediction], config: HofstedeScoring) -> list[Score]:
     """For each model: dimensions and distance of each culture, correlations over all; beside two answerers."""
-    answers = _answers(p for p in predictions if p.task == TASK)
-    people = max((len(one) for own in answers.values() for one in own.values()), default=30)
     cultures = [truth.culture for truth in config.truth]
-    own = {c: answers[c][c] for c in cultures if c in answers and c in answers[c]}
-    if own:
-        answers[OWN] = own
+    answers = respondents(predictions, cultures)
+    people = max((len(one) for own in answers.values() for one in own.values()), default=30)
     rng = np.random.default_rng(config.seed)
     answers[CONSTANT] = {c: np.full((people, len(ITEMS)), 3.0) for c in cultures}
     answers[RANDOM] = {c: rng.integers(1, 6, (people, len(ITEMS))).astype(np.float64) for c in cultures}
     return [score for model, told in answers.items() for score in _model_scores(model, told, config)]
 
 
-def _answers(predictions: Iterable[Prediction]) -> dict[str, dict[str, Array]]:
-    """Of each model and culture: answers [respondents, 24] from 1 to 5, NaN where there is none."""
+def respondents(predictions: Iterable[Prediction], cultures: Sequence[str]) -> dict[str, dict[str, Array]]:
+    """Of each model, `OWN` among them, and culture: answers [respondents, 24] from 1 to 5, NaN where there is none.
+
+    Args:
+        predictions: rows of other evaluations are passed over.
+        cultures: those that `OWN` is of.
+    """
     found: dict[tuple[str, str], dict[tuple[int, int], float]] = defaultdict(dict)
     for p in predictions:
+        if p.task != TASK:
+            continue
         _, culture, respondent, number = p.item.split("/")
         # The mean of the model's answers to this respondent's question.
         mean = sum(k * share for k, share in enumerate(p.probabilities, 1)) if p.reject is None else np.nan
@@ -100,7 +108,8 @@ def _answers(predictions: Iterable[Prediction]) -> dict[str, dict[str, Array]]:
         for (person, item), mean in given.items():
             table[person, item - 1] = mean
         answers[model][culture] = table
-    return answers
+    own = {c: answers[c][c] for c in cultures if c in answers and c in answers[c]}
+    return {**answers, OWN: own} if own else dict(answers)
 
 
 def _model_scores(model: str, answers: Mapping[str, Array], config: HofstedeScoring) -> list[Score]:
@@ -109,7 +118,7 @@ def _model_scores(model: str, answers: Mapping[str, Array], config: HofstedeScor
     if not cultures:
         return []
     known = np.array([truth[c] for c in cultures])  # [cultures, 6]
-    told = _same_people([indices(answers[c]) for c in cultures])  # [cultures, people, 6]
+    told = same_people([indices(answers[c]) for c in cultures])  # [cultures, people, 6]
     people = told.shape[1]
     draws = np.random.default_rng(config.seed).multinomial(people, np.full(people, 1 / people), config.resamples)
     found, drawn = figures(told, known, np.ones((1, people))), figures(told, known, draws.astype(np.float64))
@@ -124,7 +133,7 @@ def _model_scores(model: str, answers: Mapping[str, Array], config: HofstedeScor
     return scores + _correlations(model, told, known)
 
 
-def _same_people(answers: Sequence[Array]) -> Array:
+def same_people(answers: Sequence[Array]) -> Array:
     """One table [cultures, people, 6]; whoever was not asked in a culture has no answer there."""
     people = max(map(len, answers))
     padded = [np.pad(one, ((0, people - len(one)), (0, 0)), constant_values=np.nan) for one in answers]
@@ -136,34 +145,15 @@ def _correlations(model: str, told: Array, known: Array) -> list[Score]:
 
     They have no interval: what is uncertain of them is which cultures there are, and that no drawing of people tells.
     """
-    means = _mean(told)
-    scores = []
-    for d, name in enumerate(DIMENSIONS):
-        there = ~np.isnan(known[:, d]) & ~np.isnan(means[:, d])
-        if there.sum() < 3:
-            continue
-        x, y = means[None, there, d], known[there, d]
-        for kind, found in (("pearson", _pearson(x, y)), ("spearman", _pearson(_ranks(x), _ranks(y[None])[0]))):
-            if not np.isnan(found[0]):
-                value = float(found[0])
-                scores.append(Score(model, ALL, TASK, f"{kind}_{name}", value, np.nan, np.nan, len(y)))
-    return scores
-
-
-def _pearson(x: Array, y: Array) -> Array:
-    """Pearson's coefficient [r] of each row of x [r, n] with y [n]; NaN where one of them does not vary."""
-    a, b = x - x.mean(axis=1, keepdims=True), y - y.mean()
-    size = np.sqrt((a**2).sum(axis=1) * (b**2).sum())
-    found: Array = np.divide(a @ b, size, out=np.full(len(x), np.nan), where=size > 1e-9)
-    return found
-
-
-def _ranks(x: Array) -> Array:
-    """Ranks within each row; those that are level share the mean of theirs."""
-    less = (x[:, None, :] < x[:, :, None]).sum(axis=2)
-    level = (x[:, None, :] == x[:, :, None]).sum(axis=2)
-    ranks: Array = less + (level + 1) / 2
-    return ranks
+    means = means_of(told, np.ones((1, told.shape[1])))
+    n = (~np.isnan(known) & ~np.isnan(means[0])).sum(axis=0)
+    found = {"pearson": pearsons(means, known), "spearman": spearmans(means, known)}
+    return [
+        Score(model, ALL, TASK, f"{kind}_{name}", float(values[0, d]), np.nan, np.nan, int(n[d]))
+        for d, name in enumerate(DIMENSIONS)
+        for kind, values in found.items()
+        if not np.isnan(values[0, d])
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +181,3 @@ def _score(model: str, culture: str, metric: str, figure: Figure, people: int, n
     """Nothing where the figure cannot be told."""
     found = figure.interval(people)
     return [Score(model, culture, TASK, metric, found.mean, found.low, found.high, n)] if found else []
-
-
-def _mean(values: Array) -> Array:
-    """Mean [cultures, 6] over people without the missing ones; NaN where all are."""
-    there = ~np.isnan(values)
-    n = there.sum(axis=1)
-    mean: Array = np.divide(np.where(there, values, 0.0).sum(axis=1), n, out=np.full(n.shape, np.nan), where=n > 0)
-    return mean

@@ -77,7 +77,7 @@ def _sentence(culture: str, by: dict[tuple[str, str, str], Score]) -> str:
     beside = f", the untrained base {base.value:.1f}" if base else ""
     return (
         f"{culture}: its adapter is {own.value:.1f} points a dimension from the published scores{beside}, "
-        f"an answerer that always says 3 {constant.value:.1f}."
+        f"an answerer that always says 3 is {constant.value:.1f} from them."
     )
 
 

@@ -1,6 +1,7 @@
 """Sections as one self-contained HTML page, and as Markdown."""
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from importlib import resources
 from typing import Any
 
@@ -41,13 +42,19 @@ def markdown(title: str, sections: Sequence[Section], lead: str = "") -> str:
         lines += [f"## {section.title}", "", *(f"* {said}" for said in section.said), ""]
         for table in section.tables:
             lines += [*_table(table), ""]
+        for table in section.folded:
+            lines += [f"<details><summary>{escape(table.title)}</summary>", "", *_cells(table), "", "</details>", ""]
         lines += [*(f"{note}\n" for note in section.notes)]
     return "\n".join(lines)
 
 
 def _table(table: Table) -> list[str]:
+    return [f"**{table.title}**", "", *_cells(table)]
+
+
+def _cells(table: Table) -> list[str]:
     rows = [table.heads, ("---",) * len(table.heads), *table.rows]
-    return [f"**{table.title}**", "", *(f"| {' | '.join(map(_cell, row))} |" for row in rows)]
+    return [f"| {' | '.join(map(_cell, row))} |" for row in rows]
 
 
 def _cell(text: str) -> str:

@@ -25,6 +25,8 @@ class Figure:
 
     title: str
     svg: str
+    wide: bool = False
+    """It has the page's whole width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Section:
     figures: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = ()
     """How the figures are to be read, and what was left out."""
+    folded: tuple[Table, ...] = ()
+    """Tables that are opened one by one."""
 
 
 @dataclass(frozen=True, slots=True)

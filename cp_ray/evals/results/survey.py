@@ -1,12 +1,13 @@
 """The section on the survey."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cp_ray.evals import charts
 from cp_ray.evals.compare import holm, paired
 from cp_ray.evals.nulls import BASE, HUMAN, NULLS, UNIFORM
+from cp_ray.evals.results.questions import question_tables
 from cp_ray.evals.results.sections import Figure, Section, Table, Way, ordered, shown, ways_notes
-from cp_ray.records import QuestionScore, Score
+from cp_ray.records import QuestionScore, Score, Seed
 
 __all__ = ["survey_section"]
 
@@ -19,8 +20,10 @@ _METRICS = (
 )
 
 
-def survey_section(scores: Sequence[Score], questions: Sequence[QuestionScore], ways: Sequence[Way] = ()) -> Section:
-    """Every model against every culture, on held-out questions and on trained ones."""
+def survey_section(
+    scores: Sequence[Score], questions: Sequence[QuestionScore], seeds: Sequence[Seed], ways: Sequence[Way] = ()
+) -> Section:
+    """Every model against every culture, on held-out questions and on trained ones, and question by question."""
     cultures = list(dict.fromkeys(s.culture for s in scores))
     tables = [
         _matrix(scores, cultures, task, metric, f"{title}, {told}")
@@ -28,9 +31,10 @@ def survey_section(scores: Sequence[Score], questions: Sequence[QuestionScore], 
         for metric, title in _METRICS
     ]
     heldout = [s for s in scores if (s.task, s.metric) == ("survey_heldout", "emd")]
-    models = [m for m in ordered(s.model for s in heldout) if m not in (HUMAN, *NULLS)]
+    models = [m for m in _ordered((s.model for s in heldout), cultures) if m not in (HUMAN, *NULLS)]
     title = "Which model is near to whose answers: distance on held-out questions, the nearer the darker"
-    figures = [Figure(title, charts.matrix_chart(heldout, models, cultures, title))] if heldout else []
+    matrix = charts.matrix_chart(heldout, models, cultures, title)
+    figures = [Figure(title, matrix, wide=len(cultures) > 4)] if heldout else []
     figures += [
         Figure(
             f"{culture}: distance on held-out questions, nearest first",
@@ -52,9 +56,18 @@ def survey_section(scores: Sequence[Score], questions: Sequence[QuestionScore], 
             f"{UNIFORM} gives every option the same probability, first and last always choose an end of the scale, "
             "modal always says what most of the people say and has seen their answers, others is the mean of the other "
             "cultures' people, human is one random half of the people against the other.",
+            "Question by question there stands, of those that have not seen the people's answers, the one that is "
+            "nearest to them on the mean of all questions.",
             *ways_notes(ways),
         ),
+        question_tables(questions, seeds),
     )
+
+
+def _ordered(models: Iterable[str], cultures: Sequence[str]) -> list[str]:
+    """Adapters in the order of their cultures, so that their own cells make a diagonal."""
+    names = list(dict.fromkeys(models))
+    return ordered([*(c for c in cultures if c in names), *names])
 
 
 def _of(scores: Sequence[Score], task: str, metric: str, culture: str) -> list[Score]:
@@ -64,7 +77,7 @@ def _of(scores: Sequence[Score], task: str, metric: str, culture: str) -> list[S
 def _matrix(scores: Sequence[Score], cultures: Sequence[str], task: str, metric: str, title: str) -> Table:
     """The transfer matrix: rows of models, columns of cultures."""
     by = {(s.model, s.culture): s for s in scores if (s.task, s.metric) == (task, metric)}
-    rows = [(model, *(shown(by.get((model, c))) for c in cultures)) for model in ordered(m for m, _ in by)]
+    rows = [(model, *(shown(by.get((model, c))) for c in cultures)) for model in _ordered((m for m, _ in by), cultures)]
     n = sorted({s.n for s in by.values()})
     return Table(f"{title} ({' or '.join(map(str, n))} questions)", ("model", *cultures), tuple(rows))
 
@@ -80,7 +93,7 @@ def _topics(scores: Sequence[Score], cultures: Sequence[str]) -> list[Table]:
         topics = list(dict.fromkeys((s.task, s.n) for s in some))
         rows = [
             (model, *(f"{by[model, task].value:.3f}" if (model, task) in by else "–" for task, _ in topics))
-            for model in ordered(s.model for s in some)
+            for model in _ordered((s.model for s in some), cultures)
         ]
         heads = ("model", *(f"{task.partition('/')[2]} ({n})" for task, n in topics))
         if rows:

@@ -1,0 +1,142 @@
+"""cp-ray compare over run folders with planted rows: what is compared, and what is not and why."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from cp_ray.arrow import to_table
+from cp_ray.comparison.command import compared
+from cp_ray.cultures import CULTURES
+from cp_ray.errors import RunFolderError
+from cp_ray.evals.bias import OpenAnswer
+from cp_ray.evals.choose import predicted
+from cp_ray.evals.hofstede.items import HofstedeConfig, hofstede_items, read_items
+from cp_ray.evals.hofstede.scores import HofstedeScoring, Truth
+from cp_ray.evals.judge import Judgement
+from cp_ray.evals.learning import Exam, LearnerConfig, Lesson, Said
+from cp_ray.evals.results.sections import Section
+from cp_ray.folder import Folder
+from cp_ray.pipeline import Run, Step
+from cp_ray.records import Item, Message, Prediction, Score
+from tests.doing import do
+
+TRUTH = (Truth("german", (40.0, *[None] * 5)), Truth("korean", (60.0, *[None] * 5)))
+
+
+@dataclass(frozen=True)
+class Of:
+    what: str = ""
+
+
+def step(name: str, rows: Sequence[Any], row: type, inputs: tuple[Step, ...] = (), config: Any = None) -> Step:
+    def run(folder: Folder, given: Any) -> pa.Table:
+        return to_table(rows, row)
+
+    return Step(name, config or Of(name), run, inputs, row)
+
+
+def hofstede(koreans: int, *, seed: int = 0, truth: tuple[Truth, ...] = TRUTH) -> list[Step]:
+    """All say 3; but the Koreans say this to item 7."""
+    config = HofstedeConfig((CULTURES["german"], CULTURES["korean"]), read_items(), seed=seed)
+    rows = hofstede_items(config)
+    said = [
+        predicted(i, i.culture, tuple(float(k == (koreans if (i.culture, i.source) == ("korean", "7") else 3))
+                                      for k in range(1, 6)))
+        for i in rows
+    ]  # fmt: skip
+    items = step("hofstede_items", rows, Item, config=config)
+    choices = step("hofstede_choices", said, Prediction, (items,), Of(f"{koreans}"))
+    return [items, choices, step("hofstede_scores", [], Score, (choices,), HofstedeScoring(truth))]
+
+
+def open_answers(text: str, verdict: str, asked: str = "Why?") -> list[Step]:
+    ids = [f"open/german/Q{k}" for k in range(8)]
+    items = step(
+        "open_items", [Item(id, "german", "open", (Message("user", asked),), ()) for id in ids], Item, config=Of(asked)
+    )
+    answers = [
+        step(f"open_answers.{m}", [OpenAnswer(f"{m}/{id}", m, "german", id, say) for id in ids], OpenAnswer, (items,),
+             Of(say))
+        for m, say in (("one", text), ("two", "They work."))
+    ]  # fmt: skip
+    rows = [Judgement(f"j/{id}", f"key/{id}", "german", "j", "one", "two", verdict) for id in ids]
+    judged = step("open_judgements.j", rows, Judgement, tuple(answers), Of(verdict))
+    # What an earlier configuration left in the folder is of no matter.
+    stale = step("open_answers.old", [OpenAnswer("o", "two", "german", ids[0], "They lie.")], OpenAnswer)
+    return [items, *answers, judged, stale, step("open_scores", [], Score, (*answers, judged))]
+
+
+def learning(after: str, model: str = "l") -> list[Step]:
+    exam = tuple(Exam(f"Q{k}", f"{k}?", ("yes", "no"), (1.0, 0.0)) for k in range(2))
+    rows = [
+        Lesson(f"t/german/{k}", "german", "Germans", "t", k, "asked", exam, ("0?",), (Said("tutor", "."),),
+               ("no", "no"), (after, "no"))
+        for k in range(8)
+    ]  # fmt: skip
+    talks = step("talks.t", rows, Lesson, config=Of(after))
+    exams = step("exam_after.t", rows, Lesson, (talks,), LearnerConfig(model))
+    return [talks, exams, step("learning_scores", [], Score, (exams,))]
+
+
+def run_of(root: Path, made: Sequence[Step]) -> str:
+    do(Run(str(root)), made)
+    return str(root)
+
+
+def sections(root: Path, first: Sequence[Step], second: Sequence[Step]) -> dict[str, Section]:
+    found = compared(run_of(root / "a", first), run_of(root / "b", second))
+    return {section.title: section for section in found}
+
+
+def test_a_run_s_dimensions_open_answers_and_lessons_are_held_against_another_s(tmp_path: Path) -> None:
+    found = sections(
+        tmp_path,
+        [*hofstede(3), *open_answers("They work.", "tie"), *learning("no")],
+        [*hofstede(4), *open_answers("They are kind.", "first"), *learning("yes")],
+    )
+    dimensions = found["Hofstede's dimensions (VSM 2013)"]
+    assert dimensions.said == ("own, all cultures, distance in points: lower (15.000 against 20.000).",)
+    assert dimensions.tables[0].rows[0][5:8] == ("-5.000 [-5.000, -5.000]", "0.000", "30")
+    spoken = found["Open answers"]
+    assert spoken.said == (
+        "one, german, win rate against two by j: higher (1.000 against 0.000).",
+        "one, german, sentiment of words: higher (1.000 against 0.000).",
+    )
+    assert any("word for word the same: one 0 of 8; two 8 of 8." in note for note in spoken.notes)
+    lessons = found["Learning from a talk"]
+    assert lessons.said == (
+        "t, german, gain of talks about what the exam asks: higher (0.500 against 0.000).",
+    )  # fmt: skip
+    assert lessons.tables[0].rows[0][7] == "8"
+
+
+def test_what_one_run_lacks_is_said_in_a_line(tmp_path: Path) -> None:
+    found = sections(tmp_path, [*hofstede(3), *learning("no")], [*hofstede(3), *open_answers("They work.", "tie")])
+    assert found["Hofstede's dimensions (VSM 2013)"].said == ("Nothing is told apart.",)
+    assert found["Learning from a talk"].said == (f"Not compared: {tmp_path / 'b'} has no such evaluation.",)
+    assert found["Open answers"].said == (f"Not compared: {tmp_path / 'a'} has no such evaluation.",)
+    assert not found["Open answers"].tables
+    assert len(found) == 3, "of what neither has nothing is said"
+
+
+def test_what_is_not_the_same_is_not_compared(tmp_path: Path) -> None:
+    others = (TRUTH[0], Truth("korean", (61.0, *[None] * 5)))
+    for k, second in enumerate((hofstede(4, seed=1), hofstede(4, truth=others))):
+        (said,) = sections(tmp_path / str(k), hofstede(3), second)["Hofstede's dimensions (VSM 2013)"].said
+        assert "no two cultures have the same people, items and published scores" in said
+    (said,) = sections(tmp_path / "players", learning("no"), learning("yes", "m"))["Learning from a talk"].said
+    assert "not played by the same model" in said
+    asked = open_answers("They work.", "tie", "Why so?")
+    (said,) = sections(tmp_path / "asked", open_answers("They work.", "tie"), asked)["Open answers"].said
+    assert "no model in common that was asked the same" in said
+
+
+def test_scores_whose_rows_are_gone_are_told_in_one_line(tmp_path: Path) -> None:
+    roots = [run_of(tmp_path / name, hofstede(3)) for name in "ab"]
+    Run(roots[0]).folder(hofstede(3)[0]).clear()
+    with pytest.raises(RunFolderError, match="is gone, of which scores were made"):
+        compared(*roots)
