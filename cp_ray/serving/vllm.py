@@ -63,9 +63,10 @@ def deployment(spec: ServeSpec, settings: Settings, options: dict[str, Any]) -> 
 def llm_config(spec: ServeSpec, settings: Settings, options: dict[str, Any]) -> LLMConfig:
     """What Ray's integration is told; a replica adds what only its own look at the base and the adapters tells."""
     gpus = int(settings.num_gpus)
+    accelerator: Any = {"kind": "gpu" if gpus else "cpu"}
     return LLMConfig(
         model_loading_config={"model_id": _BASE, "model_source": resolve_base(spec.base)},
-        accelerator_config={"kind": "gpu" if gpus else "cpu"},
+        accelerator_config=accelerator,
         deployment_config={**options, "ray_actor_options": {"num_cpus": settings.num_cpus}},
         experimental_configs={"stream_batching_interval_ms": 0},  # a token is told when it is there
         engine_kwargs={
@@ -87,7 +88,9 @@ def llm_config(spec: ServeSpec, settings: Settings, options: dict[str, Any]) -> 
 class VLLMReplica(LLMServer):
     """A replica of the engine."""
 
-    async def __init__(self, llm_config: LLMConfig, spec: ServeSpec, settings: Settings) -> None:
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
+        self, llm_config: LLMConfig, spec: ServeSpec, settings: Settings
+    ) -> None:
         """Start vLLM and bring the first adapters to it.
 
         Raises:
@@ -207,6 +210,7 @@ class VLLMReplica(LLMServer):
         Raises:
             BaseModelError: it cannot be read, or vLLM does not take it.
         """
+        assert self.engine is not None
         try:
             rank_of(name, folder)
             await self.engine.resolve_lora(

@@ -47,7 +47,7 @@ class FakeEngine(LLMEngine):
             self._model = PeftModel.from_pretrained(self._model, lora_model.local_path, name)
         self._adapters[lora_model.model_id] = name
 
-    async def completions(self, request: Any, raw_request_info: Any = None) -> AsyncIterator[Any]:
+    async def completions(self, request: Any, raw_request_info: Any = None) -> AsyncIterator[Any]:  # type: ignore[override]
         wrong = self._wrong(request)
         if wrong is not None:
             yield ErrorResponse.model_validate({"error": wrong})
@@ -154,15 +154,15 @@ class FakeEngine(LLMEngine):
     def routing_stats(self) -> dict[str, Any]:
         return {}
 
-    async def chat(self, request: Any, raw_request_info: Any = None) -> AsyncIterator[Any]:
+    async def chat(self, request: Any, raw_request_info: Any = None) -> AsyncIterator[Any]:  # type: ignore[override]
         raise NotImplementedError
         yield
 
-    async def embeddings(self, request: Any, raw_request_info: Any = None) -> AsyncIterator[Any]:
+    async def embeddings(self, request: Any, raw_request_info: Any = None) -> AsyncIterator[Any]:  # type: ignore[override]
         raise NotImplementedError
         yield
 
-    async def transcriptions(self, request: Any, raw_request_info: Any = None) -> AsyncIterator[Any]:
+    async def transcriptions(self, request: Any, raw_request_info: Any = None) -> AsyncIterator[Any]:  # type: ignore[override]
         raise NotImplementedError
         yield
 
@@ -177,4 +177,5 @@ def _whole(chunks: list[dict[str, Any]]) -> CompletionResponse:
     logprobs = {name: [value for one in told for value in one[name]] for name in told[0]} if told else None
     choice = choices[-1] | {"text": "".join(c["text"] for c in choices), "logprobs": logprobs}
     usage = last["usage"] | {"prompt_tokens_details": {"cached_tokens": 3}}
-    return CompletionResponse.model_validate(last | {"choices": [choice], "usage": usage})
+    found: CompletionResponse = CompletionResponse.model_validate(last | {"choices": [choice], "usage": usage})
+    return found

@@ -69,9 +69,10 @@ def served(ray_cluster: None, paths: list[str], tmp_path_factory: pytest.TempPat
         "RAYLLM_VLLM_ENGINE_CLS": "tests.serving.fake_vllm.FakeEngine",
         "OMP_NUM_THREADS": "1",
     }
-    config = vllm.LLMConfig
+    from ray.serve.llm import LLMConfig
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vllm, "LLMConfig", lambda **fields: config(runtime_env={"env_vars": variables}, **fields))
+        patch.setattr(vllm, "LLMConfig", lambda **fields: LLMConfig(runtime_env={"env_vars": variables}, **fields))
         with serving(ServeSpec(str(base), models), name="vllm", route_prefix="/vllm", settings=settings) as url:
             yield Served(url, Engine(str(base), {"german": one, "base": None}, dtype="float32"))
 
@@ -128,7 +129,7 @@ def test_ray_takes_the_configuration(paths: list[str]) -> None:
         engine="vllm", num_gpus=2, num_cpus=4, max_rows=8, max_adapters=3, dtype="bfloat16", prefix_mib=0
     )
     config = llm_config(spec, settings, {"name": "engine", "num_replicas": 2})
-    engine = config.get_engine_config()
+    engine: Any = config.get_engine_config()
     assert engine.actual_hf_model_id == "an/id"
     assert engine.placement_bundles == [{"GPU": 1}, {"GPU": 1}]
     assert config.deployment_config["ray_actor_options"] == {"num_cpus": 4}
