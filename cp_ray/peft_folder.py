@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cp_ray.errors import BaseModelError
 
-__all__ = ["Added", "linear_of", "read_adapter"]
+__all__ = ["Added", "linear_of", "rank_of", "read_adapter"]
 
 _WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -91,6 +91,15 @@ def read_adapter(name: str, folder: Path, weight_of: Callable[[str], nn.Linear])
             stretch = lengths.float() / _row_lengths(linear.weight, scaled, down) - 1
         found[path] = Added(down, scaled.T, stretch)
     return found
+
+
+def rank_of(name: str, folder: Path) -> int:
+    """An adapter's rank.
+
+    Raises:
+        BaseModelError: the folder is not a LoRA adapter's, or one under options that make it more than that.
+    """
+    return int(_config(name, folder)["r"])
 
 
 def linear_of(model: nn.Module, path: str, adapter: str = "") -> nn.Linear:

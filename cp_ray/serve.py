@@ -32,6 +32,7 @@ def serve_command(arguments: Sequence[str]) -> None:
     parser.add_argument("run", help="run folder, such as runs/demo")
     parser.add_argument("--port", type=int, default=8000, help="on 127.0.0.1 (default: 8000)")
     parser.add_argument("--keys", help="YAML file of API keys, made with `cp-ray key`; without it anybody may ask")
+    parser.add_argument("--engine", default="cp_ray", help="cp_ray or vllm, which the extra `vllm` installs")
     parser.add_argument("--cpus", type=float, default=1, help="CPUs of a replica of the engine (default: 1)")
     parser.add_argument("--gpus", type=float, default=0, help="GPUs of a replica (default: 0)")
     parser.add_argument("--dtype", help="bfloat16 or float32 (default: the faster one here)")
@@ -44,8 +45,9 @@ def serve_command(arguments: Sequence[str]) -> None:
     if not 0 < given.port < 65536:
         raise ConfigError(f"port: must be between 1 and 65535, got {given.port}")
     settings = Settings(
-        num_cpus=given.cpus, num_gpus=given.gpus, dtype=given.dtype, replicas=given.replicas, max_rows=given.max_rows,
-        keys=given.keys, adapters=given.adapters, versions=given.versions, request_log=given.log,
+        engine=given.engine, num_cpus=given.cpus, num_gpus=given.gpus, dtype=given.dtype, replicas=given.replicas,
+        max_rows=given.max_rows, keys=given.keys, adapters=given.adapters, versions=given.versions,
+        request_log=given.log,
     )  # fmt: skip
     if given.keys:
         from cp_ray.serving.keys import read_keys

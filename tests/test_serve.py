@@ -37,6 +37,7 @@ def test_each_key_is_another(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--port", "0"], "port: must be between"),
         (["--max-rows", "0"], "max_rows: must be"),
+        (["--engine", "tgi"], "engine: must be cp_ray or vllm"),
         (["--keys", "nowhere.yaml"], "keys: nowhere.yaml cannot be read"),
         ([], "has no trained adapter"),
     ],

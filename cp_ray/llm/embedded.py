@@ -20,7 +20,16 @@ from cp_ray.llm.hub import HINT, fetchable, first_line
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["SMOLLM2_ID", "compute_dtype", "load_base", "load_tokenizer", "minilm", "resolve_base", "smollm2"]
+__all__ = [
+    "SMOLLM2_ID",
+    "compute_dtype",
+    "load_base",
+    "load_configs",
+    "load_tokenizer",
+    "minilm",
+    "resolve_base",
+    "smollm2",
+]
 
 SMOLLM2_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """What others know the embedded `smollm2` by."""
@@ -153,6 +162,29 @@ def load_tokenizer(name: str) -> Any:
     tokenizer = _tokenizer(name, source, cached=cached)
     _check_template(name, tokenizer)
     return tokenizer
+
+
+def load_configs(name: str) -> tuple[Any, Any]:
+    """A base model's configuration and its makers' options of generation, without its weights.
+
+    Args:
+        name: as in `resolve_base`.
+
+    Raises:
+        BaseModelError: there is no such model, it is gated, or the hub cannot be reached.
+    """
+    source, cached = _source(name)
+    from transformers import AutoConfig, GenerationConfig
+
+    try:
+        config: Any = AutoConfig.from_pretrained(source, local_files_only=cached)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"base model: cannot load {name!r} ({first_line(error)}); {HINT}") from error
+    try:
+        generation: Any = GenerationConfig.from_pretrained(source, local_files_only=cached)
+    except OSError:  # not every model has such a file
+        generation = GenerationConfig.from_model_config(config)
+    return config, generation
 
 
 def _source(name: str) -> tuple[str, bool]:

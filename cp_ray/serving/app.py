@@ -2,11 +2,12 @@
 
 import contextlib
 import hashlib
+import importlib.util
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from cp_ray.errors import BaseModelError, CpRayError, told_in
+from cp_ray.errors import BaseModelError, ConfigError, CpRayError, told_in
 from cp_ray.serving.spec import ServeSpec, Settings, parse
 
 if TYPE_CHECKING:
@@ -26,11 +27,14 @@ _QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
 def build_app(spec: ServeSpec, settings: Settings | None = None) -> "Application":
-    """The Ray Serve application of `spec`."""
+    """The Ray Serve application of `spec`.
+
+    Raises:
+        ConfigError: the engine that is asked for is not installed.
+    """
     from ray import serve
 
     from cp_ray.serving.gateway import Gateway
-    from cp_ray.serving.replica import Replica
 
     settings = settings or Settings()
     common: dict[str, Any] = {
@@ -41,16 +45,10 @@ def build_app(spec: ServeSpec, settings: Settings | None = None) -> "Application
         "graceful_shutdown_wait_loop_s": 0.5,
         "graceful_shutdown_timeout_s": min(_DRAIN_S, settings.timeout_s),
     }
-    engine: Any = serve.deployment(
-        name="engine",
-        ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus},
-        **common,
-        **_scale(settings),
-    )(Replica)
     # There is one of it, so it is where all is lost anyway if the node is lost.
     on_head = {"num_cpus": 0, "resources": {_HEAD: 0.001}}
     gateway: Any = serve.deployment(name="gateway", ray_actor_options=on_head, **common)(serve.ingress()(Gateway))
-    application: Application = gateway.bind(spec, settings, engine.bind(spec, settings))
+    application: Application = gateway.bind(spec, settings, _engine(spec, settings, common))
     return application
 
 
@@ -126,6 +124,25 @@ def app(args: dict[str, Any]) -> "Application":
         ConfigError: a field is missing or unknown, or breaks its rule.
     """
     return build_app(*parse(args))
+
+
+def _engine(spec: ServeSpec, settings: Settings, common: dict[str, Any]) -> "Application":
+    """The deployment behind the gateway; whatever computes there is asked in the same way."""
+    options = {"name": "engine", **common, **_scale(settings)}
+    if settings.engine == "vllm":
+        if importlib.util.find_spec("vllm") is None:
+            raise ConfigError("engine: vllm is not installed; pip install cp_ray[vllm] on every node, or leave it out")
+        from cp_ray.serving.vllm import deployment
+
+        return deployment(spec, settings, options)
+    from ray import serve
+
+    from cp_ray.serving.replica import Replica
+
+    resources = {"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus}
+    engine: Any = serve.deployment(ray_actor_options=resources, **options)(Replica)
+    application: Application = engine.bind(spec, settings)
+    return application
 
 
 def _scale(settings: Settings) -> dict[str, Any]:

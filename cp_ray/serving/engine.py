@@ -3,12 +3,10 @@
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from cp_ray.chat import end_of_turn
 from cp_ray.errors import ConfigError
 from cp_ray.llm.embedded import load_base
 from cp_ray.packed_linear import pack
@@ -17,7 +15,7 @@ from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, Load, Piece
 from cp_ray.serving.drawing import advance
 from cp_ray.serving.prefill import Group, groups
 from cp_ray.serving.prefix import PrefixCache, RowState
-from cp_ray.serving.rows import Prepare, Row
+from cp_ray.serving.rows import Prepare, Row, end_tokens
 from cp_ray.serving.slots import Slots
 from cp_ray.serving.turns import Turns
 from cp_ray.serving.waiting import Waiting
@@ -82,7 +80,7 @@ class Engine:
         self.context: int = config.max_position_embeddings
         """Tokens of a prompt and its answer together."""
         self._prefixes = PrefixCache(prefix_bytes) if prefix_bytes else None
-        self._ends = _end_tokens(self._model, self._tokenizer)
+        self._ends = end_tokens(self._model.generation_config, self._tokenizer)
         self._prepare = Prepare(self._tokenizer, self.context, config.vocab_size, self._ends)
         self._max_rows, self._max_tokens = max_rows, max_tokens
         self._reset()
@@ -306,10 +304,3 @@ def _result(told: list[Piece | BadRequest]) -> ChatResult | BadRequest:
     pieces = [piece for piece in told if isinstance(piece, Piece)]
     last = told[-1]
     return last if isinstance(last, BadRequest) else whole(pieces)
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """The tokens that end an answer: what the model's makers say, and what its chat template writes there."""
-    configured: int | list[int] | None = model.generation_config.eos_token_id
-    several = configured if isinstance(configured, list) else [configured]
-    return {i for i in [*several, tokenizer.eos_token_id, end_of_turn(tokenizer)] if i is not None}

@@ -17,7 +17,7 @@ from cp_ray.serving.spec import ServeSpec, Settings
 if TYPE_CHECKING:
     from cp_ray.embedding import Embedder
 
-__all__ = ["Replica", "Wrong", "fetch"]
+__all__ = ["Replica", "Wrong", "fetch", "wrong"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Replica:
             await self._bring(request.model, request.adapter)
             return await self._loop.complete(request)
         except BadRequest as error:
-            return _wrong(error)
+            return wrong(error)
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[Piece | Wrong]:
         """Answer a chat piece by piece."""
@@ -72,7 +72,7 @@ class Replica:
                 async for piece in pieces:
                     yield piece
         except BadRequest as error:
-            yield _wrong(error)
+            yield wrong(error)
 
     async def embed(self, texts: list[str]) -> list[list[float]]:
         """Vectors of unit length."""
@@ -136,5 +136,6 @@ def fetch(name: str, uri: str, target: Path) -> Path:
     return target
 
 
-def _wrong(error: BadRequest) -> Wrong:
+def wrong(error: BadRequest) -> Wrong:
+    """An error as a value."""
     return Wrong(str(error), isinstance(error, ContextTooLong))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cp_ray.chat import encode_answers, encode_prompt
+from cp_ray.chat import encode_answers, encode_prompt, end_of_turn
 from cp_ray.errors import BaseModelError, ConfigError
 from cp_ray.serving.adapters import Fetched
 from cp_ray.serving.chat import BadRequest, ChatRequest, ContextTooLong, Piece, TokenLogprob
@@ -14,7 +14,7 @@ from cp_ray.serving.guide import Choices, Guide, Guides
 from cp_ray.serving.text import Writer
 from cp_ray.serving.turns import HELD_STEPS
 
-__all__ = ["Prepare", "Row"]
+__all__ = ["Prepare", "Row", "end_tokens"]
 
 
 @dataclass(slots=True, eq=False)
@@ -139,3 +139,10 @@ class Prepare:
         if not ids:
             raise BadRequest("prompt: must not be empty")
         return ids
+
+
+def end_tokens(generation: Any, tokenizer: Any) -> set[int]:
+    """The tokens that end an answer: what the model's makers say, and what its chat template writes there."""
+    configured: int | list[int] | None = generation.eos_token_id
+    several = configured if isinstance(configured, list) else [configured]
+    return {i for i in [*several, tokenizer.eos_token_id, end_of_turn(tokenizer)] if i is not None}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["ServeSpec", "Settings", "parse"]
 
 _DTYPES = ("bfloat16", "float32")
+_ENGINES = ("cp_ray", "vllm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +63,14 @@ class ServeSpec:
 class Settings:
     """How it is served."""
 
+    engine: str = "cp_ray"
+    """What computes the answers: `cp_ray`, this project's own, or `vllm`, which the extra `vllm` installs."""
     num_cpus: float = 1
     """CPUs that a replica of the engine takes from the cluster."""
     num_gpus: float = 0
+    """GPUs of a replica. vLLM takes whole ones and splits the base over several; on none it computes on CPUs."""
     threads: int | None = None
-    """That a replica computes with; None: as many as its CPUs."""
+    """That a replica computes with; None: as many as its CPUs. vLLM chooses its own."""
     dtype: str | None = None
     """What it computes in: `bfloat16`, `float32`, or None for the faster one where it runs. In float32 a request with a
     seed is answered alike whatever is answered beside it; bfloat16 rounds so coarsely that neighbours may change a
@@ -77,11 +81,12 @@ class Settings:
     max_rows: int = 32
     """Chats that a replica answers together."""
     max_tokens: int = 65_536
-    """That its cache of keys and values may hold."""
+    """That its cache of keys and values may hold. vLLM's fills the GPU; there it is the most of one chat."""
     max_adapters: int = 64
     """On its base at once."""
     prefix_mib: int = 2_048
-    """Memory of a replica for the keys and values of chats that may go on, which fills in time; 0: none are kept."""
+    """Memory of a replica for the keys and values of chats that may go on, which fills in time; 0: none are kept. vLLM
+    keeps them, unless it is 0, in what its GPU has."""
     max_under_way: int = 256
     """Requests answered or waiting; more are told to come again (429). While keys that had more to themselves give
     way to others there may be up to three times as many."""
@@ -105,6 +110,8 @@ class Settings:
             raise ConfigError(f"prefix_mib: must be a whole number of at least 0, got {self.prefix_mib!r}")
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ConfigError(f"max_replicas: must be at least replicas ({self.replicas}), got {self.max_replicas}")
+        if self.engine not in _ENGINES:
+            raise ConfigError(f"engine: must be {' or '.join(_ENGINES)}, got {self.engine!r}")
         if self.dtype not in (None, *_DTYPES):
             raise ConfigError(
                 f"dtype: must be {' or '.join(_DTYPES)}, got {self.dtype!r}; leave it out for the faster one"
@@ -115,6 +122,10 @@ class Settings:
                 raise ConfigError(f"{name}: must be a number of at least 0, got {value!r}")
         if self.timeout_s == 0:
             raise ConfigError("timeout_s: must be above 0, got 0")
+        if self.engine == "vllm" and self.threads is not None:
+            raise ConfigError("threads: vLLM chooses its own; leave it out")
+        if self.engine == "vllm" and self.num_gpus != int(self.num_gpus):
+            raise ConfigError(f"num_gpus: vLLM takes whole GPUs, got {self.num_gpus}; give 1 or more, or 0 for none")
 
 
 def parse(args: Mapping[str, Any]) -> tuple[ServeSpec, Settings]:

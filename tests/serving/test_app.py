@@ -87,6 +87,10 @@ def test_the_config_files_in_the_repository_build_an_application(file: str) -> N
             {"base": "smollm2", "models": [{"id": "a"}], "dtype": "int8"},
             "dtype: must be bfloat16 or float32",
         ),
+        ({"base": "smollm2", "models": [{"id": "a"}], "engine": "tgi"}, "engine: must be cp_ray or vllm"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "engine": "vllm"}, r"pip install cp_ray\[vllm\]"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "engine": "vllm", "threads": 2}, "threads: vLLM chooses"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "engine": "vllm", "num_gpus": 0.5}, "num_gpus: vLLM takes"),
     ],
 )
 def test_a_wrong_config_file_gives_one_clear_line(args: dict[str, Any], message: str) -> None:

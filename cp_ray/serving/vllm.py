@@ -1,0 +1,240 @@
+"""vLLM in the engine's place, run by Ray Serve's own integration (ray.serve.llm).
+
+It is asked as `cp_ray.serving.replica.Replica` is, so that the gateway is the same for both. To be imported only where
+the extra `vllm` is installed.
+
+Adapters come from the folders and buckets that the other engine reads, under the names of their versions. Ray's own
+loading by name reads one bucket only, and nothing on disk. vLLM keeps those used last on the base and in memory.
+"""
+
+import asyncio
+import functools
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
+from ray.serve.llm import LLMConfig, build_llm_deployment
+from ray.serve.llm.deployment import LLMServer
+
+from cp_ray.errors import BaseModelError
+from cp_ray.llm.embedded import load_configs, load_tokenizer, resolve_base
+from cp_ray.peft_folder import rank_of
+from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, Load, Piece, whole
+from cp_ray.serving.replica import Wrong, fetch, wrong
+from cp_ray.serving.rows import Prepare, Row, end_tokens
+from cp_ray.serving.spec import ServeSpec, Settings
+from cp_ray.serving.vllm_shapes import asked, asked_label, bodies, label_logprob, pieces
+
+if TYPE_CHECKING:
+    from ray.serve import Application
+
+    from cp_ray.embedding import Embedder
+
+__all__ = ["VLLMReplica", "deployment", "llm_config"]
+
+_BASE = "base"
+_ADAPTER = "adapter/"
+"""In front of an adapter's name, so that none can be the base's."""
+_RANKS = (16, 32, 64, 128, 256, 320, 512)
+"""Highest ranks of adapters that vLLM makes room for, from its own default on."""
+
+
+def deployment(spec: ServeSpec, settings: Settings, options: dict[str, Any]) -> "Application":
+    """The engine's deployment.
+
+    Args:
+        spec: the base and its models.
+        settings: how it is served.
+        options: Ray Serve's, its name and number of replicas among them.
+    """
+    application: Application = build_llm_deployment(
+        llm_config(spec, settings, options),
+        deployment_cls=VLLMReplica,
+        bind_kwargs={"spec": spec, "settings": settings},
+        override_serve_options={"name": options["name"]},  # the builder would put its class in front
+    )
+    return application
+
+
+def llm_config(spec: ServeSpec, settings: Settings, options: dict[str, Any]) -> LLMConfig:
+    """What Ray's integration is told; a replica adds what only its own look at the base and the adapters tells."""
+    gpus = int(settings.num_gpus)
+    accelerator: Any = {"kind": "gpu" if gpus else "cpu"}
+    return LLMConfig(
+        model_loading_config={"model_id": _BASE, "model_source": resolve_base(spec.base)},
+        accelerator_config=accelerator,
+        deployment_config={**options, "ray_actor_options": {"num_cpus": settings.num_cpus}},
+        experimental_configs={"stream_batching_interval_ms": 0},  # a token is told when it is there
+        engine_kwargs={
+            "dtype": settings.dtype or "auto",
+            "tensor_parallel_size": max(1, gpus),
+            "max_num_seqs": settings.max_rows,
+            "enable_prefix_caching": settings.prefix_mib > 0,
+            "enable_lora": True,
+            "max_loras": settings.max_adapters,
+            "scheduling_policy": "priority",
+            "generation_config": "vllm",  # a model's makers have sampling of their own; nobody asked for it here
+            "logprobs_mode": "raw_logprobs",  # of the free model, at temperature 1
+            "structured_outputs_config": {"backend": "guidance"},  # llguidance, as in the other engine
+            "enable_prompt_tokens_details": True,
+        },
+    )
+
+
+class VLLMReplica(LLMServer):
+    """A replica of the engine."""
+
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
+        self, llm_config: LLMConfig, spec: ServeSpec, settings: Settings
+    ) -> None:
+        """Start vLLM and bring the first adapters to it.
+
+        Raises:
+            BaseModelError: the base or an adapter cannot be loaded.
+        """
+        self._max_rows = settings.max_rows
+        self._tokenizer = load_tokenizer(spec.base)
+        config, generation = load_configs(spec.base)
+        shape = config.get_text_config(decoder=True)
+        self._ends = end_tokens(generation, self._tokenizer)
+        self._context = min(shape.max_position_embeddings, settings.max_tokens)
+        self._prepare = Prepare(self._tokenizer, self._context, shape.vocab_size, self._ends)
+        self._folder = tempfile.TemporaryDirectory(prefix="cp_ray-adapters-")
+        self._bare = {model.id for model in spec.models if model.adapter is None}
+        self._adapters: dict[str, Path] = {}
+        self._under_way: set[Row] = set()
+        self._fetched = 0
+        self._fetching, self._embedding = asyncio.Lock(), asyncio.Lock()
+        first = {model.id: self._fetch(model.id, model.adapter) for model in spec.models if model.adapter}
+        rank = max((rank_of(name, folder) for name, folder in first.items()), default=0)
+        room = next((most for most in _RANKS if most >= rank), rank)
+        llm_config.update_engine_kwargs(max_model_len=self._context, max_lora_rank=room)
+        await super().__init__(llm_config)
+        for name, folder in first.items():
+            await self._know(name, folder)
+
+    async def complete(self, request: ChatRequest) -> ChatResult | Wrong:
+        """Answer a chat."""
+        try:
+            return whole([piece async for piece in self._answer(request, stream=False)])
+        except BadRequest as error:
+            return wrong(error)
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[Piece | Wrong]:
+        """Answer a chat piece by piece."""
+        try:
+            async with aclosing(self._answer(request, stream=True)) as answer:  # type: ignore[type-var]
+                async for piece in answer:
+                    yield piece
+        except BadRequest as error:
+            yield wrong(error)
+
+    async def embed(self, texts: list[str]) -> list[list[float]]:
+        """Vectors of unit length; this project's own embedder makes them."""
+        async with self._embedding:
+            vectors: list[list[float]] = await asyncio.to_thread(lambda: self._embedder.encode(texts).tolist())
+        return vectors
+
+    async def check(self, name: str, adapter: str) -> Wrong | None:
+        """Bring an adapter here and see whether it fits the base."""
+        try:
+            await self._bring(name, adapter)
+        except BaseModelError as error:
+            return Wrong(f"adapter: {error}")
+        return None
+
+    async def load(self) -> Load:
+        """What it is busy with, as far as can be told from outside: vLLM is taken to fill its rows."""
+        return self._load()
+
+    def _load(self) -> Load:
+        rows = min(len(self._under_way), self._max_rows)
+        models = {row.model for row in self._under_way}
+        held = sum(len(row.prompt) for row in self._under_way)
+        return Load(rows, len(models), len(self._under_way) - rows, held)
+
+    async def _answer(self, request: ChatRequest, *, stream: bool) -> AsyncIterator[Piece]:
+        row = await asyncio.to_thread(self._prepare, request)
+        model = await self._bring(request.model, request.adapter)
+        # Who asks for little goes before who asks for much.
+        priority = sum(other.tenant == row.tenant for other in self._under_way)
+        self._under_way.add(row)
+        try:
+            if row.labels:
+                yield await self._labelled(row, model, priority)
+                return
+            fields = asked(row, model=model, ends=self._ends, context=self._context, stream=stream, priority=priority)
+            async with aclosing(self._responses(fields)) as responses:  # type: ignore[type-var]
+                async for piece in pieces(responses, row, self._text, self._load):
+                    yield piece
+        finally:
+            self._under_way.discard(row)
+
+    async def _labelled(self, row: Row, model: str, priority: int) -> Piece:
+        async def one(label: int) -> float:
+            fields = asked_label(row, label, model=model, priority=priority)
+            async with aclosing(self._responses(fields)) as responses:  # type: ignore[type-var]
+                return label_logprob(await anext(responses))
+
+        told = [await one(label) for label in row.labels]  # each after the first finds the prompt computed
+        return Piece("", "stop", len(row.prompt), labels=tuple(told), load=self._load())
+
+    async def _responses(self, fields: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        from ray.serve.llm.openai_api_models import CompletionRequest
+
+        async with aclosing(await self.completions(CompletionRequest(**fields))) as items:
+            async for item in items:
+                for part in item if isinstance(item, list) else [item]:
+                    for body in bodies(part):
+                        yield body
+
+    async def _bring(self, name: str, adapter: str | None) -> str:
+        """Have vLLM know a model: what it knows it by."""
+        if name not in self._adapters and adapter is not None:
+            async with self._fetching:
+                if name not in self._adapters:
+                    await self._know(name, await asyncio.to_thread(self._fetch, name, adapter))
+        if name in self._adapters:
+            return _ADAPTER + name
+        if name not in self._bare:
+            raise BadRequest(f"model: {name!r} is not served; known: {', '.join([*self._bare, *self._adapters])}")
+        return _BASE
+
+    async def _know(self, name: str, folder: Path) -> None:
+        """Bring an adapter to vLLM, which may leave it and read its folder again.
+
+        Raises:
+            BaseModelError: it cannot be read, or vLLM does not take it.
+        """
+        assert self.engine is not None
+        try:
+            rank_of(name, folder)
+            await self.engine.resolve_lora(
+                DiskMultiplexConfig(
+                    model_id=_ADAPTER + name, max_total_tokens=None, local_path=str(folder), lora_assigned_int_id=0
+                )
+            )
+        except (BaseModelError, ValueError) as error:
+            shutil.rmtree(folder)
+            if isinstance(error, BaseModelError):
+                raise
+            raise BaseModelError(f"adapter {name!r}: {' '.join(str(error).split())[:300]}") from error
+        self._adapters[name] = folder
+
+    def _fetch(self, name: str, uri: str) -> Path:
+        self._fetched += 1
+        return fetch(name, uri, Path(self._folder.name) / str(self._fetched))
+
+    def _text(self, token: int) -> str:
+        text: str = self._tokenizer.decode([token])
+        return text
+
+    @functools.cached_property
+    def _embedder(self) -> "Embedder":
+        from cp_ray.embedding import Embedder
+
+        return Embedder()
