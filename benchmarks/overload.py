@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--alone", type=float, default=90, help="seconds of the polite client alone")
     parser.add_argument("--polite", type=float, default=0.1, help="of the sustainable rate")
     parser.add_argument("--tokens", type=int, default=32, help="of an answer")
-    parser.add_argument("--room", type=int, default=4, help="requests that the server lets be under way")
+    parser.add_argument("--room", type=int, default=3, help="requests that the server lets be under way")
     parser.add_argument("--prefix-mib", type=int, default=128, help="for chats that may go on")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -111,13 +111,13 @@ async def closed(
     await asyncio.gather(*(client() for _ in range(clients)))
 
 
-async def watched(seconds: float) -> dict[str, int]:
-    """Resident memory a fifth of the time after the beginning, and at the end."""
-    found = {}
-    for when, wait in (("early", 0.2), ("late", 0.8)):
-        await asyncio.sleep(wait * seconds)
+async def watched(seconds: float) -> list[int]:
+    """Resident memory at five moments, the last being the end."""
+    found = []
+    for _ in range(5):
+        await asyncio.sleep(seconds / 5)
         both = [*replicas("engine"), *replicas("gateway")]
-        found[when] = sum(process.memory_info().rss for process in both) // 2**20
+        found.append(sum(process.memory_info().rss for process in both) // 2**20)
     return found
 
 
