@@ -38,6 +38,8 @@ def connected() -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Serve would end a proxy that needs more than 5 s to start, and so whoever waits for it, on a busy machine.
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     address = os.environ.get("RAY_ADDRESS", "local")
     if address == "local":
         # Ray listens on every interface, whatever address it is given, unless it is told that this machine is alone.
