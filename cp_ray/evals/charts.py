@@ -54,7 +54,7 @@ def matrix_chart(scores: Sequence[Score], rows: Sequence[str], columns: Sequence
             score = by.get((model, culture))
             if score is None:
                 continue
-            x, shade = left + c * width, 0.75 * (most - score.value) / (most - least) if most > least else 0.0
+            x, shade = left + c * width, 0.55 * (most - score.value) / (most - least) if most > least else 0.0
             own = ' stroke="var(--own)" stroke-width="2"' if model == culture else ""
             parts.append(
                 f'<rect x="{x + 2:.1f}" y="{y}" width="{width - 4:.1f}" height="{line - 4}" '

@@ -52,7 +52,7 @@ def test_the_matrix_is_shaded_by_the_models_it_shows() -> None:
     told = {("base", "german"): 0.2, ("german", "german"): 0.1, ("first", "german"): 0.9, ("human", "german"): 0.0}
     scores = [Score(m, c, "survey_heldout", "emd", v, v, v, 10) for (m, c), v in told.items()]
     chart = matrix_chart(scores, ["base", "german"], ["german"], "t")
-    assert re.findall(r"rgba\(var\(--near\), ([\d.]+)\)", chart) == ["0.00", "0.75"]
+    assert re.findall(r"rgba\(var\(--near\), ([\d.]+)\)", chart) == ["0.00", "0.55"]
 
 
 def test_a_matrix_of_ten_cultures_has_room_for_its_intervals() -> None:
