@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["fit"]
 
 _CHECKPOINTS = "checkpoints"
+_NOTES = "checkpoint_manager_snapshot.json"
+"""Ray Train's own, of which checkpoints there are."""
 
 _BLOCK = 1024
 """Prompts that are tokenised in one task: a second or two."""
@@ -63,6 +65,7 @@ def fit(
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "900")
     callbacks: list[Any] = [_GiveUp()]  # Ray's type names Tune's callbacks
     out.filesystem.create_dir(out.path, recursive=True)
+    _forget_notes(out / _CHECKPOINTS)
     trainer = TorchTrainer(
         _work,
         train_loop_config={
@@ -94,6 +97,12 @@ class _GiveUp(UserCallback):
             cause = cause_of(error)
             if cause is not None:
                 raise cause
+
+
+def _forget_notes(checkpoints: "Folder") -> None:
+    """A driver may die before Ray has noted that a checkpoint was dropped, and Ray would go on from no such notes."""
+    if checkpoints.read_text(_NOTES) is not None:
+        checkpoints.filesystem.delete_file((checkpoints / _NOTES).path)
 
 
 def _tokenised(prompts: Sequence[Prompt], base_model: str) -> pa.Table:
