@@ -100,7 +100,7 @@ class _GiveUp(UserCallback):
 
 
 def _forget_notes(checkpoints: "Folder") -> None:
-    """A driver may die before Ray has noted that a checkpoint was dropped, and Ray would go on from no such notes."""
+    """We drop checkpoints and Ray is not told: it would refuse to go on from notes of some that are gone."""
     if checkpoints.read_text(_NOTES) is not None:
         checkpoints.filesystem.delete_file((checkpoints / _NOTES).path)
 

@@ -39,7 +39,8 @@ def main() -> None:
 
     base, out, marker = (Path(given) for given in sys.argv[1:])
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _temp_dir=tempfile.mkdtemp(prefix="fit-"))
-    fit(config(base), PLACEMENT, EXAMPLES, open_folder(str(out)), progress=Halt(marker))
+    # Often enough for the first ones to have been dropped.
+    fit(config(base), replace(PLACEMENT, checkpoint_every=1), EXAMPLES, open_folder(str(out)), progress=Halt(marker))
 
 
 if __name__ == "__main__":

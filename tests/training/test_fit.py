@@ -126,7 +126,7 @@ def test_a_driver_that_dies_goes_on_from_its_checkpoint(undisturbed: Undisturbed
     assert not (tmp_path / "out" / "adapters").exists()
     subprocess.run(given, cwd=ROOT, check=True, capture_output=True)
     steps = [int(step) for step in (tmp_path / "m.steps").read_text().split()]
-    assert steps == [*range(1, 6), *range(4, 9)], "from the checkpoint of step 3"
+    assert steps == [*range(1, 6), *range(5, 9)], "from the checkpoint of step 4"
     log = (open_folder(str(tmp_path / "out")) / "log").read(TrainPoint)
     assert [p.loss for p in log] == [p.loss for p in undisturbed.points]
     assert {name: weights(tmp_path / "out", name) for name in undisturbed.adapters} == undisturbed.adapters
