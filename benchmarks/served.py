@@ -13,6 +13,7 @@ import aiohttp
 import numpy as np
 import psutil
 
+from cp_ray.cluster import connected
 from cp_ray.serving.app import ServeSpec, Settings, serving
 
 __all__ = ["Seen", "ask", "open_loop", "our_server", "percentile", "replicas", "session"]
@@ -33,8 +34,6 @@ class Seen:
 @contextlib.contextmanager
 def our_server(spec: ServeSpec, settings: Settings) -> Iterator[str]:
     """Serve on loopback: the base URL."""
-    from cp_ray.cluster import connected  # it has to come before ray, which reads where it may listen when imported
-
     with connected(), serving(spec, name="bench", route_prefix="/", settings=settings) as url:
         yield url
 

@@ -28,7 +28,8 @@ def connected() -> Iterator[None]:
     """Be connected to Ray inside the block.
 
     A job submitted with `ray job submit`, or one with RAY_ADDRESS set, joins that cluster. Otherwise a cluster on
-    this machine is started, on loopback, and stopped at the end. A connection that is there already is used.
+    this machine is started, on loopback where ray has not been imported before, and stopped at the end. A connection
+    that is there already is used.
 
     Raises:
         ConfigError: the cluster cannot be joined, or lets in whoever reaches it.

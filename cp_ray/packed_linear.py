@@ -1,8 +1,7 @@
 """Linear layers whose 16-bit weights lie in memory as a CPU's matrix units take them; for inference.
 
 oneDNN multiplies 16-bit matrices in blocks. Weights that lie row by row are put into blocks anew in every pass, which
-takes about as long as the product itself where a batch has few tokens. Put so once, the products are the same to the
-last bit.
+takes about as long as the product itself where a batch has few tokens (`python -m benchmarks.packed_weights`).
 """
 
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PackedLinear", "pack"]
+__all__ = ["PackedLinear", "can_pack", "pack"]
 
 
 class PackedLinear(nn.Linear):
@@ -35,11 +34,15 @@ class PackedLinear(nn.Linear):
 
 
 def pack(model: Any) -> None:
-    """Pack the linear layers of a transformers model that is on a CPU and in bfloat16; leave any other as it is."""
-    onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if model.device.type != "cpu" or model.dtype != torch.bfloat16 or not onednn:
-        return
-    linear = [path for path, module in model.named_modules() if type(module) is nn.Linear]
-    for path in linear:
-        parent, _, leaf = path.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, PackedLinear(model.get_submodule(path)))
+    """Pack the linear layers of a transformers model in bfloat16 on a CPU that has products of it; else do nothing."""
+    if model.device.type == "cpu" and model.dtype == torch.bfloat16 and can_pack():
+        linear = [path for path, module in model.named_modules() if type(module) is nn.Linear]
+        for path in linear:
+            parent, _, leaf = path.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, PackedLinear(model.get_submodule(path)))
+
+
+def can_pack() -> bool:
+    """Whether oneDNN is here and multiplies bfloat16 on this CPU."""
+    there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return there and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

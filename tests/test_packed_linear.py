@@ -8,10 +8,13 @@ import torch
 from torch import nn
 
 from cp_ray.lora import StackedLora
-from cp_ray.packed_linear import PackedLinear, pack
+from cp_ray.packed_linear import PackedLinear, can_pack, pack
 from tests.test_lora import make_adapter, tiny_base
 
+here = pytest.mark.skipif(not can_pack(), reason="oneDNN does not multiply bfloat16 on this CPU")
 
+
+@here
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("rows", [(1, 1), (1, 7), (3, 1), (5, 40)])
 @torch.inference_mode()
@@ -31,6 +34,7 @@ def states(model: Any, adapters: dict[str, Path]) -> torch.Tensor:
     return found
 
 
+@here
 def test_a_packed_model_carries_adapters(tmp_path: Path) -> None:
     adapters = {
         "plain": make_adapter(tmp_path / "plain", 1, target_modules="all-linear"),
@@ -44,7 +48,11 @@ def test_a_packed_model_carries_adapters(tmp_path: Path) -> None:
     )
 
 
-def test_a_model_in_32_bits_is_left_as_it_is() -> None:
-    model = tiny_base()
+@pytest.mark.parametrize(("dtype", "can"), [(torch.float32, True), (torch.bfloat16, False)])
+def test_a_model_that_cannot_be_packed_is_left_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, can: bool
+) -> None:
+    monkeypatch.setattr("cp_ray.packed_linear.can_pack", lambda: can)
+    model = tiny_base().to(dtype)
     pack(model)
     assert not any(isinstance(module, PackedLinear) for module in model.modules())

@@ -31,9 +31,7 @@ class Evaluated:
 
     def rows(self, scores: str, name: str, row: type[Row]) -> list[Row]:
         """Those of the step `name`, all of its parts, that the step `scores` was made from."""
-        folders = [
-            folder for one, folder in sorted(self.sources(scores).items()) if one.split(".")[0] == name
-        ]  # fmt: skip
+        folders = [folder for one, folder in sorted(self.sources(scores).items()) if one.split(".")[0] == name]
         return [one for folder in folders for one in folder.read(row)]
 
     def sources(self, scores: str) -> dict[str, Folder]:
