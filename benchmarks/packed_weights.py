@@ -1,22 +1,28 @@
-"""Steps a second of the engine with its 16-bit weights packed, and as they are stored.
+"""Steps a second of the engine with its 16-bit weights as they are stored, packed, and packed on huge pages.
 
     python -m benchmarks.packed_weights [--batches 1,4,16] [--threads 1] [--rounds 3]
 
-A step draws a token for each chat of a batch; both ways take turns, and the best round of each counts. Besides, whether
-they draw the same tokens.
+A step draws a token for each chat of a batch. The three run in processes of their own, in turns, and the best round of
+each counts; the answers must be the same.
 """
 
 import argparse
+import json
+import os
+import subprocess
+import sys
 import time
+from typing import Any
 from unittest import mock
 
 from benchmarks.results import append
-from cp_ray.packed_linear import can_pack
+from cp_ray.packed_linear import HUGE_PAGES, can_pack
 from cp_ray.records import Message
 from cp_ray.serving.chat import ChatRequest, ChatResult
 from cp_ray.serving.engine import Engine
 
 _STEPS = 32
+_WAYS: dict[str, dict[str, str]] = {"stored": {}, "packed": {}, "packed, huge pages": HUGE_PAGES}
 
 
 def main() -> None:
@@ -25,36 +31,49 @@ def main() -> None:
     parser.add_argument("--batches", default="1,4,16")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--way", choices=_WAYS, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    batches = [int(batch) for batch in args.batches.split(",")]
+    if args.way:
+        print(json.dumps(measure(args.way, batches, args.threads)))
+        return
     if not can_pack():
         raise SystemExit("oneDNN does not multiply bfloat16 on this CPU, so nothing is packed")
-    packed = _engine(args.threads)
-    with mock.patch("cp_ray.serving.engine.pack"):
-        plain = _engine(args.threads)
-    print(f"{'batch':>6}{'packed':>10}{'plain':>10}{'times':>8}  same tokens")
+    rounds = [{way: _in_a_process(way) for way in _WAYS} for _ in range(args.rounds)]
     rows = []
-    for batch in map(int, args.batches.split(",")):
-        told = [[_measured(engine, batch) for engine in (packed, plain)] for _ in range(args.rounds)]
-        ours, theirs = (max(speed for speed, _ in column) for column in zip(*told, strict=True))
-        same = told[0][0][1] == told[0][1][1]
-        print(f"{batch:>6}{ours:>10.1f}{theirs:>10.1f}{ours / theirs:>8.2f}  {same}", flush=True)
-        rows.append({"batch": batch, "packed": round(ours, 2), "plain": round(theirs, 2), "same": same})
-    append("packed_weights", {"settings": vars(args), "rows": rows})
+    print(f"{'batch':>6}" + "".join(f"{way:>20}" for way in _WAYS) + "  same answers")
+    for k, batch in enumerate(batches):
+        speeds = {way: max(one[way][k]["steps_per_s"] for one in rounds) for way in _WAYS}
+        same = len({json.dumps(found[k]["answers"]) for one in rounds for found in one.values()}) == 1
+        told = "".join(f"{speed:>12.1f} ({speed / speeds['stored']:.2f}x)" for speed in speeds.values())
+        print(f"{batch:>6}{told}  {same}", flush=True)
+        rows.append({"batch": batch, "steps_per_s": speeds, "same": same})
+    settings = {"batches": batches, "threads": args.threads, "rounds": args.rounds}
+    append("packed_weights", {"settings": settings, "rows": rows})
 
 
-def _engine(threads: int) -> Engine:
-    made = Engine("smollm2", {"base": None}, threads=threads, dtype="bfloat16", prefix_bytes=0)
-    _measured(made, 1)
-    return made
+def measure(way: str, batches: list[int], threads: int) -> list[dict[str, Any]]:
+    """In a process of its own: for each batch the steps a second after the first, and the answers."""
+    with mock.patch("cp_ray.serving.engine.pack") if way == "stored" else mock.MagicMock():
+        engine = Engine("smollm2", {"base": None}, threads=threads, dtype="bfloat16", prefix_bytes=0)
+    _answers(engine, 1, 4)
+    found = []
+    for batch in batches:
+        began = time.perf_counter()
+        _answers(engine, batch, 1)
+        first = time.perf_counter()
+        answers = _answers(engine, batch, _STEPS + 1)
+        seconds = time.perf_counter() - first - (first - began)
+        found.append({"steps_per_s": round(_STEPS / seconds, 2), "answers": answers})
+    return found
 
 
-def _measured(engine: Engine, batch: int) -> tuple[float, list[str]]:
-    """Steps a second after the first, and the answers."""
-    began = time.perf_counter()
-    _answers(engine, batch, 1)
-    first = time.perf_counter()
-    answers = _answers(engine, batch, _STEPS + 1)
-    return _STEPS / (time.perf_counter() - first - (first - began)), answers
+def _in_a_process(way: str) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "benchmarks.packed_weights", *sys.argv[1:], "--way", way]
+    environment = os.environ | _WAYS[way]
+    out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+    found: list[dict[str, Any]] = json.loads(out.strip().splitlines()[-1])
+    return found
 
 
 def _answers(engine: Engine, batch: int, tokens: int) -> list[str]:

@@ -1,7 +1,8 @@
 """Linear layers whose 16-bit weights lie in memory as a CPU's matrix units take them; for inference.
 
-oneDNN multiplies 16-bit matrices in blocks. Weights that lie row by row are put into blocks anew in every pass, which
-takes about as long as the product itself where a batch has few tokens (`python -m benchmarks.packed_weights`).
+oneDNN multiplies 16-bit matrices in blocks. Weights that lie row by row are put into blocks anew in every pass. Where a
+batch has few tokens, a pass takes as long as reading the weights does, and that is quicker on huge pages, which glibc
+asks for where it is told to before the process begins (`python -m benchmarks.packed_weights`).
 """
 
 from typing import Any
@@ -9,7 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PackedLinear", "can_pack", "pack"]
+__all__ = ["HUGE_PAGES", "PackedLinear", "can_pack", "pack"]
+
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"}
+"""Environment of a process whose weights are read in every step. One arena: those that threads have of their own are
+never on huge pages. Other C libraries take no notice."""
 
 
 class PackedLinear(nn.Linear):

@@ -137,10 +137,15 @@ def _engine(spec: ServeSpec, settings: Settings, common: dict[str, Any]) -> "App
         return deployment(spec, settings, options)
     from ray import serve
 
+    from cp_ray.packed_linear import HUGE_PAGES
     from cp_ray.serving.replica import Replica
 
-    resources = {"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus}
-    engine: Any = serve.deployment(ray_actor_options=resources, **options)(Replica)
+    placed = {
+        "num_cpus": settings.num_cpus,
+        "num_gpus": settings.num_gpus,
+        "runtime_env": {"env_vars": HUGE_PAGES},
+    }
+    engine: Any = serve.deployment(ray_actor_options=placed, **options)(Replica)
     application: Application = engine.bind(spec, settings)
     return application
 

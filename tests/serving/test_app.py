@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import psutil
 import pytest
 import yaml
 
@@ -24,6 +25,7 @@ def test_culture_models_are_served_behind_one_endpoint_and_two_applications_live
             assert url.endswith("/cultures/v1")
             assert other == url.replace("cultures", "tiny")
             assert [m.id for m in openai.OpenAI(base_url=other, api_key="none").models.list()] == ["tiny"]
+        assert asks_for_huge_pages("cultures")
         texts = asyncio.run(ask_all(url, ["base", "german", "base", "german"]))
         assert "Paris" in texts[0]
         assert texts[0] == texts[2]
@@ -32,6 +34,15 @@ def test_culture_models_are_served_behind_one_endpoint_and_two_applications_live
             asyncio.run(ask_all(url, ["klingon"]))
     with pytest.raises(openai.NotFoundError):
         asyncio.run(ask_all(url, ["base"]))
+
+
+def asks_for_huge_pages(application: str) -> bool:
+    """Whether the engine's heap does; what it gets is the kernel's affair."""
+    name = f"ServeReplica:{application}:engine"
+    (engine,) = [p for p in psutil.process_iter(["cmdline"]) if any(name in part for part in p.info["cmdline"] or ())]
+    heap = Path(f"/proc/{engine.pid}/smaps").read_text().partition("[heap]")[2]
+    flags = next(line for line in heap.splitlines() if line.startswith("VmFlags"))
+    return "hg" in flags.split()
 
 
 async def ask_all(url: str, models: list[str]) -> list[str]:
