@@ -2,8 +2,9 @@
 
 Each layer holds its adapters' A matrices as one tensor and their B matrices as another, a place for each adapter. Rows
 are seated by their adapters, so that a pass is two batched products in which every adapter meets its own rows alone. As
-many rows are seated for each adapter as the most wanted one has; where most seats would stay empty, all rows meet all
-adapters in two dense products, and a mask zeroes what belongs to others.
+many rows are seated for each adapter as the most wanted one has; where most seats would stay empty, or there is so
+little to compute that seating takes longer, all rows meet all adapters in two dense products, and a mask zeroes what
+belongs to others. Where all rows have the same adapter, they are plain products.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ __all__ = ["Selection", "StackedLinear"]
 
 _SEATS = 2
 """Seats for each row up to which rows are seated."""
+_RANKS = 128
+"""Of all adapters together, up to which a token a row in 16 bits is sooner multiplied by all of them than seated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class Selection:
     """Places that a pass runs over."""
     seats: _Seats | None = None
     """None: too many would stay empty."""
+    only: int | None = None
+    """The place that all rows have; None: they have several, or some have none."""
     masks: dict[int, Tensor] = field(default_factory=dict)
     """By rank: [rows, 1, front x rank] of 0 and 1."""
 
@@ -51,6 +56,7 @@ class Selection:
         self.front = max(places, default=-1) + 1
         self.places = torch.tensor(places, device=device) if self.front else None
         self.seats = self._seated(places, device) if self.front else None
+        self.only = places[0] if self.front and len(set(places)) == 1 else None
 
     def mask(self, rank: int, like: Tensor) -> Tensor:
         """Which ranks of a stack of this rank each row keeps."""
@@ -116,11 +122,14 @@ class StackedLinear(nn.Module):
     def _adapted(self, x: Tensor, y: Tensor) -> Tensor:
         """What the base makes of `x`, with what each row's adapter adds."""
         selection, front = self.selection, self.selection.front
-        seats = selection.seats
-        if seats is None:
+        seats, only = selection.seats, selection.only
+        if only is not None:
+            return _added(y, nn.functional.linear(x, self.down[only]), self.up[only])
+        little = x.shape[1] == 1 and x.dtype.itemsize == 2 and front * self.down.shape[1] <= _RANKS
+        if seats is None or little:
             hidden = nn.functional.linear(x, self.down[:front].flatten(0, 1))
             hidden = hidden * selection.mask(self.down.shape[1], hidden)
-            return y + hidden @ self.up[:front].flatten(0, 1)
+            return _added(y, hidden, self.up[:front].flatten(0, 1))
         seated = x.index_select(0, seats.rows).view(front, -1, x.shape[-1])
         added = torch.bmm(torch.bmm(seated, self.down[:front].transpose(1, 2)), self.up[:front])
         added = added.view(len(seats.rows), *y.shape[1:]).index_select(0, seats.own)
@@ -154,6 +163,11 @@ class StackedLinear(nn.Module):
         for stack in (self.down, self.up, self.stretch):
             if stack is not None:
                 stack[[a, b]] = stack[[b, a]]
+
+
+def _added(y: Tensor, hidden: Tensor, up: Tensor) -> Tensor:
+    """`y + hidden @ up` in one pass: [rows, tokens, out] and [rows, tokens, ranks] with [ranks, out]."""
+    return torch.addmm(y.flatten(0, 1), hidden.flatten(0, 1), up).view_as(y)
 
 
 def _grown(stack: Tensor, places: int, rank: int) -> Tensor:

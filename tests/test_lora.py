@@ -7,7 +7,8 @@ import torch
 
 from cp_ray.errors import BaseModelError
 from cp_ray.lora import StackedLora
-from cp_ray.stacked_linear import Selection
+from cp_ray.peft_folder import Added
+from cp_ray.stacked_linear import Selection, StackedLinear
 
 
 def tiny_base(*, bias: bool = False) -> Any:
@@ -89,6 +90,7 @@ def stacked_logits(adapters: dict[str, Path], rows: list[str | None], ids: torch
         ["a", "b", None, "wide", "other"],
         ["wide", None, "other", "b", "a", "a"],
         ["b"],
+        ["b", "b", "b"],
         [None],
         [None, None],
         ["dora", "a", None, "dora too", "dora", "wide"],
@@ -115,6 +117,27 @@ def test_rows_are_seated_by_adapter_unless_most_seats_would_stay_empty() -> None
     assert selection.seats.own.tolist() == [0, 2, 3]
     selection.choose([0, 0, 1, 0, 2, 3, 0, 4], device)
     assert selection.seats is None
+
+
+@pytest.mark.parametrize("places", [[0, 1, -1, 2], [2, 2, 2, 2], [1, -1, 1, 1], [0, 1, 2, 3]])
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_in_16_bits_a_row_gets_its_own_adapter_s_sum(places: list[int], tokens: int) -> None:
+    torch.manual_seed(0)
+    base, selection = torch.nn.Linear(24, 40).to(torch.bfloat16), Selection()
+    layer = StackedLinear(base, selection, 4)
+    parts = [Added(torch.randn(r, 24).bfloat16(), torch.randn(r, 40).bfloat16(), None) for r in (3, 5, 2, 5)]
+    for place, added in enumerate(parts):
+        layer.put(place, added)
+    x = torch.randn(4, tokens, 24).bfloat16()
+    selection.choose(places, x.device)
+    with torch.inference_mode():
+        found = layer(x).float()
+        for row, place in enumerate(places):
+            own = base.float()(x[row].float())
+            if place >= 0:
+                own = own + x[row].float() @ parts[place].down.float().T @ parts[place].up.float()
+            base.bfloat16()
+            assert (found[row] - own).abs().max() < 0.02 * own.abs().max()
 
 
 def test_dora_leaves_a_layer_s_bias_as_it_is(tmp_path: Path, ids: torch.Tensor) -> None:
