@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -36,10 +37,10 @@ class Replica:
     """A replica of the engine."""
 
     def __init__(self, spec: ServeSpec, settings: Settings) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix=f"cp_ray-adapters-{os.getpid()}-")
         from cp_ray.serving.engine import Engine
         from cp_ray.serving.loop import EngineLoop
 
-        self._folder = tempfile.TemporaryDirectory(prefix="cp_ray-adapters-")
         self._fetched = 0
         folders = {m.id: self._fetch(m.id, m.adapter) if m.adapter else None for m in spec.models}
         self._engine = Engine(
@@ -55,6 +56,10 @@ class Replica:
         )
         self._loop = EngineLoop(self._engine)
         self._fetching, self._embedding = asyncio.Lock(), asyncio.Lock()
+
+    def __del__(self) -> None:
+        """Called by Ray Serve before it ends the process, which does no other tidying up."""
+        self._folder.cleanup()
 
     async def complete(self, request: ChatRequest) -> ChatResult | Wrong:
         """Answer a chat."""

@@ -9,6 +9,7 @@ loading by name reads one bucket only, and nothing on disk. vLLM keeps those use
 
 import asyncio
 import functools
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -103,7 +104,7 @@ class VLLMReplica(LLMServer):
         self._ends = end_tokens(generation, self._tokenizer)
         self._context = min(shape.max_position_embeddings, settings.max_tokens)
         self._prepare = Prepare(self._tokenizer, self._context, shape.vocab_size, self._ends)
-        self._folder = tempfile.TemporaryDirectory(prefix="cp_ray-adapters-")
+        self._folder = tempfile.TemporaryDirectory(prefix=f"cp_ray-adapters-{os.getpid()}-")
         self._bare = {model.id for model in spec.models if model.adapter is None}
         self._adapters: dict[str, Path] = {}
         self._under_way: set[Row] = set()
@@ -116,6 +117,11 @@ class VLLMReplica(LLMServer):
         await super().__init__(llm_config)
         for name, folder in first.items():
             await self._know(name, folder)
+
+    async def __del__(self) -> None:
+        """Called by Ray Serve before it ends the process, which does no other tidying up."""
+        self._folder.cleanup()
+        await super().__del__()
 
     async def complete(self, request: ChatRequest) -> ChatResult | Wrong:
         """Answer a chat."""

@@ -1,4 +1,5 @@
 import asyncio
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ def test_culture_models_are_served_behind_one_endpoint_and_two_applications_live
             assert url.endswith("/cultures/v1")
             assert other == url.replace("cultures", "tiny")
             assert [m.id for m in openai.OpenAI(base_url=other, api_key="none").models.list()] == ["tiny"]
-        assert asks_for_huge_pages("cultures")
+        engine = engine_of("cultures")
+        assert asks_for_huge_pages(engine)
+        assert copies_of_adapters(engine)
         texts = asyncio.run(ask_all(url, ["base", "german", "base", "german"]))
         assert "Paris" in texts[0]
         assert texts[0] == texts[2]
@@ -34,12 +37,21 @@ def test_culture_models_are_served_behind_one_endpoint_and_two_applications_live
             asyncio.run(ask_all(url, ["klingon"]))
     with pytest.raises(openai.NotFoundError):
         asyncio.run(ask_all(url, ["base"]))
+    assert not copies_of_adapters(engine)
 
 
-def asks_for_huge_pages(application: str) -> bool:
-    """Whether the engine's heap does; what it gets is the kernel's affair."""
-    name = f"ServeReplica:{application}:engine"
-    (engine,) = [p for p in psutil.process_iter(["cmdline"]) if any(name in part for part in p.info["cmdline"] or ())]
+def engine_of(application: str) -> psutil.Process:
+    name, mine = f"ServeReplica:{application}:engine", psutil.Process().children(recursive=True)
+    (engine,) = [process for process in mine if any(name in part for part in process.cmdline())]
+    return engine
+
+
+def copies_of_adapters(engine: psutil.Process) -> list[Path]:
+    return list(Path(tempfile.gettempdir()).glob(f"cp_ray-adapters-{engine.pid}-*"))
+
+
+def asks_for_huge_pages(engine: psutil.Process) -> bool:
+    """Whether its heap does; what it gets is the kernel's affair."""
     heap = Path(f"/proc/{engine.pid}/smaps").read_text().partition("[heap]")[2]
     flags = next(line for line in heap.splitlines() if line.startswith("VmFlags"))
     return "hg" in flags.split()
