@@ -31,10 +31,13 @@ from cp_ray.records import Example, Seed
 from cp_ray.stages.examples import ExamplesConfig, make_examples
 from cp_ray.stages.seeds import SeedsConfig, make_seeds
 from cp_ray.survey.asking import ask
+from cp_ray.survey.pooled import scale_means
 from cp_ray.survey.read import WVS7, read_survey
 from cp_ray.training.config import UNIFIED, AdapterConfig, Placement, TrainConfig
 
 FOLDS = 4
+_ANSWERERS = ("uniform", "mean")
+"""Without a model: every option alike, and the people's own mean over the training questions with the same options."""
 
 TARGET = "target: own at most 0.45 of base, and the best of all adapters in at least 8 rows of 10"
 
@@ -48,6 +51,8 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=5)
     parser.add_argument("--answers", type=int, default=200)
     parser.add_argument("--draw", default="apportioned")
+    parser.add_argument("--pooling", type=float, default=0.0)
+    parser.add_argument("--mixed", type=int, default=0)
     parser.add_argument("--objective", default="distribution")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--rank", type=int, default=16)
@@ -81,7 +86,8 @@ def show(title: str, found: dict[str, Any]) -> None:
     others = "" if found["others"] is None else f"others {found['others']:.3f}, "
     best = "" if found["best"] is None else f", best of all adapters in {found['best']} rows of {len(matrix)}"
     print(
-        f"own {found['own']:.3f}, {others}base {found['base']:.3f}, uniform {found['uniform']:.3f}; own/base "
+        f"own {found['own']:.3f}, {others}base {found['base']:.3f}, uniform {found['uniform']:.3f}, mean "
+        f"{found['mean']:.3f}; own/base "
         f"{found['own'] / found['base']:.2f}{best}, nearer than uniform in {found['nearer_than_uniform']}",
         flush=True,
     )
@@ -99,6 +105,9 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         summary = _train(given, seeds, cultures, folder)
         shares = _asked([s for s in seeds if s.split == "heldout"], cultures, folder, given)
+    means = scale_means(seeds)
+    for seed, asked in shares:
+        asked["mean"] = means.get((seed.culture, seed.options), asked["uniform"])
     matrix: dict[str, dict[str, float]] = {}
     for culture in cultures:
         own = [(seed, asked) for seed, asked in shares if seed.culture == culture.id]
@@ -126,7 +135,8 @@ def _train(given: argparse.Namespace, seeds: Sequence[Seed], cultures: Sequence[
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
     dist.init_process_group("gloo")
     seed, every = int(given.seeds), tuple(cultures)
-    examples = make_examples(seeds, (), ExamplesConfig(every, answers=given.answers, draw=given.draw, seed=seed))
+    data = {name: getattr(given, name) for name in ("answers", "draw", "pooling", "mixed")}
+    examples = make_examples(seeds, (), ExamplesConfig(every, seed=seed, **data))
     how: dict[str, Any] = {"learning_rate": given.learning_rate, "passes": given.passes}
     one = AdapterConfig(UNIFIED, every, batch_size=given.batch_size * len(every), **how)
     own = [AdapterConfig(c.id, (c,), batch_size=given.batch_size, **how) for c in every]
@@ -203,14 +213,14 @@ def _asked(
 
 
 def _summed_up(matrix: dict[str, dict[str, float]]) -> dict[str, Any]:
-    adapters = [name for name in next(iter(matrix.values())) if name not in ("base", "uniform")]
+    adapters = [name for name in next(iter(matrix.values())) if name not in ("base", *_ANSWERERS)]
     own = {culture: row[culture if culture in row else UNIFIED] for culture, row in matrix.items()}
     others = [row[a] for culture, row in matrix.items() for a in adapters if a not in (culture, UNIFIED)]
     return {
         "own": round(statistics.fmean(own.values()), 4),
         "others": round(statistics.fmean(others), 4) if others else None,
         "base": round(statistics.fmean(row["base"] for row in matrix.values()), 4),
-        "uniform": round(statistics.fmean(row["uniform"] for row in matrix.values()), 4),
+        **{name: round(statistics.fmean(row[name] for row in matrix.values()), 4) for name in _ANSWERERS},
         "best": sum(own[culture] == min(row[a] for a in adapters) for culture, row in matrix.items())
         if others
         else None,

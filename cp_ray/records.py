@@ -242,7 +242,8 @@ class Example:
     id: str
     culture: str
     kind: str
-    """`answer`: a survey answer, in proportion to the real distribution; `opinion`: from a dialogue."""
+    """`answer`: a survey answer, in proportion to the real distribution; `mixed`: one to a question made of two;
+    `opinion`: from a dialogue."""
     question_id: str
     messages: tuple[Message, ...]
     parents: tuple[str, ...]
@@ -250,6 +251,8 @@ class Example:
     split: Split
     options: tuple[str, ...] = ()
     """Of a survey question, one of which is the answer; an opinion has none."""
+    other_question_id: str = ""
+    """Of a question made of two, that which it ends like."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ def culturellm(
     answers_from: str = "own",
     passes: int = 3,
     draw: str = "apportioned",
+    pooling: float = 0.0,
+    mixed: int = 0,
     objective: str = "answers",
     tuning: str = "lora",
     training: str = "joint",
@@ -62,6 +64,8 @@ def culturellm(
         answers_from: own, or neighbours: a culture is trained on its neighbours' answers, as if it had never been asked
         passes: over the training rows
         draw: apportioned (each option gets its share of the answers) or sampled (as respondents are drawn)
+        pooling: share of each question's answers that is the culture's mean over all with the same options
+        mixed: questions made of two training questions, for each; answered with the mean of both
         objective: answers (their likelihood) or distribution (the shares of a question's options, and nothing else)
         tuning: lora, dora, qlora (a GPU), or full (every weight, one model after the other; not served)
         training: joint (all cultures' adapters in one run) or separate (one run each); the adapters are the same
@@ -117,7 +121,7 @@ def culturellm(
         made += [english, translations]
     leakage = steps.leakage(seeds, [chosen], LeakageConfig())
     examples = steps.examples(
-        seeds, ExamplesConfig(options.chosen, answers=answers, draw=draw, seed=seed),
+        seeds, ExamplesConfig(options.chosen, answers=answers, draw=draw, pooling=pooling, mixed=mixed, seed=seed),
         leakage=leakage, wordings=chosen, translations=translations, answers=near,
     )  # fmt: skip
     made += [leakage, *([near] if near else []), examples]

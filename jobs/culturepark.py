@@ -59,6 +59,8 @@ def culturepark(
     answers: int = 32,
     passes: int = 3,
     draw: str = "apportioned",
+    pooling: float = 0.0,
+    mixed: int = 0,
     objective: str = "answers",
     tuning: str = "lora",
     training: str = "joint",
@@ -100,6 +102,8 @@ def culturepark(
         answers: survey answers for each training seed
         passes: over the training rows
         draw: apportioned (each option gets its share of the answers) or sampled (as respondents are drawn)
+        pooling: share of each question's answers that is the culture's mean over all with the same options
+        mixed: questions made of two training questions, for each; answered with the mean of both
         objective: answers (their likelihood) or distribution (the shares of a question's options, and nothing else)
         tuning: lora, dora, qlora (a GPU), or full (every weight, one model after the other; not served)
         training: joint (all cultures' adapters in one run) or separate (one run each); the adapters are the same
@@ -169,7 +173,7 @@ def culturepark(
         made.append(measured)
     leakage = steps.leakage(seeds, [chosen], LeakageConfig())
     examples = steps.examples(
-        seeds, ExamplesConfig(cultures, answers=answers, draw=draw, seed=seed),
+        seeds, ExamplesConfig(cultures, answers=answers, draw=draw, pooling=pooling, mixed=mixed, seed=seed),
         leakage=leakage, opinions=chosen, quality=measured,
     )  # fmt: skip
     made += [leakage, examples]

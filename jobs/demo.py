@@ -29,6 +29,8 @@ def demo(
     answers: int = 32,
     passes: int = 5,
     draw: str = "apportioned",
+    pooling: float = 0.0,
+    mixed: int = 0,
     objective: str = "answers",
     tuning: str = "lora",
     training: str = "joint",
@@ -50,6 +52,8 @@ def demo(
         answers: survey answers for each training seed
         passes: over the training rows
         draw: apportioned (each option gets its share of the answers) or sampled (as respondents are drawn)
+        pooling: share of each question's answers that is the culture's mean over all with the same options
+        mixed: questions made of two training questions, for each; answered with the mean of both
         objective: answers (their likelihood) or distribution (the shares of a question's options, and nothing else)
         tuning: lora, dora, qlora (a GPU), or full (every weight, one model after the other; not served)
         training: joint (all cultures' adapters in one run) or separate (one run each); the adapters are the same
@@ -75,7 +79,10 @@ def demo(
     dedup = steps.dedup([verify], DedupConfig(per_seed=4, seed=seed))
     leakage = steps.leakage(seeds, [dedup], LeakageConfig())
     examples = steps.examples(
-        seeds, ExamplesConfig(cultures, answers=answers, draw=draw, seed=seed), leakage=leakage, opinions=dedup
+        seeds,
+        ExamplesConfig(cultures, answers=answers, draw=draw, pooling=pooling, mixed=mixed, seed=seed),
+        leakage=leakage,
+        opinions=dedup,
     )
     rows = [seeds, candidates, dialogue, extract, verify, dedup, leakage, examples]
     models = steps.culture_models(

@@ -8,6 +8,7 @@ import numpy as np
 
 from cp_ray.evals.distances import emds, jsds
 from cp_ray.records import Seed
+from cp_ray.survey.pooled import scale_means
 
 __all__ = [
     "BASE",
@@ -17,6 +18,7 @@ __all__ = [
     "MODAL",
     "NULLS",
     "OTHERS",
+    "SCALE",
     "UNIFORM",
     "Halves",
     "null_answers",
@@ -34,7 +36,10 @@ MODAL = "modal"
 without the spread."""
 OTHERS = "others"
 """The mean of the other cultures' people: what is common to all."""
-NULLS = (UNIFORM, FIRST, LAST, MODAL, OTHERS)
+SCALE = "scale"
+"""The mean of the people's own answers to the training questions that have the same options, whatever is asked; where
+there is none, every option alike."""
+NULLS = (UNIFORM, FIRST, LAST, MODAL, OTHERS, SCALE)
 
 HUMAN = "human"
 """One random half of the people against the other half: nobody can be expected to come nearer."""
@@ -43,7 +48,11 @@ Answers = tuple[float, ...]
 
 
 def null_answers(seeds: Sequence[Seed]) -> Iterator[tuple[str, Seed, Answers]]:
-    """What each of `NULLS` answers to each seed; `others` only where another culture was asked."""
+    """What each of `NULLS` answers to each seed.
+
+    `others` only where another culture was asked, `scale` only where there are training questions.
+    """
+    means = scale_means(seeds)
     asked: dict[str, list[Seed]] = defaultdict(list)
     for seed in seeds:
         asked[seed.question_id].append(seed)
@@ -56,6 +65,8 @@ def null_answers(seeds: Sequence[Seed]) -> Iterator[tuple[str, Seed, Answers]]:
         rest = [s.distribution for s in asked[seed.question_id] if s.culture != seed.culture]
         if rest:
             yield OTHERS, seed, tuple(float(share) for share in np.mean(rest, axis=0))
+        if means:
+            yield SCALE, seed, means.get((seed.culture, seed.options), (1 / n,) * n)
 
 
 @dataclass(frozen=True, slots=True)

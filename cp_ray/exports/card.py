@@ -185,7 +185,7 @@ def _heldout(seeds: Sequence[Seed], examples: Sequence[Example]) -> str:
 def _licences(examples: Sequence[Example], made: Made, config: ExportConfig) -> str:
     terms = config.survey.terms or "The survey is its owner's; ask there before the rows are passed on."
     lines = [f"- {terms}"]
-    if made.teachers and (made.has("translate") or any(e.kind != "answer" or _is_reworded(e) for e in examples)):
+    if made.teachers and (made.has("translate") or any(e.kind == "opinion" or _is_reworded(e) for e in examples)):
         lines.append(
             f"- What a language model wrote comes under the terms of {', '.join(made.teachers)}: some providers forbid "
             "training a competing model on it."
@@ -202,9 +202,15 @@ def _respondents(seeds: Sequence[Seed]) -> str:
 
 
 def _written(examples: Sequence[Example], made: Made) -> str:
-    opinions = sum(e.kind != "answer" for e in examples)
+    opinions = sum(e.kind == "opinion" for e in examples)
     reworded = sum(_is_reworded(e) for e in examples)
+    mixed = sum(e.kind == "mixed" for e in examples)
     said = []
+    if mixed:
+        said.append(
+            f"{mixed:,} rows ask what nobody was asked: the beginning of one question and the end of another, answered "
+            "with the mean of the answers to both."
+        )
     if opinions:
         said.append(
             f"{opinions:,} of {len(examples):,} rows were written by a language model: they may be wrong, one-sided, "

@@ -7,12 +7,14 @@ larger.
 import hashlib
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cp_ray.cultures import Culture, of
 from cp_ray.errors import ConfigError
 from cp_ray.records import Example, Message, Opinion, Paraphrase, Seed, Translation
 from cp_ray.survey.asking import ask, persona
+from cp_ray.survey.mixed import mixed, pairs
+from cp_ray.survey.pooled import pooled
 
 __all__ = ["ExamplesConfig", "check_split", "make_examples"]
 
@@ -28,6 +30,12 @@ class ExamplesConfig:
     draw: str = "sampled"
     """`sampled`: as many respondents are drawn; `apportioned`: each option gets its share of the answers, to the
     nearest whole one, so that no luck is in them."""
+    pooling: float = 0.0
+    """Share of a question's answers that comes from the culture's mean over all training questions with the same
+    options (partial pooling). What a culture's answers have in common holds for other questions too, so with few
+    questions more of it makes a model that knows more about those it has not seen, and less about those it has."""
+    mixed: int = 0
+    """Questions made of two training questions, for each question; asked and answered like the others."""
     seed: int = 0
     opinion_user: str = "What do {people} think about this? {question}"
 
@@ -36,6 +44,10 @@ class ExamplesConfig:
             raise ConfigError(f"answers: must be at least 2, one for each order of the options, got {self.answers}")
         if self.draw not in ("sampled", "apportioned"):
             raise ConfigError(f"draw: must be sampled or apportioned, got {self.draw!r}")
+        if self.mixed < 0:
+            raise ConfigError(f"mixed: must be at least 0, got {self.mixed}")
+        if not 0 <= self.pooling <= 1:
+            raise ConfigError(f"pooling: must be a share from 0 to 1, got {self.pooling}")
 
 
 def make_examples(
@@ -62,13 +74,15 @@ def make_examples(
         ValueError: a held-out question would get into a training row.
     """
     unwanted = frozenset(left_out)
-    training = [seed for seed in seeds if seed.split == "train" and seed.question_id not in unwanted]
+    training = pooled([s for s in seeds if s.split == "train" and s.question_id not in unwanted], config.pooling)
     by_id = {seed.id: seed for seed in seeds if seed.split == "train"}
     asked = _Asked(
         _by_question(w for w in wordings if w.reject is None and w.id not in unwanted and w.way != "survey"),
         {row.id: row for row in translations if row.reject is None} if translations else None,
     )
-    examples = [example for seed in training for example in _answers(seed, config, asked)]
+    examples = [example for seed in training for example in _answers(seed, asked.of(seed, config), config)]
+    for one, other, cut in pairs(training, config.mixed, config.seed):
+        examples += _mixed(one, other, cut, asked, config)
     for opinion in opinions:
         if opinion.reject is None and opinion.id not in unwanted:
             if opinion.seed_id not in by_id:
@@ -89,7 +103,7 @@ def check_split(examples: Sequence[Example], seeds: Sequence[Seed]) -> int:
     for example in examples:
         text = "\n".join(message.content for message in example.messages)
         for id, question in heldout.items():
-            if example.question_id == id or question in text:
+            if id in (example.question_id, example.other_question_id) or question in text:
                 raise ValueError(f"the training row {example.id} holds the held-out question {id}")
     return len(examples) * len(heldout)
 
@@ -110,8 +124,9 @@ class _Asked:
     translations: Mapping[str, Translation] | None
     """By language and question; None: everybody is asked in English."""
 
-    def of(self, seed: Seed, culture: Culture) -> list[_Wording]:
+    def of(self, seed: Seed, config: ExamplesConfig) -> list[_Wording]:
         """All wordings of a seed; none where a translation is missing."""
+        culture = of(config.cultures, seed.culture)
         more = self.wordings.get(seed.question_id, ())
         found = [_Wording("", seed.question, seed.options), *(_Wording(w.id, w.text, seed.options) for w in more)]
         if self.translations is None or culture.language == "English":
@@ -131,11 +146,26 @@ def _by_question(wordings: Iterable[Paraphrase]) -> dict[str, list[Paraphrase]]:
     return found
 
 
-def _answers(seed: Seed, config: ExamplesConfig, asked: _Asked) -> list[Example]:
+def _mixed(one: Seed, other: Seed, cut: float, asked: _Asked, config: ExamplesConfig) -> list[Example]:
+    """Answers to a question that begins like one and ends like the other, from the mean of theirs."""
+    first, second = (asked.of(seed, config)[:1] for seed in (one, other))
+    if not first or not second:
+        return []
+    question = mixed(first[0].question, second[0].question, cut)
+    if question in (first[0].question, second[0].question):
+        return []
+    between = tuple((a + b) / 2 for a, b in zip(one.distribution, other.distribution, strict=True))
+    seed = replace(one, id=f"{one.id}+{other.question_id}", distribution=between)
+    return [
+        replace(example, kind="mixed", parents=(one.id, other.id), other_question_id=other.question_id)
+        for example in _answers(seed, [replace(first[0], id="", question=question)], config)
+    ]
+
+
+def _answers(seed: Seed, wordings: Sequence[_Wording], config: ExamplesConfig) -> list[Example]:
     # Seeded by the seed's id, so that a culture's rows are the same whichever others are in the run.
     rng = random.Random(hashlib.sha256(f"{config.seed}/{seed.id}".encode()).digest())
     culture = of(config.cultures, seed.culture)
-    wordings = asked.of(seed, culture)
     if len(wordings) > config.answers:
         raise ConfigError(
             f"answers: must be at least as many as a question's wordings, which are {len(wordings)} for "

@@ -153,9 +153,10 @@ def make_prompts(examples: Sequence[Example], config: TrainConfig) -> list[Promp
         ids = {culture.id for culture in adapter.cultures}
         own = [e for e in examples if e.culture in ids]
         before = len(found)
-        for validation in (False, True):
-            part = [e for e in own if (e.question_id in kept_back) == validation]
-            found += _by_prompt(part, config, k, len(found), validation=validation)
+        trained = [e for e in own if not {e.question_id, e.other_question_id} & kept_back]
+        validated = [e for e in own if e.question_id in kept_back and e.kind != "mixed"]
+        found += _by_prompt(trained, config, k, len(found), validation=False)
+        found += _by_prompt(validated, config, k, len(found), validation=True)
         if len(found) == before:
             raise _nothing_of(adapter, own)
     return found
@@ -225,7 +226,7 @@ def _by_prompt(
         weight = config.opinion_weight if example.kind == "opinion" else 1.0
         # A step of rows that weigh nothing has no mean loss.
         if weight > 0:
-            answers = found[tuple(prompt), example.kind == "answer"]
+            answers = found[tuple(prompt), example.kind != "opinion"]
             answers[answer.content] += weight
             if config.objective == "distribution":
                 for option in example.options:

@@ -140,7 +140,7 @@ def test_the_suite_from_a_run_s_models_to_a_page(
 
 def _check_survey(scores: list[Score], questions: list[QuestionScore]) -> None:
     found = {(s.model, s.culture, s.metric): s for s in scores if s.task == "survey_heldout"}
-    names = {"uniform", "first", "last", "modal", "others", "human", "base", "arabic", "german", "told"}
+    names = {"uniform", "first", "last", "modal", "others", "scale", "human", "base", "arabic", "german", "told"}
     assert {m for m, _, _ in found} == names
     assert {s.n for s in found.values()} == {4}
     # It always takes the first option that is listed: half the time the one end of the scale, half the other.

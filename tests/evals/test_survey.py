@@ -79,6 +79,17 @@ def test_the_mean_of_the_other_peoples_is_an_answerer() -> None:
     assert found == pytest.approx({"german": 0.75, "arabic": 0.75, "greek": 0.5})
 
 
+def test_a_people_s_mean_on_a_scale_is_an_answerer() -> None:
+    seeds = [
+        seed("Q1", (1.0, 0.0, 0.0)), seed("Q1", (0.0, 0.0, 1.0), "arabic"), seed("Q1", (0.0, 1.0, 0.0), "greek"),
+        seed("Q2", (0.8, 0.2, 0.0), split="train"), seed("Q3", (0.2, 0.8, 0.0), split="train"),
+        seed("Q2", (0.0, 0.0, 1.0), "arabic", "train"),
+    ]  # fmt: skip
+    told = [q for q in question_scores([], seeds, ScoreConfig()) if (q.model, q.question_id) == ("scale", "Q1")]
+    # The Germans' is (0.5, 0.5, 0); nothing is known of the Greeks on this scale, so every option is alike.
+    assert {q.culture: q.emd for q in told} == pytest.approx({"german": 0.25, "arabic": 0.0, "greek": 1 / 3})
+
+
 def test_skill_is_0_for_a_uniform_answerer_and_1_for_the_people_themselves() -> None:
     seeds = [seed(q, p, people=400) for q, p in TRUTH.items()]
     config = ScoreConfig(splits=500)

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -42,6 +43,26 @@ def test_apportioned_answers_have_the_real_proportions_in_each_order() -> None:
     assert all(e.options == OPTIONS for e in few)
     with pytest.raises(ConfigError, match="draw: must be sampled or apportioned, got 'x'"):
         ExamplesConfig(ALL, draw="x")
+
+
+def test_pooled_answers_come_partly_from_the_culture_s_other_training_questions_on_the_same_scale() -> None:
+    own, other = seed("Q1"), replace(seed("Q2"), distribution=(0.0, 0.1, 0.9))
+    foreign = replace(seed("Q2", culture="greek"), distribution=(0.0, 0.0, 1.0))
+    heldout = replace(seed("Q3", "heldout"), distribution=(0.0, 1.0, 0.0))
+    scale = ("Yes", "Hardly", "No")
+    elsewhere = replace(seed("Q4"), options=scale, distribution=(0.0, 0.5, 0.5))
+    config = ExamplesConfig(ALL, answers=200, draw="apportioned", pooling=0.5)
+    examples = make_examples([own, other, foreign, heldout, elsewhere], [], config)
+    counts = Counter((e.culture, e.question_id, e.messages[-1].content) for e in examples)
+    # The mean of Germans is (0.3, 0.2, 0.5) on this scale, and half of it counts.
+    assert [counts["german", "Q1", option] for option in OPTIONS] == [90, 50, 60]
+    assert [counts["german", "Q2", option] for option in OPTIONS] == [30, 30, 140]
+    assert [counts["greek", "Q2", option] for option in OPTIONS] == [0, 0, 200]
+    assert [counts["german", "Q4", option] for option in scale] == [0, 100, 100]
+    plain, none = ExamplesConfig(ALL, draw="apportioned"), replace(config, pooling=0.0, answers=32)
+    assert make_examples([own, other], [], plain) == make_examples([own, other], [], none)
+    with pytest.raises(ConfigError, match="pooling: must be a share from 0 to 1, got 2"):
+        ExamplesConfig(ALL, pooling=2)
 
 
 def test_only_training_questions_and_opinions_that_count() -> None:

@@ -76,6 +76,19 @@ def test_validation_takes_the_same_questions_of_all() -> None:
     assert len(rows.train) == 16
 
 
+def test_a_mixed_question_is_trained_on_unless_one_of_its_two_is_to_validate_with() -> None:
+    examples = [example(q, f"Is it {q}?", "Yes", question_id=f"Q{q}") for q in range(4)]
+    pairs = [(a, b) for a in range(4) for b in range(4) if a != b]
+    examples += [
+        replace(example(10 + k, f"Is it {a} and {b}?", "Yes", "mixed", question_id=f"Q{a}"), other_question_id=f"Q{b}")
+        for k, (a, b) in enumerate(pairs)
+    ]
+    rows = make_data(examples, config(validation=0.25), make_tokenizer())
+    assert (len(rows.validation), len(rows.train)) == (1, 3 + 6)
+    assert all(row.shares for row in rows.train), "its answers are shares of its options"
+    assert len(make_data(examples, config(), make_tokenizer()).train) == 4 + 12
+
+
 def test_what_is_too_long_is_left_out_and_counted() -> None:
     examples = [example(1, "Is it?", "Yes"), example(2, "Is it " * 100, "Yes")]
     rows = make_data(examples, config(max_tokens=200), make_tokenizer())

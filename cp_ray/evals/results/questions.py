@@ -9,7 +9,7 @@ from cp_ray.records import QuestionScore, Seed
 __all__ = ["question_tables"]
 
 _BLIND = tuple(name for name in NULLS if name != MODAL)
-"""Those that have not seen the people's answers."""
+"""Those that have not seen the people's answers to these questions."""
 
 
 def question_tables(questions: Sequence[QuestionScore], seeds: Sequence[Seed]) -> tuple[Table, ...]:

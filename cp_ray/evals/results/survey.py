@@ -55,7 +55,8 @@ def survey_section(
             "move with other questions of the kind.",
             f"{UNIFORM} gives every option the same probability, first and last always choose an end of the scale, "
             "modal always says what most of the people say and has seen their answers, others is the mean of the other "
-            "cultures' people, human is one random half of the people against the other.",
+            "cultures' people, scale the mean of a people's own answers to the training questions with the same "
+            "options, human is one random half of the people against the other.",
             "Question by question there stands, of those that have not seen the people's answers, the one that is "
             "nearest to them on the mean of all questions.",
             *ways_notes(ways),
