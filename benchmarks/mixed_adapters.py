@@ -4,7 +4,9 @@
 
 All ways are greedy and take turns on the same rows, and each one's best round counts: the engine with the rows' own
 adapters, the same engine with one adapter for all rows, PEFT's `generate(adapter_names=...)`, and the engine with no
-adapter. The engine's answers must be PEFT's, token for token.
+adapter. The engine's answers must be PEFT's, token for token. Where a step takes as long as reading its weights does,
+eight adapters' are read beside the base's, and one adapter's: `if_reading_were_all` is what of one adapter's speed that
+would leave.
 """
 
 import argparse
@@ -75,6 +77,7 @@ def measure(
         "different_answers": len(set(ours)),
         "of_one_adapter": round(best["engine, mixed adapters"] / best["engine, one adapter"], 3),
         "of_peft": round(best["engine, mixed adapters"] / best["PEFT, mixed adapters"], 3),
+        "if_reading_were_all": round(_read(peft, 1) / _read(peft, len(set(mixed))), 3),
     }
     print(f"batch {batch}, {len(names)} adapters, {args.tokens} tokens a row, {args.threads} threads")
     for name, speed in best.items():
@@ -83,6 +86,14 @@ def measure(
     speeds = {name: round(speed, 1) for name, speed in best.items()}
     settings = vars(args) | {"batch": batch}
     append("mixed_adapters", {"torch": torch.__version__, "settings": settings, "tokens_per_s": speeds, **figures})
+
+
+def _read(peft: Any, adapters: int) -> float:
+    """Weights that a step reads: the base's, and those of so many adapters."""
+    own = sum(weight.numel() for name, weight in peft.named_parameters() if "lora_" in name)
+    every = sum(weight.numel() for weight in peft.parameters())
+    share: float = every - own + own * adapters / len(peft.peft_config)
+    return share
 
 
 def by_engine(engine: Engine, models: Sequence[str], tokens: int) -> Way:
