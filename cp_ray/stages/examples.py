@@ -33,7 +33,8 @@ class ExamplesConfig:
     pooling: float = 0.0
     """Share of a question's answers that comes from the culture's mean over all training questions with the same
     options (partial pooling). What a culture's answers have in common holds for other questions too, so with few
-    questions more of it makes a model that knows more about those it has not seen, and less about those it has."""
+    questions more of it makes a model that knows more about those it has not seen, and less about those it has.
+    Questions that training keeps to validate with are pooled like the rest."""
     mixed: int = 0
     """Questions made of two training questions, for each question; asked and answered like the others."""
     seed: int = 0
@@ -81,8 +82,9 @@ def make_examples(
         {row.id: row for row in translations if row.reject is None} if translations else None,
     )
     examples = [example for seed in training for example in _answers(seed, asked.of(seed, config), config)]
+    asked_of_people = {seed.question for seed in seeds}
     for one, other, cut in pairs(training, config.mixed, config.seed):
-        examples += _mixed(one, other, cut, asked, config)
+        examples += _mixed(one, other, cut, asked, asked_of_people, config)
     for opinion in opinions:
         if opinion.reject is None and opinion.id not in unwanted:
             if opinion.seed_id not in by_id:
@@ -146,13 +148,18 @@ def _by_question(wordings: Iterable[Paraphrase]) -> dict[str, list[Paraphrase]]:
     return found
 
 
-def _mixed(one: Seed, other: Seed, cut: float, asked: _Asked, config: ExamplesConfig) -> list[Example]:
-    """Answers to a question that begins like one and ends like the other, from the mean of theirs."""
+def _mixed(
+    one: Seed, other: Seed, cut: float, asked: _Asked, taken: Iterable[str], config: ExamplesConfig
+) -> list[Example]:
+    """Answers to a question that begins like one and ends like the other, from the mean of theirs.
+
+    None if that comes out as a question which is `taken`, or one of the two.
+    """
     first, second = (asked.of(seed, config)[:1] for seed in (one, other))
     if not first or not second:
         return []
     question = mixed(first[0].question, second[0].question, cut)
-    if question in (first[0].question, second[0].question):
+    if any(known in question for known in (first[0].question, second[0].question, *taken)):
         return []
     between = tuple((a + b) / 2 for a, b in zip(one.distribution, other.distribution, strict=True))
     seed = replace(one, id=f"{one.id}+{other.question_id}", distribution=between)

@@ -73,6 +73,16 @@ def test_mixed_questions_are_answered_with_the_mean_of_both() -> None:
     assert [e for e in made if e.kind == "answer"] == make_examples([one, other, heldout], [], replace(config, mixed=0))
 
 
+def test_what_comes_out_as_a_known_question_is_left_out() -> None:
+    texts = ("cats and dogs", "horses or cats", "cats or cats", "cats and cats")
+    seeds = [
+        replace(seed(f"Q{k}", "train" if k < 2 else "heldout"), question=f"Do you like {text}?")
+        for k, text in enumerate(texts)
+    ]
+    made = make_examples(seeds, [], ExamplesConfig(ALL, answers=2, mixed=1))
+    assert {(e.question_id, e.other_question_id) for e in made if e.kind == "mixed"} == {("Q1", "Q0")}
+
+
 def test_who_is_asked_in_another_language_is_asked_mixed_questions_in_it() -> None:
     seeds = [seed("Q1"), replace(seed("Q2"), question="Was that Q2 indeed?"), seed("Q3")]
     options = ("Ja", "Vielleicht", "Nein")
