@@ -15,6 +15,9 @@ from cp_ray.serving.guide import Guides
 from cp_ray.serving.text import Writer
 from tests.serving.stubs import BROKEN, REFUSED, SLOW
 
+_WHOLE = 6
+"""Tokens of which some are whole letters; half of one is not told yet."""
+
 
 class FakeEngine(LLMEngine):
     """Draws a token at a time and tells it as vLLM does."""
@@ -58,9 +61,11 @@ class FakeEngine(LLMEngine):
             if told:
                 yield _whole(told)
                 return
+            drawn = 0
             async for step in self._draw(request):
                 yield f"data: {json.dumps(self._chunk(request, *step))}\n\n"
-                if request.top_p == BROKEN:
+                drawn += 1
+                if request.top_p == BROKEN and drawn == _WHOLE:
                     broken = {"message": "CUDA error\nat line 1", "type": "InternalServerError", "code": 500}
                     yield f"data: {json.dumps({'error': broken})}\n\n"
             details = {"cached_tokens": 3}
