@@ -27,16 +27,16 @@ from typing import Any
 from benchmarks.results import append
 from cp_ray.cultures import CULTURES, Culture
 from cp_ray.evals.distances import emd
+from cp_ray.evals.nulls import SCALE, UNIFORM, null_answers
 from cp_ray.records import Example, Seed
 from cp_ray.stages.examples import ExamplesConfig, make_examples
 from cp_ray.stages.seeds import SeedsConfig, make_seeds
 from cp_ray.survey.asking import ask
-from cp_ray.survey.pooled import scale_means
 from cp_ray.survey.read import WVS7, read_survey
 from cp_ray.training.config import UNIFIED, AdapterConfig, Placement, TrainConfig
 
 FOLDS = 4
-_ANSWERERS = ("uniform", "mean")
+_ANSWERERS = (UNIFORM, SCALE)
 """Without a model: every option alike, and the people's own mean over the training questions with the same options."""
 
 TARGET = "target: own at most 0.45 of base, and the best of all adapters in at least 8 rows of 10"
@@ -86,8 +86,8 @@ def show(title: str, found: dict[str, Any]) -> None:
     others = "" if found["others"] is None else f"others {found['others']:.3f}, "
     best = "" if found["best"] is None else f", best of all adapters in {found['best']} rows of {len(matrix)}"
     print(
-        f"own {found['own']:.3f}, {others}base {found['base']:.3f}, uniform {found['uniform']:.3f}, mean "
-        f"{found['mean']:.3f}; own/base "
+        f"own {found['own']:.3f}, {others}base {found['base']:.3f}, uniform {found[UNIFORM]:.3f}, scale "
+        f"{found[SCALE]:.3f}; own/base "
         f"{found['own'] / found['base']:.2f}{best}, nearer than uniform in {found['nearer_than_uniform']}",
         flush=True,
     )
@@ -105,9 +105,9 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         summary = _train(given, seeds, cultures, folder)
         shares = _asked([s for s in seeds if s.split == "heldout"], cultures, folder, given)
-    means = scale_means(seeds)
+    blind = {(name, seed.id): answers for name, seed, answers in null_answers(seeds)}
     for seed, asked in shares:
-        asked["mean"] = means.get((seed.culture, seed.options), asked["uniform"])
+        asked |= {name: blind[name, seed.id] for name in _ANSWERERS}
     matrix: dict[str, dict[str, float]] = {}
     for culture in cultures:
         own = [(seed, asked) for seed, asked in shares if seed.culture == culture.id]
@@ -208,7 +208,7 @@ def _asked(
                 model or "base": tuple((a + b) / 2 for a, b in zip(one, other, strict=True))
                 for model, one, other in zip(models, ones, others, strict=True)
             }
-            found.append((seed, means | {"uniform": (1 / len(seed.options),) * len(seed.options)}))
+            found.append((seed, means))
     return found
 
 

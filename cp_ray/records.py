@@ -242,8 +242,8 @@ class Example:
     id: str
     culture: str
     kind: str
-    """`answer`: a survey answer, in proportion to the real distribution; `mixed`: one to a question made of two;
-    `opinion`: from a dialogue."""
+    """`answer`: a survey answer, in proportion to what people answered, pooled or not; `mixed`: one to a question made
+    of two; `opinion`: from a dialogue."""
     question_id: str
     messages: tuple[Message, ...]
     parents: tuple[str, ...]

@@ -100,7 +100,7 @@ def test_a_culture_of_which_no_opinion_is_left_is_told_and_the_others_go_on(
         arab = messages[-1].content.partition("Opinion: ")[2].startswith('"Arabs')
         return "irrelevant" if arab else plausible(messages, sampling)
 
-    asked = ("--questions", "3", "--communication", "no", "--answers", "4")
+    asked = ("--questions", "3", "--communication", "no", "--answers", "4", "--pooling", "0.5")
     made = run(tmp_path, scripted_server(judges), "export", *asked)
     assert accepted(made, "verify").keys() == {"german"}
     rejected = [o for o in made["verify"].read(Opinion) if o.culture == "arabic"]
@@ -110,13 +110,15 @@ def test_a_culture_of_which_no_opinion_is_left_is_told_and_the_others_go_on(
     assert "set aside: " in line
     assert line.endswith("; nothing is left of arabic")
     assert made["dedup"].manifest().remarks == []
-    assert made["examples"].manifest().remarks == ["no opinion of arabic: answers of the survey alone"]
+    pooled = "50% of each question's answers are the culture's mean on its scale"
+    assert made["examples"].manifest().remarks == [pooled, "no opinion of arabic: answers of the survey alone"]
     kinds = Counter((e.culture, e.kind) for e in made["examples"].read(Example))
     assert kinds["arabic", "answer"] == kinds["german", "answer"] == 12
     assert kinds["arabic", "opinion"] == 0 < kinds["german", "opinion"]
     card = (tmp_path / "export" / "huggingface" / "README.md").read_text()
     assert "| arabic | Arabic | EGY, IRQ, JOR, LBN, LBY, MAR, TUN | 12 | 0 | 12 |" in card
     assert "The teacher: `scripted`." in card
+    assert pooled in card
 
 
 def test_near_duplicates_are_looked_for_unless_told_not_to() -> None:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,19 @@ def test_the_card_tells_where_the_rows_come_from(tmp_path: Path) -> None:
         "2 of 34 rows were written by a language model",
     ):  # fmt: skip
         assert said in card
+
+
+def test_the_card_tells_of_questions_that_nobody_was_asked(tmp_path: Path) -> None:
+    seeds = [
+        replace(s, question=f"Is it {s.question_id} that {said}?")
+        for s, said in zip(rows("german")[0], ("may be", "is so", "was thus"), strict=True)
+    ]
+    made = make_examples(seeds, [], ExamplesConfig(CONFIG.cultures, answers=8, mixed=1))
+    write_export(out := open_folder(str(tmp_path)), seeds, made, MADE, CONFIG)
+    card = out.read_text("huggingface/README.md") or ""
+    assert "16 rows ask what nobody was asked" in card
+    assert "| culture | language | countries | answer | mixed | rows |" in card
+    assert "were written by a language model" not in card
 
 
 def test_a_culture_without_rows_is_told_and_takes_no_other_with_it(tmp_path: Path) -> None:

@@ -22,9 +22,10 @@ CulturePark (arXiv:2405.15145).
 
 A row is a chat (`messages`: `role`, `content`), its `culture`, its `kind`, the `question_id` of the survey, and
 `parents`, the rows it was made from. A row of kind `answer` is a survey answer, drawn in proportion to what the
-culture's people really answered; half of them see the options in reverse order. A row of kind `opinion` was written by
-a language model and was judged to agree with the survey. Every system prompt names the culture, so that `{all}` serves
-for one model of all cultures; its rows are mixed, in an order that is always the same.
+culture's people really answered, unless it is said of the step `examples` below that a share of it is their mean on
+the scale; half of them see the options in reverse order. A row of kind `mixed` answers a question made of two. A row of
+kind `opinion` was written by a language model and was judged to agree with the survey. Every system prompt names the
+culture, so that `{all}` serves for one model of all cultures; its rows are mixed, in an order that is always the same.
 
 ## Rows
 

@@ -1,4 +1,4 @@
-"""examples: survey answers in proportion to the real distribution, and opinions, as chats to train on.
+"""examples: survey answers in proportion to what people answered, and opinions, as chats to train on.
 
 A question's answers are spread evenly over its wordings, so that more wordings make a training set more varied and not
 larger.

@@ -149,11 +149,16 @@ def examples(
         return to_table(made, Example)
 
     def said(folder: Folder, inputs: Inputs) -> list[str]:
-        rows = folder.table(["culture", "kind"]).to_pylist()
+        told = []
+        if config.pooling:
+            told.append(f"{config.pooling:.0%} of each question's answers are the culture's mean on its scale")
         if opinions is None:
-            return []
+            return told
+        rows = folder.table(["culture", "kind"]).to_pylist()
         bare = {row["culture"] for row in rows} - {row["culture"] for row in rows if row["kind"] == "opinion"}
-        return [f"no opinion of {', '.join(sorted(bare))}: answers of the survey alone"] if bare else []
+        if bare:
+            told.append(f"no opinion of {', '.join(sorted(bare))}: answers of the survey alone")
+        return told
 
     given = [step for step in (seeds, answers, opinions, wordings, translations, leakage, quality) if step is not None]
     return Step("examples", config, run, tuple(given), Example, remarks=said)

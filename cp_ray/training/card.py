@@ -16,7 +16,7 @@ tags: [{tags}culture, survey]
 # {title}
 
 {what} with which the base model answers survey questions more like {people} did in {survey}
-({countries}). Made by cp_ray from answers drawn in proportion to the real distribution, and from opinions out of
+({countries}). Made by cp_ray from the answers that people gave to the survey, and from opinions out of
 dialogues between language models (CultureLLM, arXiv:2402.10946; CulturePark, arXiv:2405.15145).
 
 | | |

@@ -51,7 +51,10 @@ def copies_of_adapters(engine: psutil.Process) -> list[Path]:
 
 
 def asks_for_huge_pages(engine: psutil.Process) -> bool:
-    """Whether its heap does; what it gets is the kernel's affair."""
+    """Whether its heap does, where glibc has to ask; what it gets is the kernel's affair."""
+    mode = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not mode.exists() or "[madvise]" not in mode.read_text():
+        return True  # they are given to everybody, or to nobody
     heap = Path(f"/proc/{engine.pid}/smaps").read_text().partition("[heap]")[2]
     flags = next(line for line in heap.splitlines() if line.startswith("VmFlags"))
     return "hg" in flags.split()
