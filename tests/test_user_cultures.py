@@ -103,7 +103,9 @@ def test_the_card_and_the_report_tell_of_the_survey_and_the_people(tmp_path: Pat
     assert "more like Germans did in wave 7 of the World Values Survey\n(DEU)" in card
     assert "doi:10.14281/18241.24" in card
     seed = Seed("german/Q1", "german", "wvs7", "Q1", "t", "So?", ("a", "b"), (0.4, 0.6), 9, "b", "heldout")
-    scores = [Score(m, "german", "survey_heldout", "emd", v, 0, 1, 1) for m, v in (("base", 0.4), ("german", 0.1))]
+    scores = [Score(m, "german", "survey_heldout", "emd", v, 0, 1, 1) for m, v in (
+        ("base", 0.4), ("german", 0.1), ("uniform", 0.2), ("scale", 0.09), ("modal", 0.01),
+    )]  # fmt: skip
     run = Run(str(tmp_path / "run"))
     made = [
         Step("seeds", ReportConfig((german,), WVS7), lambda f, i: to_table([seed], Seed), rows=Seed),
@@ -113,5 +115,5 @@ def test_the_card_and_the_report_tell_of_the_survey_and_the_people(tmp_path: Pat
         run.do(step)
     inputs = {step.name: run.folder(step) for step in made}
     page, summary = render(inputs, str(tmp_path / "run"), ReportConfig((german,), WVS7))
-    assert "german: nearer to Germans than the untrained base" in summary
+    assert "german: nearer to Germans than the untrained base (0.100 against 0.400); NOT nearer than scale" in summary
     assert "the real answers of wave 7 of the World Values Survey" in page

@@ -12,6 +12,7 @@ from cp_ray.survey.pooled import scale_means
 
 __all__ = [
     "BASE",
+    "BLIND",
     "FIRST",
     "HUMAN",
     "LAST",
@@ -40,6 +41,8 @@ SCALE = "scale"
 """The mean of the people's own answers to the training questions that have the same options, whatever is asked; where
 there is none, every option alike."""
 NULLS = (UNIFORM, FIRST, LAST, MODAL, OTHERS, SCALE)
+BLIND = tuple(name for name in NULLS if name != MODAL)
+"""Those that have not seen the people's answers to the questions."""
 
 HUMAN = "human"
 """One random half of the people against the other half: nobody can be expected to come nearer."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from cp_ray.cultures import Culture, of
 from cp_ray.evals import charts
-from cp_ray.evals.nulls import BASE, HUMAN, NULLS
+from cp_ray.evals.nulls import BASE, BLIND, HUMAN, NULLS
 from cp_ray.records import Prediction, Score, Seed
 from cp_ray.training.config import UNIFIED
 
@@ -34,6 +34,8 @@ class Verdict:
     base: Score
     rivals: tuple[Score, ...]
     """The other adapters, on the same people's answers."""
+    blind: Score | None = None
+    """The nearest of the answerers without a model that have not seen these people's answers."""
 
     @property
     def beats_base(self) -> bool:
@@ -48,6 +50,13 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """The verdict in words."""
+        if self.blind is None:
+            return self._against_models
+        nearer = "nearer" if self.own.value < self.blind.value else "NOT nearer"
+        return f"{self._against_models}; {nearer} than {self.blind.model} without a model ({self.blind.value:.3f})"
+
+    @property
+    def _against_models(self) -> str:
         base = f"{'nearer' if self.beats_base else 'NOT nearer'} to {self.people} than the untrained base"
         if not self.rivals:
             return f"{self.culture}: {base} ({self.own.value:.3f} against {self.base.value:.3f})"
@@ -69,7 +78,11 @@ def verdicts(scores: Sequence[Score], cultures: Sequence[Culture]) -> list[Verdi
                 s for (c, m), s in found.items() if c == culture and m not in (culture, BASE, UNIFIED, HUMAN, *NULLS)
             ]
             people = of(cultures, culture).people
-            verdicts.append(Verdict(culture, people, found[culture, culture], found[culture, BASE], tuple(rivals)))
+            blind = min(
+                (found[culture, m] for m in BLIND if (culture, m) in found), key=lambda s: s.value, default=None
+            )
+            own, base = found[culture, culture], found[culture, BASE]
+            verdicts.append(Verdict(culture, people, own, base, tuple(rivals), blind))
     return verdicts
 
 

@@ -2,14 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from cp_ray.evals.nulls import BASE, HUMAN, MODAL, NULLS
+from cp_ray.evals.nulls import BASE, BLIND, HUMAN
 from cp_ray.evals.results.sections import Table
 from cp_ray.records import QuestionScore, Seed
 
 __all__ = ["question_tables"]
-
-_BLIND = tuple(name for name in NULLS if name != MODAL)
-"""Those that have not seen the people's answers to these questions."""
 
 
 def question_tables(questions: Sequence[QuestionScore], seeds: Sequence[Seed]) -> tuple[Table, ...]:
@@ -31,7 +28,7 @@ def question_tables(questions: Sequence[QuestionScore], seeds: Sequence[Seed]) -
 
 
 def _table(culture: str, by_model: Mapping[str, Mapping[str, QuestionScore]], words: Mapping[str, str]) -> Table:
-    null = min((m for m in _BLIND if m in by_model), key=lambda m: _mean(by_model[m]))
+    null = min((m for m in BLIND if m in by_model), key=lambda m: _mean(by_model[m]))
     columns = [by_model.get(model, {}) for model in (culture, BASE, null, HUMAN)]
     topics = {id: q.topic for own in by_model.values() for id, q in own.items()}
     asked = [id for id in words if id in topics]
