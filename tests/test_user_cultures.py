@@ -115,5 +115,5 @@ def test_the_card_and_the_report_tell_of_the_survey_and_the_people(tmp_path: Pat
         run.do(step)
     inputs = {step.name: run.folder(step) for step in made}
     page, summary = render(inputs, str(tmp_path / "run"), ReportConfig((german,), WVS7))
-    assert "german: nearer to Germans than the untrained base (0.100 against 0.400); NOT nearer than scale" in summary
+    assert "german: nearer to Germans than the untrained base (0.100 against 0.400); NOT nearer than `scale`" in summary
     assert "the real answers of wave 7 of the World Values Survey" in page

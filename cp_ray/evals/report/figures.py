@@ -53,7 +53,7 @@ class Verdict:
         if self.blind is None:
             return self._against_models
         nearer = "nearer" if self.own.value < self.blind.value else "NOT nearer"
-        return f"{self._against_models}; {nearer} than {self.blind.model} without a model ({self.blind.value:.3f})"
+        return f"{self._against_models}; {nearer} than `{self.blind.model}`, which is no model ({self.blind.value:.3f})"
 
     @property
     def _against_models(self) -> str:
