@@ -15,6 +15,8 @@ import time
 from typing import Any
 from unittest import mock
 
+import torch
+
 from benchmarks.results import append
 from cp_ray.packed_linear import HUGE_PAGES, can_pack
 from cp_ray.records import Message
@@ -54,8 +56,9 @@ def main() -> None:
 
 def measure(way: str, batches: list[int], threads: int) -> list[dict[str, Any]]:
     """In a process of its own: for each batch the steps a second after the first, and the answers."""
+    torch.set_num_threads(threads)
     with mock.patch("cp_ray.serving.engine.pack") if way == "stored" else mock.MagicMock():
-        engine = Engine("smollm2", {"base": None}, threads=threads, dtype="bfloat16", prefix_bytes=0)
+        engine = Engine("smollm2", {"base": None}, dtype="bfloat16", prefix_bytes=0)
     _answers(engine, 1, 4)
     found = []
     for batch in batches:

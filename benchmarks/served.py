@@ -39,10 +39,10 @@ def our_server(spec: ServeSpec, settings: Settings) -> Iterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def session(key: str = "none") -> AsyncIterator[aiohttp.ClientSession]:
+async def session(key: str = "none", *, reuse: bool = True) -> AsyncIterator[aiohttp.ClientSession]:
     """An HTTP session without a limit of connections."""
     headers = {"authorization": f"Bearer {key}"}
-    connector, timeout = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=600)
+    connector, timeout = aiohttp.TCPConnector(limit=0, force_close=not reuse), aiohttp.ClientTimeout(total=600)
     async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as made:
         yield made
 

@@ -4,7 +4,8 @@
 
 The same base in the same dtype on the same cores, chats of mixed lengths with answers of `--tokens`. Its default
 way of serving answers one request alone after the other: how long that takes gives the limit, `--limit` times its p95.
-Then each server is asked at higher and higher rates, whatever becomes of the requests before, until its p95 is over it.
+Then the servers are asked at higher and higher rates, whatever becomes of the requests before, each until its p95 is
+over it. They take turns at every rate, since a machine's memory is quicker in some minutes than in others.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from cp_ray.llm.embedded import compute_dtype, smollm2
 from cp_ray.serving.app import ServeSpec, Settings
 from cp_ray.serving.chat import ModelSpec
 
-_STEPS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0)
+_STEPS = (0.5, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0)
 """Rates, as multiples of what one client after the other asks of the sequential server."""
 _PEERS = {
     "sequential": [],
@@ -50,17 +51,12 @@ def main() -> None:
     names = args.servers.split(";")
     with transformers_serve("sequential", args.threads) as (url, model):
         alone_s = asyncio.run(alone(url, model, args.tokens))
-        limit_s = args.limit * percentile(alone_s, 95)
-        rate = len(alone_s) / sum(alone_s)
-        print(f"sequential, alone: {rate:.2f} requests/s, p95 {limit_s / args.limit:.2f} s; limit {limit_s:.2f} s")
-        found = {n: asyncio.run(climb(n, url, model, rate, limit_s, args)) for n in names if n == "sequential"}
-    if "ours" in names:
-        settings = Settings(threads=args.threads)
-        with our_server(ServeSpec(str(smollm2()), (ModelSpec("base"),)), settings) as url:
-            found["ours"] = asyncio.run(climb("ours", url, "base", rate, limit_s, args))
-    if "continuous" in names:
-        with transformers_serve("continuous", args.threads) as (url, model):
-            found["continuous"] = asyncio.run(climb("continuous", url, model, rate, limit_s, args))
+    limit_s = args.limit * percentile(alone_s, 95)
+    rate = len(alone_s) / sum(alone_s)
+    print(f"sequential, alone: {rate:.2f} requests/s, p95 {limit_s / args.limit:.2f} s; limit {limit_s:.2f} s")
+    with contextlib.ExitStack() as running:
+        servers = {name: running.enter_context(server(name, args.threads)) for name in names}
+        found = asyncio.run(climb(servers, rate, limit_s, args))
     best = {
         name: max((s["tokens_per_s"] for s in steps if s["p95_s"] <= limit_s), default=0.0)
         for name, steps in found.items()
@@ -73,6 +69,17 @@ def main() -> None:
         "transformers_serve",
         {"settings": vars(args), "dtype": dtype, "limit_s": limit_s, "best": best, "times": times, "steps": found},
     )
+
+
+@contextlib.contextmanager
+def server(name: str, threads: int) -> Iterator[tuple[str, str]]:
+    """Ours or the peer in one of its ways: its base URL, and the name of its model."""
+    if name == "ours":
+        with our_server(ServeSpec(str(smollm2()), (ModelSpec("base"),)), Settings(threads=threads)) as url:
+            yield url, "base"
+    else:
+        with transformers_serve(name, threads) as told:
+            yield told
 
 
 @contextlib.contextmanager
@@ -126,29 +133,40 @@ async def alone(url: str, model: str, tokens: int) -> list[float]:
 
 
 async def climb(
-    name: str, url: str, model: str, rate: float, limit_s: float, args: argparse.Namespace
-) -> list[dict[str, float]]:
-    """What it did at each rate, up to the first that is too much."""
-    steps = []
-    async with session() as http:
-        for k in range(3):
-            await ask(http, url, next(itertools.islice(bodies(model, args.tokens), k, None)), Seen())
+    servers: dict[str, tuple[str, str]], rate: float, limit_s: float, args: argparse.Namespace
+) -> dict[str, list[dict[str, float]]]:
+    """What each did at each rate, up to the first that is too much for it."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
+    going = list(servers)
+    # Each on a connection of its own: a peer may close one that waits just when it is taken up again.
+    async with session(reuse=False) as http:
+        for name in servers:
+            url, model = servers[name]
+            for body in itertools.islice(bodies(model, args.tokens), 6):
+                await ask(http, url, body, Seen())
         for times in _STEPS:
-            seen, began = Seen(), time.perf_counter()
-            await open_loop(http, url, bodies(model, args.tokens), seen, times * rate, args.seconds)
-            took = time.perf_counter() - began
-            step = {
-                "per_s": round(times * rate, 3),
-                "tokens_per_s": round(seen.tokens / took, 1),
-                "p50_s": round(percentile(seen.seconds, 50), 3),
-                "p95_s": round(percentile(seen.seconds, 95), 3),
-                "not_answered": sum(n for status, n in seen.statuses.items() if status != 200),
-            }
-            print(f"{name:12}", "  ".join(f"{k} {v}" for k, v in step.items()), flush=True)
-            steps.append(step)
-            if step["p95_s"] > limit_s or step["not_answered"]:
-                break
-    return steps
+            for name in list(going):
+                step = await at(http, *servers[name], times * rate, args)
+                print(f"{name:12}", "  ".join(f"{k} {v}" for k, v in step.items()), flush=True)
+                found[name].append(step)
+                if step["p95_s"] > limit_s or step["not_answered"]:
+                    going.remove(name)
+    return found
+
+
+async def at(
+    http: aiohttp.ClientSession, url: str, model: str, rate: float, args: argparse.Namespace
+) -> dict[str, float]:
+    """What a server does at a rate."""
+    seen, began = Seen(), time.perf_counter()
+    await open_loop(http, url, bodies(model, args.tokens), seen, rate, args.seconds)
+    return {
+        "per_s": round(rate, 3),
+        "tokens_per_s": round(seen.tokens / (time.perf_counter() - began), 1),
+        "p50_s": round(percentile(seen.seconds, 50), 3),
+        "p95_s": round(percentile(seen.seconds, 95), 3),
+        "not_answered": sum(n for status, n in seen.statuses.items() if status != 200),
+    }
 
 
 if __name__ == "__main__":

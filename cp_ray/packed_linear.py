@@ -12,9 +12,15 @@ from torch import Tensor, nn
 
 __all__ = ["HUGE_PAGES", "PackedLinear", "can_pack", "pack"]
 
-HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"}
+HUGE_PAGES = {
+    "GLIBC_TUNABLES": ":".join(
+        f"glibc.malloc.{name}={value}"
+        for name, value in {"hugetlb": 1, "arena_max": 1, "mmap_threshold": 2**25, "trim_threshold": 2**33}.items()
+    )
+}
 """Environment of a process whose weights are read in every step. One arena: those that threads have of their own are
-never on huge pages. Other C libraries take no notice."""
+never on huge pages. What a step frees is kept for the next one, which would get it zeroed page by page otherwise.
+Other C libraries take no notice."""
 
 
 class PackedLinear(nn.Linear):

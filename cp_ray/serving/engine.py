@@ -12,6 +12,7 @@ from cp_ray.llm.embedded import load_base
 from cp_ray.packed_linear import pack
 from cp_ray.serving.adapters import Adapters
 from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, Load, Piece, whole
+from cp_ray.serving.decoder import last_logits, use_slots
 from cp_ray.serving.drawing import advance
 from cp_ray.serving.prefill import Group, groups
 from cp_ray.serving.prefix import PrefixCache, RowState
@@ -29,6 +30,9 @@ _ALONE_TOKENS, _BESIDE_TOKENS, _SHARED_TOKENS = 2_048, 512, 256
 """Prompt tokens computed in one step where nobody is being answered, beside answers that are to go on, and where
 another tenant may come that is first: it waits for the step to end."""
 
+_EVEN_TOKENS = 16
+"""Prompts are padded to whole multiples: a CPU's products are compiled for each length that comes, in 10 ms."""
+
 
 class Engine:
     """One base model and its adapters, ready to answer.
@@ -41,7 +45,6 @@ class Engine:
         base: str,
         adapters: Mapping[str, Path | None],
         *,
-        threads: int | None = None,
         device: str = "cpu",
         dtype: str | None = None,
         prefix_bytes: int = _PREFIX_BYTES,
@@ -54,7 +57,6 @@ class Engine:
         Args:
             base: as in `cp_ray.llm.embedded.resolve_base`.
             adapters: PEFT folders by the model name that requests use; None is the bare base.
-            threads: CPU threads of this process; None leaves torch's choice.
             device: `cpu`, `cuda` or `cuda:0`.
             dtype: `float32` or `bfloat16`; None for the faster one, as in `cp_ray.llm.embedded.compute_dtype`.
             prefix_bytes: memory for the keys and values of chats that may go on; 0 keeps none.
@@ -70,9 +72,8 @@ class Engine:
         for name, limit in (("max_rows", max_rows), ("max_tokens", max_tokens), ("max_adapters", max_adapters)):
             if limit < 1:
                 raise ConfigError(f"{name}: must be at least 1, got {limit}")
-        if threads is not None:
-            torch.set_num_threads(threads)
         self._model, self._tokenizer = load_base(base, device=device, dtype=getattr(torch, dtype) if dtype else None)
+        use_slots(self._model)
         pack(self._model)
         self.adapters = Adapters(self._model, adapters, max_adapters)
         self._device = device
@@ -224,8 +225,7 @@ class Engine:
         if not self.adapters.make_room(row.model, row.fetched, {r.model for r in there}):
             return False
         row.fetched = None
-        longest = max([row.cost, *(r.cost for r in there)])
-        tokens = (len(there) + 1) * longest
+        tokens = row.cost + sum(r.cost for r in there)
         # Those that are held back stay where they are, and who leads does not wait for those that are not any more.
         together = sum(map(self._turns.leads if self._turns.leads(row) else self._turns.goes, there))
         return not there or (together < self._max_rows and tokens <= self._max_tokens)
@@ -234,11 +234,11 @@ class Engine:
         """Compute the next piece of a group's prompts; when all is computed, its rows join the batch."""
         most = _BESIDE_TOKENS if beside else _ALONE_TOKENS
         piece = group.piece(min(most, _SHARED_TOKENS) if self._turns.shared else most)
-        logits = self._forward(group.rows, piece, group.slots)
+        fed, logits = self._forward(group.rows, piece, group.slots)
         if not group.computed(piece):
             return
         self._groups.remove(group)
-        self._draw(group.rows, logits)
+        self._draw(fed, logits)
         for slot, row in enumerate(group.rows):
             state = group.slots.state(slot)
             if row.finish_reason:
@@ -250,8 +250,7 @@ class Engine:
     def _decode(self, count: int) -> None:
         """Draw a token for each of the first rows; those that have ended leave."""
         rows = self._rows[:count]
-        logits = self._forward(rows, [row.drawn[-1:] for row in rows], self._slots)
-        self._draw(rows, logits)
+        self._draw(*self._forward(rows, [row.drawn[-1:] for row in rows], self._slots))
         for slot in reversed(range(count)):
             if self._rows[slot].finish_reason:
                 self._remember(self._rows[slot], self._slots.state(slot))
@@ -262,21 +261,16 @@ class Engine:
         self._rows[slot] = self._rows[-1]
         self._rows.pop()
 
-    def _forward(self, rows: list[Row], ids: list[list[int]], slots: Slots) -> Tensor:
-        """Append tokens to the cache: the logits [rows, vocabulary] after the last ones."""
+    def _forward(self, rows: list[Row], ids: list[list[int]], slots: Slots) -> tuple[list[Row], Tensor]:
+        """Append tokens to the cache: the rows in another order, and the logits [rows, vocabulary] after their last."""
         longest = max(len(i) for i in ids)
-        pad = self._tokenizer.pad_token_id
-        padded = torch.tensor([[pad] * (longest - len(i)) + i for i in ids], device=self._device)
-        positions, mask = slots.begin([len(i) for i in ids])
-        with self.adapters.rows([row.model for row in rows]):
-            logits: Tensor = self._model(
-                input_ids=padded,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=slots.cache,
-                logits_to_keep=1,
-            ).logits
-        return logits[:, -1]
+        if longest > _EVEN_TOKENS:
+            longest = -(-longest // _EVEN_TOKENS) * _EVEN_TOKENS
+        order, positions = slots.begin([len(i) for i in ids], longest)
+        pad, fed = self._tokenizer.pad_token_id, [rows[k] for k in order]
+        padded = torch.tensor([[pad] * (longest - len(ids[k])) + ids[k] for k in order], device=self._device)
+        with self.adapters.rows([row.model for row in fed]):
+            return fed, last_logits(self._model, padded, positions, slots)
 
     def _draw(self, rows: list[Row], logits: Tensor) -> None:
         advance(rows, logits, self._tokenizer, self._ends, self.load)

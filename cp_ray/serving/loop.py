@@ -9,6 +9,8 @@ import threading
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+import torch
+
 from cp_ray.serving.chat import ChatRequest, ChatResult, Load, Piece, whole
 
 if TYPE_CHECKING:
@@ -24,12 +26,23 @@ _log = logging.getLogger("cp_ray.serving")
 class EngineLoop:
     """Steps the engine while there is work. All of it but the thread belongs to one event loop."""
 
-    def __init__(self, engine: "Engine") -> None:
-        """Start the thread; it lives as long as the process."""
+    def __init__(self, engine: "Engine", threads: int | None = None) -> None:
+        """Start the thread; it lives as long as the process.
+
+        Args:
+            engine: to be stepped.
+            threads: CPU threads that compute a step. All others of this process compute alone from now on: as soon as
+                a second one has helpers, OpenMP lets no helper wait awake, and a step takes twice as long. None leaves
+                torch's choice to all.
+        """
         self._engine = engine
         self._inbox: queue.SimpleQueue[tuple[str, Row] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(threads,), name="engine", daemon=True)
+        self._started = threading.Event()
         self._thread.start()
+        if threads is not None:
+            self._started.wait()
+            torch.set_num_threads(1)
         atexit.register(self.close)  # a thread that is in torch when Python ends takes the process down
 
     def close(self) -> None:
@@ -85,7 +98,11 @@ class EngineLoop:
             if not row.finish_reason:
                 self._inbox.put(("cancel", row))
 
-    def _run(self) -> None:
+    def _run(self, threads: int | None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+            torch.get_num_threads()  # torch sets a thread's own number when it is first needed, and not again
+        self._started.set()
         busy = False
         while self._take(wait=not busy):
             try:

@@ -38,15 +38,17 @@ class Replica:
 
     def __init__(self, spec: ServeSpec, settings: Settings) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix=f"cp_ray-adapters-{os.getpid()}-")
+        import torch
+
         from cp_ray.serving.engine import Engine
         from cp_ray.serving.loop import EngineLoop
 
+        torch.set_num_threads(1)  # of this thread and later ones; the engine's has its own
         self._fetched = 0
         folders = {m.id: self._fetch(m.id, m.adapter) if m.adapter else None for m in spec.models}
         self._engine = Engine(
             spec.base,
             folders,
-            threads=settings.threads or max(1, int(settings.num_cpus)),
             device="cuda" if settings.num_gpus else "cpu",
             dtype=settings.dtype,
             prefix_bytes=settings.prefix_mib * 2**20,
@@ -54,7 +56,7 @@ class Replica:
             max_tokens=settings.max_tokens,
             max_adapters=settings.max_adapters,
         )
-        self._loop = EngineLoop(self._engine)
+        self._loop = EngineLoop(self._engine, settings.threads or max(1, int(settings.num_cpus)))
         self._fetching, self._embedding = asyncio.Lock(), asyncio.Lock()
 
     def __del__(self) -> None:

@@ -1,7 +1,9 @@
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import torch
 
 from cp_ray.records import Message
 from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, whole
@@ -51,6 +53,26 @@ def test_a_stream_s_pieces_make_up_the_answer(loop: EngineLoop) -> None:
     assert len(got) > 5
     assert [bool(p.finish_reason) for p in got] == [False] * (len(got) - 1) + [True]
     assert [whole(got)] == together(loop, ask("tell me", max_tokens=20))
+
+
+def test_a_step_has_its_threads_and_all_else_computes_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, step, seen = torch.get_num_threads(), engine.step, set()
+
+    def counted() -> bool:
+        more = step()
+        seen.add(torch.get_num_threads())
+        return more
+
+    monkeypatch.setattr(engine, "step", counted)
+    loop = EngineLoop(engine, before + 1)
+    try:
+        together(loop, ask("hi"))
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == torch.get_num_threads() == 1
+    finally:
+        loop.close()
+        torch.set_num_threads(before)
+    assert seen == {before + 1}
 
 
 def test_nothing_is_computed_for_a_client_that_has_gone(engine: Engine, loop: EngineLoop) -> None:

@@ -1,11 +1,13 @@
+import random
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
 from cp_ray.errors import BaseModelError
+from cp_ray.serving.decoder import last_logits, use_slots
 from cp_ray.serving.slots import Slots
 
 IDS = [[5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15]]
@@ -25,21 +27,26 @@ def model() -> Any:
         num_key_value_heads=2, initializer_range=0.5,
     )  # fmt: skip
     llama: Any = LlamaForCausalLM(config)
-    return llama.eval()
+    use_slots(llama.eval())
+    return llama
 
 
-def feed(model: Any, slots: Slots, ids: list[list[int]]) -> torch.Tensor:
-    longest = max(map(len, ids))
-    padded = torch.tensor([[0] * (longest - len(row)) + row for row in ids])
-    positions, mask = slots.begin([len(row) for row in ids])
-    out: torch.Tensor = model(
-        input_ids=padded, position_ids=positions, attention_mask=mask, past_key_values=slots.cache
-    ).logits[:, -1]
+def feed(model: Any, slots: Slots, ids: list[list[int]], padding: int = 0) -> torch.Tensor:
+    longest = max(map(len, ids)) + padding
+    order, positions = slots.begin([len(row) for row in ids], longest)
+    assert sorted(order) == list(range(len(ids)))
+    padded = torch.tensor([[0] * (longest - len(ids[k])) + ids[k] for k in order])
+    out = torch.empty(len(ids), model.config.vocab_size)
+    out[order] = last_logits(model, padded, positions, slots)
     return out
 
 
 def alone(model: Any, ids: list[int]) -> torch.Tensor:
+    """By transformers itself."""
+    slots_too = model.config._attn_implementation
+    model.set_attn_implementation("eager")
     out: torch.Tensor = model(torch.tensor([ids])).logits[0, -1]
+    model.set_attn_implementation(slots_too)
     return out
 
 
@@ -81,25 +88,60 @@ def test_chats_grow_beyond_what_was_allocated(model: Any) -> None:
     torch.testing.assert_close(logits[0], alone(model, ids), atol=1e-4, rtol=0)
 
 
-def test_a_long_chat_s_room_is_not_given_to_many_short_ones_nor_theirs_to_it(model: Any) -> None:
+def test_a_chat_may_be_fed_nothing_but_padding_before_its_beginning(model: Any) -> None:
+    slots = new(model, 2)
+    logits = feed(model, slots, IDS[:2], padding=9)
+    for row in range(2):
+        torch.testing.assert_close(logits[row], alone(model, IDS[row]), atol=1e-5, rtol=0)
+
+
+def test_whatever_joins_leaves_changes_places_and_waits_each_chat_goes_on_as_if_alone(model: Any) -> None:
+    draws, slots = random.Random(0), new(model, 0)
+    chats: list[list[int]] = []
+    for _ in range(150):
+        if len(chats) < 12 and draws.random() < 0.5:
+            chats.append([])
+            slots.append(None)
+        elif chats and draws.random() < 0.3:
+            leaves = draws.randrange(len(chats))
+            slots.remove(leaves)
+            chats[leaves] = chats[-1]
+            chats.pop()
+        if len(chats) > 1 and draws.random() < 0.3:
+            one, other = draws.sample(range(len(chats)), 2)
+            slots.swap(one, other)
+            chats[one], chats[other] = chats[other], chats[one]
+        if not chats:
+            continue
+        fed = chats[: draws.randint(1, len(chats))]
+        more = [[draws.randrange(50) for _ in range(draws.choice((1, 1, 1, 40)) if chat else 5)] for chat in fed]
+        for chat, ids in zip(fed, more, strict=True):
+            chat += ids
+        logits = feed(model, slots, more)
+        assert slots.lengths == [len(chat) for chat in chats]
+        row = draws.randrange(len(fed))
+        torch.testing.assert_close(logits[row], alone(model, fed[row]), atol=1e-4, rtol=0)
+
+
+def test_a_long_chat_s_room_is_not_given_to_many_short_ones(model: Any) -> None:
     slots = new(model, 1)
     long = [k % 50 for k in range(900)]
     feed(model, slots, [long])
-    for _ in range(2):
-        slots.append(None)
-    feed(model, slots, [[1], IDS[0], IDS[1]])
-    slots.remove(0)  # the long one leaves, and the batch is never empty
-    for _ in range(10):
-        slots.append(None)
-    logits = feed(model, slots, [[2], [3], *([IDS[2]] * 10)])
-    torch.testing.assert_close(logits[5], alone(model, IDS[2]), atol=1e-5, rtol=0)
-    assert slots._layers[0].keys is not None
-    assert slots._layers[0].keys.shape[0] * slots._layers[0].keys.shape[2] <= 16 * 256
-    for _ in range(11):
-        slots.remove(0)
-    logits = feed(model, slots, [long])
-    assert slots._layers[0].keys.shape[0] == 1
-    assert slots.lengths[0] > 900
+    short = slots_of(model, IDS[0])
+    for _ in range(16):
+        slots.append(short.state(0))
+    assert (
+        sum(keys.shape[2] * keys.shape[0] for block in slots._blocks for keys in [block.keys[0]]) < 4 * 1200 + 16 * 128
+    )
+    logits = feed(model, slots, [[1], *([[9]] * 16)])
+    torch.testing.assert_close(logits[0], alone(model, [*long, 1]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits[7], alone(model, [*IDS[0], 9]), atol=1e-5, rtol=0)
+
+
+def slots_of(model: Any, ids: list[int]) -> Slots:
+    slots = new(model, 1)
+    feed(model, slots, [ids])
+    return slots
 
 
 def test_the_last_one_out_gives_the_memory_back(model: Any) -> None:
@@ -107,12 +149,12 @@ def test_the_last_one_out_gives_the_memory_back(model: Any) -> None:
     feed(model, slots, IDS[:2])
     slots.remove(1)
     slots.remove(0)
-    assert all(layer.keys is None for layer in slots._layers)
+    assert not slots._blocks
     slots.append(None)
     torch.testing.assert_close(feed(model, slots, [IDS[2]])[0], alone(model, IDS[2]), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["mistral", "qwen2"])
+@pytest.mark.parametrize("kind", ["mistral", "qwen2", "qwen3", "gemma2"])
 def test_a_window_is_kept(kind: str) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -121,10 +163,11 @@ def test_a_window_is_kept(kind: str) -> None:
         "vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": 4, "initializer_range": 0.5,
     }  # fmt: skip
-    if kind == "qwen2":
+    if kind.startswith("qwen"):
         sizes |= {"use_sliding_window": True, "max_window_layers": 1}
     of_config: Any = AutoModelForCausalLM.from_config
     windowed = of_config(AutoConfig.for_model(kind, **sizes)).eval()
+    use_slots(windowed)
     slots = new(windowed, 2)
     ids = [list(range(1, 12)), list(range(20, 33))]
     feed(windowed, slots, [ids[0][:7], ids[1][:3]])
@@ -138,3 +181,11 @@ def test_a_model_that_keeps_something_else_is_refused() -> None:
     config.layer_types = ["full_attention", "linear_attention"]
     with pytest.raises(BaseModelError, match="linear_attention; only attention"):
         Slots(config, "cpu", torch.float32)
+
+
+def test_a_model_that_attends_otherwise_is_refused(model: Any) -> None:
+    slots = new(model, 1)
+    slots.begin([1], 1)
+    attend, part = AttentionInterface._global_mapping["cp_ray_slots"], torch.zeros(1, 1, 1, 4)
+    with pytest.raises(BaseModelError, match="position_bias, which cannot be served"):
+        attend(model.model.layers[0].self_attn, part, part, part, None, slots=slots, position_bias=part)

@@ -1,0 +1,101 @@
+"""The forward pass of a decoder whose keys and values lie in slots.
+
+transformers computes it, and calls back where a layer attends. For models built like Llama the layers are written out
+here: a step of a small model is short enough for what transformers does around them to be a fifth of it.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import rms_norm
+from transformers import AttentionInterface
+
+from cp_ray.errors import BaseModelError
+from cp_ray.serving.slots import Slots
+
+__all__ = ["last_logits", "use_slots"]
+
+_NAME = "cp_ray_slots"
+_ALIKE = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
+"""Models in transformers whose layers differ in their numbers and in what they attend to, not in what they do."""
+_STRANGE = ("position_bias", "s_aux")
+"""What some models give to their attention that changes what comes out."""
+
+
+def use_slots(model: Any) -> None:
+    """Let a transformers model attend to what is in slots."""
+    AttentionInterface.register(_NAME, _attend)
+    model.set_attn_implementation(_NAME)
+
+
+def last_logits(model: Any, ids: Tensor, positions: Tensor, slots: Slots) -> Tensor:
+    """Append tokens to the slots.
+
+    Args:
+        model: to predict the next token, after `use_slots`.
+        ids: [rows, tokens], padded on the left, in the order that `slots.begin` gave.
+        positions: [rows, tokens], from there as well.
+        slots: ready for this pass.
+
+    Returns:
+        [rows, vocabulary], after each row's last token.
+    """
+    if type(model).__name__ in _ALIKE:
+        return _like_llama(model, ids, positions, slots)
+    told = ids.new_zeros(1, 1, 1, 1)  # a mask that is ready made, or transformers makes one
+    logits: Tensor = model(
+        input_ids=ids, attention_mask=told, position_ids=positions, use_cache=False, logits_to_keep=1, slots=slots
+    ).logits
+    return logits[:, -1]
+
+
+def _attend(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Tensor, *, slots: Slots,
+    scaling: float | None = None, softcap: float | None = None, **more: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Called by transformers: [rows, tokens, heads, size of a head]."""
+    strange = [name for name in _STRANGE if more.get(name) is not None]
+    if strange:
+        raise BaseModelError(f"base model: it attends with {strange[0]}, which cannot be served here; use vLLM")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return slots.attend(module.layer_idx, query, key, value, scale, softcap).contiguous(), None
+
+
+def _like_llama(model: Any, ids: Tensor, positions: Tensor, slots: Slots) -> Tensor:
+    decoder = model.model
+    hidden = decoder.embed_tokens(ids)
+    turn = _turn(*decoder.rotary_emb(hidden, positions))
+    for layer in decoder.layers:
+        hidden = hidden + _attended(layer.self_attn, _normed(layer.input_layernorm, hidden), turn, slots)
+        mlp, normed = layer.mlp, _normed(layer.post_attention_layernorm, hidden)
+        gate = mlp.act_fn(mlp.gate_proj.forward(normed))
+        hidden = hidden + mlp.down_proj.forward(gate * mlp.up_proj.forward(normed))
+    last: Tensor = model.lm_head.forward(_normed(decoder.norm, hidden[:, -1:]))
+    return last[:, -1]
+
+
+def _attended(attention: Any, x: Tensor, turn: tuple[Tensor, Tensor], slots: Slots) -> Tensor:
+    """[rows, tokens, width] to the same, with what each token sees."""
+    query, key, value = (
+        projection.forward(x).view(*x.shape[:2], -1, attention.head_dim).transpose(1, 2)
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    heads = slots.attend(attention.layer_idx, _turned(query, turn), _turned(key, turn), value, attention.scaling)
+    out: Tensor = attention.o_proj.forward(heads.reshape(*x.shape[:2], -1))
+    return out
+
+
+def _turn(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """How positions turn queries and keys: [rows, 1, tokens, size of a head] twice, signs with the sines."""
+    first, second = sin.chunk(2, dim=-1)
+    return cos[:, None], torch.cat((-first, second), dim=-1)[:, None]
+
+
+def _turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    cos, sin = turn
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+
+
+def _normed(norm: nn.Module, x: Tensor) -> Tensor:
+    return rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)  # type: ignore[arg-type]
