@@ -5,7 +5,8 @@
 The same base in the same dtype on the same cores, chats of mixed lengths with answers of `--tokens`. Its default
 way of serving answers one request alone after the other: how long that takes gives the limit, `--limit` times its p95.
 Then the servers are asked at higher and higher rates, whatever becomes of the requests before, each until its p95 is
-over it. They take turns at every rate, since a machine's memory is quicker in some minutes than in others.
+over it. They take turns at every rate, since a machine's memory is quicker in some minutes than in others; each is
+started for its turn alone, since one that waits is not quite idle.
 """
 
 import argparse
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--servers", default="ours;sequential")
+    parser.add_argument("--slowest", type=float, default=_STEPS[0], help="multiple of the rate alone to begin at")
     args = parser.parse_args()
     names = args.servers.split(";")
     with transformers_serve("sequential", args.threads) as (url, model):
@@ -54,9 +56,7 @@ def main() -> None:
     limit_s = args.limit * percentile(alone_s, 95)
     rate = len(alone_s) / sum(alone_s)
     print(f"sequential, alone: {rate:.2f} requests/s, p95 {limit_s / args.limit:.2f} s; limit {limit_s:.2f} s")
-    with contextlib.ExitStack() as running:
-        servers = {name: running.enter_context(server(name, args.threads)) for name in names}
-        found = asyncio.run(climb(servers, rate, limit_s, args))
+    found = climb(names, rate, limit_s, args)
     best = {
         name: max((s["tokens_per_s"] for s in steps if s["p95_s"] <= limit_s), default=0.0)
         for name, steps in found.items()
@@ -132,37 +132,33 @@ async def alone(url: str, model: str, tokens: int) -> list[float]:
     return seen.seconds
 
 
-async def climb(
-    servers: dict[str, tuple[str, str]], rate: float, limit_s: float, args: argparse.Namespace
-) -> dict[str, list[dict[str, float]]]:
+def climb(names: list[str], rate: float, limit_s: float, args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     """What each did at each rate, up to the first that is too much for it."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
-    going = list(servers)
-    # Each on a connection of its own: a peer may close one that waits just when it is taken up again.
-    async with session(reuse=False) as http:
-        for name in servers:
-            url, model = servers[name]
-            for body in itertools.islice(bodies(model, args.tokens), 6):
-                await ask(http, url, body, Seen())
-        for times in _STEPS:
-            for name in list(going):
-                step = await at(http, *servers[name], times * rate, args)
-                print(f"{name:12}", "  ".join(f"{k} {v}" for k, v in step.items()), flush=True)
-                found[name].append(step)
-                if step["p95_s"] > limit_s or step["not_answered"]:
-                    going.remove(name)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    going = list(names)
+    for times in (step for step in _STEPS if step >= args.slowest):
+        for name in list(going):
+            with server(name, args.threads) as (url, model):
+                step = asyncio.run(at(url, model, times * rate, args))
+            print(f"{name:12}", "  ".join(f"{k} {v}" for k, v in step.items()), flush=True)
+            found[name].append(step)
+            if step["p95_s"] > limit_s or step["not_answered"]:
+                going.remove(name)
     return found
 
 
-async def at(
-    http: aiohttp.ClientSession, url: str, model: str, rate: float, args: argparse.Namespace
-) -> dict[str, float]:
-    """What a server does at a rate."""
-    seen, began = Seen(), time.perf_counter()
-    await open_loop(http, url, bodies(model, args.tokens), seen, rate, args.seconds)
+async def at(url: str, model: str, rate: float, args: argparse.Namespace) -> dict[str, float]:
+    """What a server does at a rate, once it is warm."""
+    # Each on a connection of its own: a peer may close one that waits just when it is taken up again.
+    async with session(reuse=False) as http:
+        for body in itertools.islice(bodies(model, args.tokens), 6):
+            await ask(http, url, body, Seen())
+        seen, began = Seen(), time.perf_counter()
+        await open_loop(http, url, bodies(model, args.tokens), seen, rate, args.seconds)
+        seconds = time.perf_counter() - began
     return {
         "per_s": round(rate, 3),
-        "tokens_per_s": round(seen.tokens / (time.perf_counter() - began), 1),
+        "tokens_per_s": round(seen.tokens / seconds, 1),
         "p50_s": round(percentile(seen.seconds, 50), 3),
         "p95_s": round(percentile(seen.seconds, 95), 3),
         "not_answered": sum(n for status, n in seen.statuses.items() if status != 200),
