@@ -19,6 +19,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -138,13 +140,19 @@ def climb(names: list[str], rate: float, limit_s: float, args: argparse.Namespac
     going = list(names)
     for times in (step for step in _STEPS if step >= args.slowest):
         for name in list(going):
-            with server(name, args.threads) as (url, model):
-                step = asyncio.run(at(url, model, times * rate, args))
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                step = process.submit(turn, name, times * rate, args).result()
             print(f"{name:12}", "  ".join(f"{k} {v}" for k, v in step.items()), flush=True)
             found[name].append(step)
             if step["p95_s"] > limit_s or step["not_answered"]:
                 going.remove(name)
     return found
+
+
+def turn(name: str, rate: float, args: argparse.Namespace) -> dict[str, float]:
+    """What a server does at a rate, started for that alone."""
+    with server(name, args.threads) as (url, model):
+        return asyncio.run(at(url, model, rate, args))
 
 
 async def at(url: str, model: str, rate: float, args: argparse.Namespace) -> dict[str, float]:
