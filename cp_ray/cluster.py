@@ -6,6 +6,7 @@ Whoever reaches a Ray cluster can run any code on it, so one that others can rea
 import ipaddress
 import logging
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -61,6 +62,11 @@ def connected() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        if "ray.serve" in sys.modules:
+            # Serve tells its sessions apart by their jobs' ids, and every cluster's first job has the same.
+            from ray.serve.context import _set_global_client
+
+            _set_global_client(None)
 
 
 def _join(address: str) -> None:

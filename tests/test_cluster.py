@@ -101,6 +101,22 @@ with connected():
     assert set(said.split()) == {"127.0.0.1"}, "Ray's own address is what others would reach"
 
 
+def test_a_second_cluster_of_a_process_does_not_take_the_first_one_s_server_for_its_own() -> None:
+    code = """
+from cp_ray.cluster import connected
+from cp_ray.serving.app import _free_port, _running_port
+for serves in (True, False):
+    with connected():
+        from ray import serve
+        if serves:
+            serve.start(http_options={"host": "127.0.0.1", "port": _free_port()})
+        print(_running_port() is not None)
+"""
+    env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    said = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["True", "False"]
+
+
 def test_a_step_asks_for_what_it_must_have_at_once() -> None:
     def needs(gpus: int = 0, **more: Any) -> dict[str, Any]:
         options = Options(cultures="german", **more)
