@@ -66,7 +66,7 @@ def connected() -> Iterator[None]:
             # Serve tells its sessions apart by their jobs' ids, and every cluster's first job has the same.
             from ray.serve.context import _set_global_client
 
-            _set_global_client(None)
+            _set_global_client(None)  # type: ignore[no-untyped-call]
 
 
 def _join(address: str) -> None:
