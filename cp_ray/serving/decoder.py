@@ -24,9 +24,20 @@ _STRANGE = ("position_bias", "s_aux")
 
 
 def use_slots(model: Any) -> None:
-    """Let a transformers model attend to what is in slots."""
+    """Let a transformers model attend to what is in slots, and see whether it does.
+
+    Raises:
+        BaseModelError: it attends in a way of its own.
+    """
+    if not model._supports_attention_backend:
+        raise BaseModelError(_refused("in a way of its own"))
     AttentionInterface.register(_NAME, _attend)
     model.set_attn_implementation(_NAME)
+    slots = Slots(model.config, str(model.device), model.dtype)
+    slots.append(None)
+    _, positions = slots.begin([1], 1)
+    with torch.inference_mode():
+        last_logits(model, torch.zeros(1, 1, dtype=torch.long, device=model.device), positions, slots)
 
 
 def last_logits(model: Any, ids: Tensor, positions: Tensor, slots: Slots) -> Tensor:
@@ -51,15 +62,19 @@ def last_logits(model: Any, ids: Tensor, positions: Tensor, slots: Slots) -> Ten
 
 
 def _attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Tensor, *, slots: Slots,
+    module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Tensor, *, slots: Slots | None = None,
     scaling: float | None = None, softcap: float | None = None, **more: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """Called by transformers: [rows, tokens, heads, size of a head]."""
     strange = [name for name in _STRANGE if more.get(name) is not None]
-    if strange:
-        raise BaseModelError(f"base model: it attends with {strange[0]}, which cannot be served here; use vLLM")
+    if slots is None or strange:
+        raise BaseModelError(_refused(f"with {strange[0]}" if strange else "in a way of its own"))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return slots.attend(module.layer_idx, query, key, value, scale, softcap).contiguous(), None
+
+
+def _refused(how: str) -> str:
+    return f"base model: it attends {how}, which cannot be served here; use vLLM, or another base"
 
 
 def _like_llama(model: Any, ids: Tensor, positions: Tensor, slots: Slots) -> Tensor:

@@ -188,6 +188,7 @@ class Slots:
         self.lengths.pop()
         if not block.chats:
             self._blocks.remove(block)
+        self._parts = []  # they hold blocks
 
     def swap(self, one: int, other: int) -> None:
         """Two chats change slots."""

@@ -183,7 +183,35 @@ def test_a_model_that_keeps_something_else_is_refused() -> None:
         Slots(config, "cpu", torch.float32)
 
 
-def test_a_model_that_attends_otherwise_is_refused(model: Any) -> None:
+def tiny(kind: str) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes: dict[str, Any] = {
+        "vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "initializer_range": 0.5, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes)).eval()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("kind", ["cohere", "gemma3_text", "gpt2", "gpt_neox", "granite", "olmo2", "opt", "phi3"])
+def test_models_of_another_build_see_the_same(kind: str) -> None:
+    other = tiny(kind)
+    use_slots(other)
+    slots = new(other, 2)
+    feed(other, slots, [IDS[2][:4], [9]])
+    logits = feed(other, slots, [IDS[2][4:], [7, 8]])
+    torch.testing.assert_close(logits[0], alone(other, IDS[2]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits[1], alone(other, [9, 7, 8]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["bloom", "falcon", "mpt", "nemotron", "stablelm"])
+def test_a_model_that_attends_in_a_way_of_its_own_is_refused(kind: str) -> None:
+    with pytest.raises(BaseModelError, match="in a way of its own, which cannot be served here"):
+        use_slots(tiny(kind))
+
+
+def test_attention_that_changes_what_comes_out_is_refused(model: Any) -> None:
     slots = new(model, 1)
     slots.begin([1], 1)
     attend, part = AttentionInterface._global_mapping["cp_ray_slots"], torch.zeros(1, 1, 1, 4)
