@@ -2,7 +2,7 @@
 
 oneDNN multiplies 16-bit matrices in blocks. Weights that lie row by row are put into blocks anew in every pass. Where a
 batch has few tokens, a pass takes as long as reading the weights does, and that is quicker on huge pages, which glibc
-asks for where it is told to before the process begins (`python -m benchmarks.packed_weights`).
+asks for where it is told to before the process begins (`python -m benchmarks.engine_steps`).
 """
 
 from typing import Any

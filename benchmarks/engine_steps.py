@@ -1,12 +1,14 @@
-"""Steps a second of the engine with its 16-bit weights as they are stored, packed, and packed on huge pages.
+"""Steps a second of the engine: with its 16-bit weights as they are stored, packed, and packed on a heap of huge pages.
 
-    python -m benchmarks.packed_weights [--batches 1,4,16] [--threads 1] [--rounds 3]
+    python -m benchmarks.engine_steps [--batches 1,4,16] [--threads 1] [--rounds 3]
 
-A step draws a token for each chat of a batch. The three run in processes of their own, in turns, and the best round of
-each counts; the answers must be the same.
+On that heap also with the layers computed by transformers and not by `cp_ray.serving.decoder`. A step draws a token for
+each chat of a batch. All run in processes of their own, in turns, and the best round of each counts; where the weights
+alone differ the answers must be the same, and rounding may tell those of transformers apart.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -24,7 +26,8 @@ from cp_ray.serving.chat import ChatRequest, ChatResult
 from cp_ray.serving.engine import Engine
 
 _STEPS = 32
-_WAYS: dict[str, dict[str, str]] = {"stored": {}, "packed": {}, "packed, huge pages": HUGE_PAGES}
+_STORED, _PLAIN = "stored", "by transformers"
+_WAYS: dict[str, dict[str, str]] = {_STORED: {}, "packed": {}, "huge pages": HUGE_PAGES, _PLAIN: HUGE_PAGES}
 
 
 def main() -> None:
@@ -46,19 +49,28 @@ def main() -> None:
     print(f"{'batch':>6}" + "".join(f"{way:>20}" for way in _WAYS) + "  same answers")
     for k, batch in enumerate(batches):
         speeds = {way: max(one[way][k]["steps_per_s"] for one in rounds) for way in _WAYS}
-        same = len({json.dumps(found[k]["answers"]) for one in rounds for found in one.values()}) == 1
-        told = "".join(f"{speed:>12.1f} ({speed / speeds['stored']:.2f}x)" for speed in speeds.values())
+        packed = (found for one in rounds for way, found in one.items() if way != _PLAIN)
+        same = len({json.dumps(found[k]["answers"]) for found in packed}) == 1
+        told = "".join(f"{speed:>12.1f} ({speed / speeds[_STORED]:.2f}x)" for speed in speeds.values())
         print(f"{batch:>6}{told}  {same}", flush=True)
         rows.append({"batch": batch, "steps_per_s": speeds, "same": same})
     settings = {"batches": batches, "threads": args.threads, "rounds": args.rounds}
-    append("packed_weights", {"settings": settings, "rows": rows})
+    append("engine_steps", {"settings": settings, "rows": rows})
 
 
 def measure(way: str, batches: list[int], threads: int) -> list[dict[str, Any]]:
     """In a process of its own: for each batch the steps a second after the first, and the answers."""
     torch.set_num_threads(threads)
-    with mock.patch("cp_ray.serving.engine.pack") if way == "stored" else mock.MagicMock():
-        engine = Engine("smollm2", {"base": None}, dtype="bfloat16", prefix_bytes=0)
+    with contextlib.ExitStack() as changed:
+        if way == _STORED:
+            changed.enter_context(mock.patch("cp_ray.serving.engine.pack"))
+        if way == _PLAIN:
+            changed.enter_context(mock.patch("cp_ray.serving.decoder._ALIKE", ()))
+        return _measured(batches)
+
+
+def _measured(batches: list[int]) -> list[dict[str, Any]]:
+    engine = Engine("smollm2", {"base": None}, dtype="bfloat16", prefix_bytes=0)
     _answers(engine, 1, 4)
     found = []
     for batch in batches:
@@ -72,7 +84,7 @@ def measure(way: str, batches: list[int], threads: int) -> list[dict[str, Any]]:
 
 
 def _in_a_process(way: str) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "benchmarks.packed_weights", *sys.argv[1:], "--way", way]
+    command = [sys.executable, "-m", "benchmarks.engine_steps", *sys.argv[1:], "--way", way]
     environment = os.environ | _WAYS[way]
     out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
     found: list[dict[str, Any]] = json.loads(out.strip().splitlines()[-1])
