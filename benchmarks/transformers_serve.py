@@ -5,8 +5,8 @@
 The same base in the same dtype on the same cores, chats of mixed lengths with answers of `--tokens`. Its default
 way of serving answers one request alone after the other: how long that takes gives the limit, `--limit` times its p95.
 Then the servers are asked at higher and higher rates, whatever becomes of the requests before, each until its p95 is
-over it. They take turns at every rate, since a machine's memory is quicker in some minutes than in others; each is
-started for its turn alone, since one that waits is not quite idle.
+over it, and then at rates between the last two. They take turns at every rate, since a machine's memory is quicker in
+some minutes than in others; each is started for its turn alone, since one that waits is not quite idle.
 """
 
 import argparse
@@ -35,6 +35,8 @@ from cp_ray.serving.chat import ModelSpec
 
 _STEPS = (0.5, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0)
 """Rates, as multiples of what one client after the other asks of the sequential server."""
+_HALVED = 2
+"""Times that what lies between a rate that is carried and one that is not is halved: to a tenth."""
 _PEERS = {
     "sequential": [],
     "continuous": ["--continuous-batching", "--cb-block-size", "32", "--cb-num-blocks", "1024",
@@ -135,17 +137,27 @@ async def alone(url: str, model: str, tokens: int) -> list[float]:
 
 
 def climb(names: list[str], rate: float, limit_s: float, args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
-    """What each did at each rate, up to the first that is too much for it."""
+    """What each did at each rate, up to the first that is too much for it, and then at rates between the last two."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    going = list(names)
-    for times in (step for step in _STEPS if step >= args.slowest):
+
+    def carries(name: str, per_s: float) -> bool:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            step = process.submit(turn, name, per_s, args).result()
+        print(f"{name:12}", "  ".join(f"{k} {v}" for k, v in step.items()), flush=True)
+        found[name].append(step)
+        return step["p95_s"] <= limit_s and not step["not_answered"]
+
+    going, bounds = list(names), {}
+    for before, times in itertools.pairwise((0.0, *(step for step in _STEPS if step >= args.slowest))):
         for name in list(going):
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                step = process.submit(turn, name, times * rate, args).result()
-            print(f"{name:12}", "  ".join(f"{k} {v}" for k, v in step.items()), flush=True)
-            found[name].append(step)
-            if step["p95_s"] > limit_s or step["not_answered"]:
+            if not carries(name, times * rate):
                 going.remove(name)
+                if before:
+                    bounds[name] = before * rate, times * rate
+    for _ in range(_HALVED):
+        for name, (low, high) in bounds.items():
+            between = (low * high) ** 0.5
+            bounds[name] = (between, high) if carries(name, between) else (low, between)
     return found
 
 

@@ -45,7 +45,7 @@ class StackedLora:
         self._model = model
         self._device = next(model.parameters()).device
         self._selection = Selection()
-        self._chosen: Sequence[str | None] | None = None
+        self._chosen: tuple[Sequence[str | None] | None, Sequence[int] | None] = None, None
         self._layers: dict[str, StackedLinear] = {}
         self._places: list[str | None] = [None] * len(adapters)
         for name, folder in adapters.items():
@@ -105,34 +105,36 @@ class StackedLora:
         self._places[place] = None
 
     @contextlib.contextmanager
-    def rows(self, names: Sequence[str | None]) -> Iterator[None]:
+    def rows(self, names: Sequence[str | None], counts: Sequence[int] | None = None) -> Iterator[None]:
         """Select an adapter per row for the forward passes inside; None is the bare base.
 
         Args:
             names: one for each row of the batch.
+            counts: tokens of each, if the batch is one row in which they are fed one behind the other: those with a
+                single token first, and padding at the end only if there are others.
 
         Raises:
             KeyError: an adapter is not on the model.
         """
         before = self._chosen
-        self._select(names)
+        self._select(names, counts)
         try:
             yield
         finally:
-            self._select(before)
+            self._select(*before)
 
     @staticmethod
     def touches(module: nn.Module) -> bool:
         """Does an adapter change anything inside this module?"""
         return any(isinstance(part, StackedLinear) for part in module.modules())
 
-    def _select(self, names: Sequence[str | None] | None) -> None:
+    def _select(self, names: Sequence[str | None] | None, counts: Sequence[int] | None) -> None:
         needed = {self._place(name) for name in names or () if name is not None}
         selection = self._selection
         if needed and max(needed) >= _room(len(needed)):
             self._compact(needed)
-        self._chosen = names
-        selection.choose([-1 if name is None else self._place(name) for name in names or ()], self._device)
+        self._chosen = names, counts
+        selection.choose([-1 if name is None else self._place(name) for name in names or ()], self._device, counts)
 
     @torch.no_grad()
     def _compact(self, needed: set[int]) -> None:

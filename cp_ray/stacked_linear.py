@@ -5,6 +5,9 @@ are seated by their adapters, so that a pass is two batched products in which ev
 many rows are seated for each adapter as the most wanted one has; where most seats would stay empty, or there is so
 little to compute that seating takes longer, all rows meet all adapters in two dense products, and a mask zeroes what
 belongs to others. Where all rows have the same adapter, they are plain products.
+
+Chats may be fed one behind the other as well, with no padding between them: those with a single token, which are seated
+as rows are, then pieces of several tokens, each a plain product of its own.
 """
 
 from collections.abc import Sequence
@@ -35,6 +38,14 @@ class _Seats:
     """[adapted rows], those that have an adapter."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Tokens of one adapter, next to each other."""
+
+    tokens: slice
+    place: int
+
+
 @dataclass(slots=True)
 class Selection:
     """Which adapter each row of the batch is under now; one for all layers."""
@@ -47,16 +58,30 @@ class Selection:
     """None: too many would stay empty."""
     only: int | None = None
     """The place that all rows have; None: they have several, or some have none."""
+    pieces: tuple[_Piece, ...] | None = None
+    """What comes after the rows, which have one token each then; None: rows have as many tokens as there are."""
     masks: dict[int, Tensor] = field(default_factory=dict)
     """By rank: [rows, 1, front x rank] of 0 and 1."""
 
-    def choose(self, places: Sequence[int], device: torch.device) -> None:
-        """Select a place for each row, -1 for none."""
+    def choose(self, places: Sequence[int], device: torch.device, counts: Sequence[int] | None = None) -> None:
+        """Select a place for each row, -1 for none.
+
+        Args:
+            places: of the rows.
+            device: where the layers are.
+            counts: tokens of each row, if they are fed one behind the other, those with a single one first.
+        """
         self.masks.clear()
+        self.pieces = None
+        one = set(places)
+        if counts is not None:
+            singles = sum(count == 1 for count in counts)
+            self.pieces = _pieces(places[singles:], counts[singles:], singles)
+            places = places[:singles]
         self.front = max(places, default=-1) + 1
-        self.places = torch.tensor(places, device=device) if self.front else None
+        self.places = torch.tensor(places, device=device, dtype=torch.long) if max(one, default=-1) >= 0 else None
         self.seats = self._seated(places, device) if self.front else None
-        self.only = places[0] if self.front and len(set(places)) == 1 else None
+        self.only = next(iter(one)) if self.places is not None and len(one) == 1 else None
 
     def mask(self, rank: int, like: Tensor) -> Tensor:
         """Which ranks of a stack of this rank each row keeps."""
@@ -100,31 +125,60 @@ class StackedLinear(nn.Module):
         self.register_buffer("stretch", None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[rows, tokens, in] to [rows, tokens, out], each row under its adapter.
+        """[rows, tokens, in] to [rows, tokens, out], each row under its adapter; [1, tokens, in] if fed in pieces.
 
         Raises:
             ValueError: adapters are selected for another number of rows.
         """
+        selection, y = self.selection, self.base(x)
+        if selection.places is None:
+            out: Tensor = y
+            return out
+        rows = len(selection.places) if selection.pieces is None else 1
+        if x.shape[0] != rows:
+            raise ValueError(f"rows: {rows} adapters are selected for a batch of {x.shape[0]}")
+        if selection.only is not None:
+            return self._stretched(self._by(selection.only, x, y), selection.only)
+        return self._mixed(x, y) if selection.pieces is None else self._in_pieces(x, y, selection.pieces)
+
+    def _in_pieces(self, x: Tensor, y: Tensor, pieces: Sequence[_Piece]) -> Tensor:
+        """What the base makes of `x`, changed in place."""
+        if not pieces:
+            return self._mixed(x[0, :, None], y[0, :, None]).transpose(0, 1)
+        if self.selection.front:
+            own = slice(0, pieces[0].tokens.start)
+            y[:, own] = self._mixed(x[0, own, None], y[0, own, None]).transpose(0, 1)
+        for piece in pieces:
+            if piece.place >= 0:
+                own = piece.tokens
+                y[:, own] = self._stretched(self._by(piece.place, x[:, own], y[:, own]), piece.place)
+        return y
+
+    def _mixed(self, x: Tensor, y: Tensor) -> Tensor:
+        """What the base makes of `x`, with what each row's adapter adds."""
         places = self.selection.places
-        y: Tensor = self.base(x)
-        if places is None:
-            return y
-        if x.shape[0] != places.shape[0]:
-            raise ValueError(f"rows: {places.shape[0]} adapters are selected for a batch of {x.shape[0]}")
+        assert places is not None
         y = self._adapted(x, y)
         if self.stretch is None:
             return y
-        # Added, not multiplied, so that the rows of other adapters stay as they are to the last bit.
-        own = y if self.base.bias is None else y - self.base.bias
         by_row = self.stretch[places.clamp(min=0)] * (places >= 0)[:, None, None]
-        return torch.addcmul(y, own, by_row.to(y.dtype))
+        # Added, not multiplied, so that the rows of other adapters stay as they are to the last bit.
+        return torch.addcmul(y, self._without_bias(y), by_row.to(y.dtype))
+
+    def _by(self, place: int, x: Tensor, y: Tensor) -> Tensor:
+        """What the base makes of `x`, with what one adapter adds."""
+        return _added(y, nn.functional.linear(x, self.down[place]), self.up[place])
+
+    def _stretched(self, y: Tensor, place: int) -> Tensor:
+        return y if self.stretch is None else torch.addcmul(y, self._without_bias(y), self.stretch[place].to(y.dtype))
+
+    def _without_bias(self, y: Tensor) -> Tensor:
+        return y if self.base.bias is None else y - self.base.bias
 
     def _adapted(self, x: Tensor, y: Tensor) -> Tensor:
-        """What the base makes of `x`, with what each row's adapter adds."""
+        """As `_mixed`, before rows are stretched."""
         selection, front = self.selection, self.selection.front
-        seats, only = selection.seats, selection.only
-        if only is not None:
-            return _added(y, nn.functional.linear(x, self.down[only]), self.up[only])
+        seats = selection.seats
         little = x.shape[1] == 1 and x.dtype.itemsize == 2 and front * self.down.shape[1] <= _RANKS
         if seats is None or little:
             hidden = nn.functional.linear(x, self.down[:front].flatten(0, 1))
@@ -163,6 +217,20 @@ class StackedLinear(nn.Module):
         for stack in (self.down, self.up, self.stretch):
             if stack is not None:
                 stack[[a, b]] = stack[[b, a]]
+
+
+def _pieces(places: Sequence[int], counts: Sequence[int], first: int) -> tuple[_Piece, ...]:
+    """Those of one adapter that are next to each other are one; the last has what pads the batch, too."""
+    found: list[_Piece] = []
+    for place, count in zip(places, counts, strict=True):
+        if found and found[-1].place == place:
+            found[-1] = _Piece(slice(found[-1].tokens.start, first + count), place)
+        else:
+            found.append(_Piece(slice(first, first + count), place))
+        first += count
+    if found:
+        found[-1] = _Piece(slice(found[-1].tokens.start, None), found[-1].place)
+    return tuple(found)
 
 
 def _added(y: Tensor, hidden: Tensor, up: Tensor) -> Tensor:

@@ -109,6 +109,36 @@ def test_each_row_equals_peft_with_its_own_adapter(
         )
 
 
+@pytest.mark.parametrize(
+    ("names", "counts"),
+    [
+        (["a", None, "dora", "a", None, "b", "b", "dora"], [1, 1, 1, 3, 2, 4, 2, 5]),
+        (["a", "b", None], [1, 1, 1]),
+        (["wide", None, "other"], [2, 3, 4]),
+        ([None, None, "dora too"], [1, 1, 4]),
+        (["a", "b", None], [1, 1, 4]),
+        (["b", "b"], [1, 3]),
+        ([None, None], [1, 3]),
+    ],
+)
+def test_fed_behind_each_other_each_token_has_its_row_s_adapter(
+    adapters: dict[str, Path], ids: torch.Tensor, names: list[str | None], counts: list[int]
+) -> None:
+    padding = 3 if counts[-1] > 1 else 0
+    fed = torch.cat([ids[:, :count] for count in counts] + [ids[:, :padding]], dim=1)
+    at = torch.arange(fed.shape[1])[None]
+    row = torch.cat([torch.full((n,), k) for k, n in enumerate([*counts, padding])])
+    own = (row[:, None] == row) & (at[0][:, None] >= at)
+    model = tiny_base()
+    stacked = StackedLora(model, adapters)
+    positions = torch.cat([torch.arange(n) for n in [*counts, padding]])[None]
+    with torch.inference_mode(), stacked.rows(names, counts):
+        logits = model(fed, attention_mask=own[None, None], position_ids=positions).logits
+    for k, name in enumerate(names):
+        alone = expected(adapters[name] if name else None, ids[:, : counts[k]])
+        torch.testing.assert_close(logits[:, row == k], alone, atol=1e-5, rtol=0)
+
+
 def test_rows_are_seated_by_adapter_unless_most_seats_would_stay_empty() -> None:
     selection, device = Selection(), torch.device("cpu")
     selection.choose([1, -1, 0, 1], device)

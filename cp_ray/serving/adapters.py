@@ -118,13 +118,17 @@ class Adapters:
         _give_back()
         return True
 
-    def rows(self, names: Sequence[str]) -> AbstractContextManager[None]:
-        """Select an adapter per row for the forward passes inside, by the models' names.
+    def rows(self, names: Sequence[str], counts: Sequence[int]) -> AbstractContextManager[None]:
+        """Select adapters for the forward passes inside, by the models' names.
+
+        Args:
+            names: of the rows, which are fed one behind the other.
+            counts: tokens of each.
 
         Raises:
             KeyError: one is neither the bare base nor on it; the base never answers in an adapter's place.
         """
-        return self._lora.rows([None if self._folders.get(name, name) is None else name for name in names])
+        return self._lora.rows([None if self._folders.get(name, name) is None else name for name in names], counts)
 
 
 def _give_back() -> None:

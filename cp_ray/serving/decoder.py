@@ -7,8 +7,7 @@ here: a step of a small model is short enough for what transformers does around 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import rms_norm
+from torch import Tensor
 from transformers import AttentionInterface
 
 from cp_ray.errors import BaseModelError
@@ -35,82 +34,91 @@ def use_slots(model: Any) -> None:
     model.set_attn_implementation(_NAME)
     slots = Slots(model.config, str(model.device), model.dtype)
     slots.append(None)
-    _, positions = slots.begin([1], 1)
+    _, positions = slots.begin([0], [1])
+    told = torch.zeros(1, dtype=torch.long, device=model.device)
     with torch.inference_mode():
-        last_logits(model, torch.zeros(1, 1, dtype=torch.long, device=model.device), positions, slots)
+        last_logits(model, told, positions, told, slots)
 
 
-def last_logits(model: Any, ids: Tensor, positions: Tensor, slots: Slots) -> Tensor:
+def last_logits(model: Any, ids: Tensor, positions: Tensor, last: Tensor, slots: Slots) -> Tensor:
     """Append tokens to the slots.
 
     Args:
         model: to predict the next token, after `use_slots`.
-        ids: [rows, tokens], padded on the left, in the order that `slots.begin` gave.
-        positions: [rows, tokens], from there as well.
+        ids: [tokens], chat behind chat in the order that `slots.begin` gave, then padding.
+        positions: [tokens], from there as well.
+        last: places in `ids` after which the logits are wanted.
         slots: ready for this pass.
 
     Returns:
-        [rows, vocabulary], after each row's last token.
+        [last, vocabulary].
     """
     if type(model).__name__ in _ALIKE:
-        return _like_llama(model, ids, positions, slots)
+        return _like_llama(model, ids, positions, last, slots)
     told = ids.new_zeros(1, 1, 1, 1)  # a mask that is ready made, or transformers makes one
     logits: Tensor = model(
-        input_ids=ids, attention_mask=told, position_ids=positions, use_cache=False, logits_to_keep=1, slots=slots
-    ).logits
-    return logits[:, -1]
+        input_ids=ids[None], attention_mask=told, position_ids=positions[None], use_cache=False, logits_to_keep=last,
+        slots=slots,
+    ).logits  # fmt: skip
+    return logits[0]
 
 
 def _attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Tensor, *, slots: Slots | None = None,
     scaling: float | None = None, softcap: float | None = None, **more: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Called by transformers: [rows, tokens, heads, size of a head]."""
+    """Called by transformers: [1, heads, tokens, size of a head] thrice to [1, tokens, heads, size of a head]."""
     strange = [name for name in _STRANGE if more.get(name) is not None]
     if slots is None or strange:
         raise BaseModelError(_refused(f"with {strange[0]}" if strange else "in a way of its own"))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return slots.attend(module.layer_idx, query, key, value, scale, softcap).contiguous(), None
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+    return slots.attend(module.layer_idx, query, key, value, scale, softcap)[None], None
 
 
 def _refused(how: str) -> str:
     return f"base model: it attends {how}, which cannot be served here; use vLLM, or another base"
 
 
-def _like_llama(model: Any, ids: Tensor, positions: Tensor, slots: Slots) -> Tensor:
+def _like_llama(model: Any, ids: Tensor, positions: Tensor, last: Tensor, slots: Slots) -> Tensor:
     decoder = model.model
-    hidden = decoder.embed_tokens(ids)
-    turn = _turn(*decoder.rotary_emb(hidden, positions))
+    hidden = decoder.embed_tokens(ids)[None]
+    turn = _turn(*decoder.rotary_emb(hidden, positions[None]))
     for layer in decoder.layers:
-        hidden = hidden + _attended(layer.self_attn, _normed(layer.input_layernorm, hidden), turn, slots)
+        attended = _attended(layer.self_attn, _normed(layer.input_layernorm, hidden), turn, slots)
+        hidden = attended.add_(hidden)
         mlp, normed = layer.mlp, _normed(layer.post_attention_layernorm, hidden)
-        gate = mlp.act_fn(mlp.gate_proj.forward(normed))
-        hidden = hidden + mlp.down_proj.forward(gate * mlp.up_proj.forward(normed))
-    last: Tensor = model.lm_head.forward(_normed(decoder.norm, hidden[:, -1:]))
-    return last[:, -1]
+        inner = mlp.act_fn(mlp.gate_proj.forward(normed)).mul_(mlp.up_proj.forward(normed))
+        hidden = mlp.down_proj.forward(inner).add_(hidden)
+    logits: Tensor = model.lm_head.forward(_normed(decoder.norm, hidden[:, last]))
+    return logits[0]
 
 
 def _attended(attention: Any, x: Tensor, turn: tuple[Tensor, Tensor], slots: Slots) -> Tensor:
-    """[rows, tokens, width] to the same, with what each token sees."""
+    """[1, tokens, width] to the same, with what each token sees."""
     query, key, value = (
-        projection.forward(x).view(*x.shape[:2], -1, attention.head_dim).transpose(1, 2)
+        projection.forward(x).view(x.shape[1], -1, attention.head_dim)
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     heads = slots.attend(attention.layer_idx, _turned(query, turn), _turned(key, turn), value, attention.scaling)
-    out: Tensor = attention.o_proj.forward(heads.reshape(*x.shape[:2], -1))
+    out: Tensor = attention.o_proj.forward(heads.view(*x.shape[:2], -1))
     return out
 
 
 def _turn(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """How positions turn queries and keys: [rows, 1, tokens, size of a head] twice, signs with the sines."""
+    """How positions turn queries and keys: [tokens, 1, size of a head] twice, signs with the sines."""
     first, second = sin.chunk(2, dim=-1)
-    return cos[:, None], torch.cat((-first, second), dim=-1)[:, None]
+    return cos[0, :, None], torch.cat((-first, second), dim=-1)[0, :, None]
 
 
 def _turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     cos, sin = turn
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+    return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
 
 
-def _normed(norm: nn.Module, x: Tensor) -> Tensor:
-    return rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)  # type: ignore[arg-type]
+def _normed(norm: Any, x: Tensor) -> Tensor:
+    """In float32, as transformers does, in fewer pieces than torch's own."""
+    exact = x.float()
+    length = torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
+    normed = exact * torch.rsqrt(length * length / x.shape[-1] + norm.variance_epsilon)
+    return normed.mul_(norm.weight).to(x.dtype)

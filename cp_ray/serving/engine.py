@@ -1,7 +1,8 @@
 """Answers to chats by continuous batching: one base, an adapter per row, one decode loop that chats join and leave."""
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +15,6 @@ from cp_ray.serving.adapters import Adapters
 from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, Load, Piece, whole
 from cp_ray.serving.decoder import last_logits, use_slots
 from cp_ray.serving.drawing import advance
-from cp_ray.serving.prefill import Group, groups
 from cp_ray.serving.prefix import PrefixCache, RowState
 from cp_ray.serving.rows import Prepare, Row, end_tokens
 from cp_ray.serving.slots import Slots
@@ -31,7 +31,10 @@ _ALONE_TOKENS, _BESIDE_TOKENS, _SHARED_TOKENS = 2_048, 512, 256
 another tenant may come that is first: it waits for the step to end."""
 
 _EVEN_TOKENS = 16
-"""Prompts are padded to whole multiples: a CPU's products are compiled for each length that comes, in 10 ms."""
+"""Passes with prompts are padded to whole multiples: a CPU's products are compiled for each length, in 10 ms."""
+
+_ANSWER_TOKENS = 128
+"""That an answer is expected to have at most, when a chat is given its room."""
 
 
 class Engine:
@@ -89,7 +92,6 @@ class Engine:
     def _reset(self) -> None:
         self._waiting: Waiting[Row] = Waiting()
         self._turns = Turns()
-        self._groups: deque[Group] = deque()
         self._rows: list[Row] = []
         self._slots = self._new_slots()
         self.load = Load(0, 0, 0, 0)
@@ -138,7 +140,7 @@ class Engine:
 
     def fail(self, error: BaseException) -> None:
         """Give up all rows, after a step that raised `error`."""
-        rows = [*self._rows, *(row for group in self._groups for row in group.rows), *self._waiting.drain()]
+        rows = [*self._rows, *self._waiting.drain()]
         self._reset()
         for row in rows:
             row.deliver(error)
@@ -150,78 +152,63 @@ class Engine:
         Where tenants ask for different amounts, that is done for those whose turn it is.
         """
         self._drop_cancelled()
-        self._turns.begin(Counter(row.tenant for row in self._busy()) + self._waiting.count())
+        self._turns.begin(Counter(row.tenant for row in self._rows) + self._waiting.count())
         self._admit()
-        if not any(map(self._turns.goes, self._busy())):
+        if not any(map(self._turns.goes, self._rows)):
             # There is no room for those who are first: the others go on and make it; nobody is admitted meanwhile.
-            self._turns.all_go({row.tenant for row in self._busy()})
+            self._turns.all_go({row.tenant for row in self._rows})
         self.load = self._load()  # told with answers that end in this step
-        going = [group for group in self._groups if any(map(self._turns.goes, group.rows))]
-        if going:
-            first = next((group for group in going if any(map(self._turns.leads, group.rows))), going[0])
-            self._prefill(first, beside=any(map(self._turns.goes, self._rows)))
-        rows = self._to_front()
-        if rows:
-            self._decode(rows)
-        self._turns.end([*self._busy(), *self._waiting])
+        fed = self._fed()
+        if fed:
+            self._pass(fed)
+        self._turns.end([*self._rows, *self._waiting])
         self.load = self._load()
-        return bool(self._rows or self._groups or self._waiting)
+        return bool(self._rows or self._waiting)
 
-    def _busy(self) -> Iterator[Row]:
-        yield from self._rows
-        for group in self._groups:
-            yield from group.rows
+    def _fed(self) -> dict[int, int]:
+        """How many tokens of each slot's chat are computed in this step: prompts in the order in which they came."""
+        rows, turns = self._rows, self._turns
+        going = sorted((s for s in range(len(rows)) if turns.goes(rows[s])), key=lambda s: not turns.leads(rows[s]))
+        going = going[: self._max_rows]
+        left = {slot: self._left(slot) for slot in going}
+        fed = {slot: 1 for slot in going if left[slot] == 1}
+        prompts = [slot for slot in going if left[slot] > 1]
+        leading = [slot for slot in prompts if turns.leads(rows[slot])]
+        most = _BESIDE_TOKENS if fed else _ALONE_TOKENS
+        room = min(most, _SHARED_TOKENS) if turns.shared else most
+        for slot in leading or prompts:
+            if room:
+                fed[slot] = min(left[slot], room)
+                room -= fed[slot]
+        return fed
 
-    def _to_front(self) -> int:
-        """Bring the rows that go into the first slots, who leads first: how many may draw a token in this step."""
-        front = 0
-        for wanted in (self._turns.leads, self._turns.goes):
-            for slot in range(front, len(self._rows)):
-                if wanted(self._rows[slot]):
-                    if slot != front:
-                        self._slots.swap(slot, front)
-                        self._rows[slot], self._rows[front] = self._rows[front], self._rows[slot]
-                    front += 1
-        return min(front, self._max_rows)
+    def _left(self, slot: int) -> int:
+        """Tokens of a slot's chat that are not in the cache."""
+        row = self._rows[slot]
+        return len(row.prompt) + len(row.drawn) - self._slots.lengths[slot]
 
     def _load(self) -> Load:
-        busy = list(self._busy())
-        held = sum(self._slots.lengths) + sum(sum(group.slots.lengths) for group in self._groups)
-        return Load(len(busy), len({row.model for row in busy}), len(self._waiting), held)
+        models = {row.model for row in self._rows}
+        return Load(len(self._rows), len(models), len(self._waiting), sum(self._slots.lengths))
 
     def _drop_cancelled(self) -> None:
         for slot in reversed(range(len(self._rows))):
             if self._rows[slot].cancelled:
                 self._leave(slot)
-        for group in list(self._groups):
-            for slot in reversed(range(len(group.rows))):
-                if group.rows[slot].cancelled:
-                    group.slots.remove(slot)
-                    last = len(group.rows) - 1
-                    group.rows[slot], group.fresh[slot] = group.rows[last], group.fresh[last]
-                    del group.rows[last], group.fresh[last]
-            if not group.rows:
-                self._groups.remove(group)
 
     def _admit(self) -> None:
         """Those whose turn it is, as long as they fit."""
-        if any(self._turns.leads(row) for group in self._groups for row in group.rows):
+        if any(self._left(slot) > 1 and self._turns.leads(row) for slot, row in enumerate(self._rows)):
             return
-        chosen: list[tuple[Row, RowState | None]] = []
-        while (row := self._waiting.peek(self._turns.goes)) is not None and self._fits(row, [r for r, _ in chosen]):
+        while (row := self._waiting.peek(self._turns.goes)) is not None and self._fits(row):
             self._waiting.pop(self._turns.goes)
             past = self._prefixes.find(row.model, row.prompt) if self._prefixes else None
             row.cached = past.tokens if past else 0
-            chosen.append((row, past))
-        for pairs in groups(chosen):
-            slots = self._new_slots()
-            for _, past in pairs:
-                slots.append(past)
-            rows = [row for row, _ in pairs]
-            self._groups.append(Group(rows, slots, [row.prompt[row.cached :] for row in rows]))
+            self._slots.append(past, len(row.prompt) + min(row.limit, _ANSWER_TOKENS))
+            self._rows.append(row)
 
-    def _fits(self, row: Row, chosen: list[Row]) -> bool:
-        there = [*self._busy(), *chosen]
+    def _fits(self, row: Row) -> bool:
+        there = self._rows
         if not self.adapters.make_room(row.model, row.fetched, {r.model for r in there}):
             return False
         row.fetched = None
@@ -230,47 +217,38 @@ class Engine:
         together = sum(map(self._turns.leads if self._turns.leads(row) else self._turns.goes, there))
         return not there or (together < self._max_rows and tokens <= self._max_tokens)
 
-    def _prefill(self, group: Group, *, beside: bool) -> None:
-        """Compute the next piece of a group's prompts; when all is computed, its rows join the batch."""
-        most = _BESIDE_TOKENS if beside else _ALONE_TOKENS
-        piece = group.piece(min(most, _SHARED_TOKENS) if self._turns.shared else most)
-        fed, logits = self._forward(group.rows, piece, group.slots)
-        if not group.computed(piece):
-            return
-        self._groups.remove(group)
-        self._draw(fed, logits)
-        for slot, row in enumerate(group.rows):
-            state = group.slots.state(slot)
-            if row.finish_reason:
-                self._remember(row, state)
-            else:
-                self._slots.append(state)
-                self._rows.append(row)
-
-    def _decode(self, count: int) -> None:
-        """Draw a token for each of the first rows; those that have ended leave."""
-        rows = self._rows[:count]
-        self._draw(*self._forward(rows, [row.drawn[-1:] for row in rows], self._slots))
-        for slot in reversed(range(count)):
+    def _pass(self, fed: Mapping[int, int]) -> None:
+        """Compute the next tokens of chats, and draw one for each whose prompt is done; those that have ended leave."""
+        # Prompts of a model next to each other: what its adapter adds is computed at once.
+        slots = sorted(fed, key=lambda slot: (self._rows[slot].model, slot))
+        counts = [fed[slot] for slot in slots]
+        done = {slot for slot in slots if fed[slot] == self._left(slot)}
+        ids = [self._rows[slot].tokens(self._slots.lengths[slot], fed[slot]) for slot in slots]
+        order, positions = self._slots.begin(slots, counts)
+        slots, ids, counts = [slots[k] for k in order], [ids[k] for k in order], [counts[k] for k in order]
+        ends = list(itertools.accumulate(counts))
+        drawn = [k for k, slot in enumerate(slots) if slot in done]
+        rows = [self._rows[slot] for slot in slots]
+        with self.adapters.rows([row.model for row in rows], counts):
+            logits = self._logits([id for own in ids for id in own], positions, [ends[k] - 1 for k in drawn])
+        if drawn:
+            self._draw([rows[k] for k in drawn], logits)
+        for slot in sorted(done, reverse=True):
             if self._rows[slot].finish_reason:
                 self._remember(self._rows[slot], self._slots.state(slot))
                 self._leave(slot)
+
+    def _logits(self, ids: list[int], positions: Tensor, last: list[int]) -> Tensor:
+        """Append tokens to the cache, one chat's behind the other's: [last, vocabulary], after the tokens there."""
+        padding = -len(ids) % _EVEN_TOKENS if len(ids) > self._max_rows else 0
+        padded = torch.tensor(ids + padding * [self._tokenizer.pad_token_id], device=self._device)
+        after = torch.tensor(last, device=self._device, dtype=torch.long)
+        return last_logits(self._model, padded, torch.nn.functional.pad(positions, (0, padding)), after, self._slots)
 
     def _leave(self, slot: int) -> None:
         self._slots.remove(slot)
         self._rows[slot] = self._rows[-1]
         self._rows.pop()
-
-    def _forward(self, rows: list[Row], ids: list[list[int]], slots: Slots) -> tuple[list[Row], Tensor]:
-        """Append tokens to the cache: the rows in another order, and the logits [rows, vocabulary] after their last."""
-        longest = max(len(i) for i in ids)
-        if longest > _EVEN_TOKENS:
-            longest = -(-longest // _EVEN_TOKENS) * _EVEN_TOKENS
-        order, positions = slots.begin([len(i) for i in ids], longest)
-        pad, fed = self._tokenizer.pad_token_id, [rows[k] for k in order]
-        padded = torch.tensor([[pad] * (longest - len(ids[k])) + ids[k] for k in order], device=self._device)
-        with self.adapters.rows([row.model for row in fed]):
-            return fed, last_logits(self._model, padded, positions, slots)
 
     def _draw(self, rows: list[Row], logits: Tensor) -> None:
         advance(rows, logits, self._tokenizer, self._ends, self.load)

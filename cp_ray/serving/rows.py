@@ -64,6 +64,11 @@ class Row:
         # A little less than its own, so that with its neighbours it takes no more than twice its time.
         return self.passed >= 7 / 8 * max(min(self.limit, HELD_STEPS), len(self.drawn))
 
+    def tokens(self, first: int, count: int) -> list[int]:
+        """So many of them, from the first on."""
+        known = len(self.prompt)
+        return self.prompt[first : first + count] if first < known else self.drawn[first - known :][:count]
+
     @property
     def ids(self) -> list[int]:
         """All of its tokens."""

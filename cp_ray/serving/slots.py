@@ -46,10 +46,12 @@ class _Block:
                     new[:, :, : old.shape[2]] = old
                     part[layer] = new
 
-    def allocate(self, layer: int, key: Tensor, value: Tensor) -> None:
-        """Room for what a layer makes: [..., heads, tokens, size of a head] twice."""
-        for part, like in ((self.keys, key), (self.values, value)):
-            part[layer] = like.new_zeros(_ROWS, like.shape[-3], self.room, like.shape[-1])
+    def of(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """A layer's keys and values; room is made for what it makes, [tokens, heads, size of a head] twice."""
+        if layer not in self.keys:
+            for part, like in ((self.keys, key), (self.values, value)):
+                part[layer] = like.new_zeros(_ROWS, like.shape[1], self.room, like.shape[2])
+        return self.keys[layer], self.values[layer]
 
     def move(self, place: int, to: int, tokens: int) -> None:
         """Copy a chat to another place."""
@@ -58,71 +60,121 @@ class _Block:
 
 
 @dataclass(slots=True)
-class _Part:
-    """What a pass does in a block."""
+class _Singles:
+    """Chats of a block that get one token each in a pass, attended to in one call."""
 
     block: _Block
-    rows: slice
-    """Of what is fed."""
     places: list[int]
     before: list[int]
     """Tokens of each before the pass."""
-    counts: list[int]
-    """New ones of each."""
-    length: int
-    """Of what is fed, padding on the left included."""
     device: str
     dtype: torch.dtype
     masks: dict[tuple[int, int | None], Tensor | None] = field(default_factory=dict)
-    """By groups and window: what each token sees [rows, 1, groups x length, columns]; None: everything."""
+    """By heads to a group and window: what each token sees [chats, 1, heads, columns]; None: everything."""
     where: tuple[Tensor, Tensor] | None = None
-    """Places and columns of single new tokens."""
+    """Places and columns of the new tokens."""
+
+    @property
+    def tokens(self) -> int:
+        """That are fed."""
+        return len(self.places)
 
     @property
     def columns(self) -> int:
         """The longest chat after the pass."""
-        return max(b + c for b, c in zip(self.before, self.counts, strict=True))
+        return max(self.before) + 1
 
-    def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Add what is new, [rows, heads, length, size of a head] twice: all keys and values of the chats."""
-        if layer not in self.block.keys:
-            self.block.allocate(layer, key, value)
-        keys, values = self.block.keys[layer], self.block.values[layer]
-        if self.length == 1 and all(self.counts):
-            if self.where is None:
-                places, columns = (torch.tensor(v, device=self.device) for v in (self.places, self.before))
-                self.where = places, columns
-            keys[self.where[0], :, self.where[1]] = key[:, :, 0]
-            values[self.where[0], :, self.where[1]] = value[:, :, 0]
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, window: int | None, scale: float,
+        softcap: float | None,
+    ) -> Tensor:  # fmt: skip
+        """As `Slots.attend`."""
+        keys, values = self._write(layer, key, value)
+        groups = keys.shape[1]
+        # The heads that share keys are one head with as many tokens, so no key is repeated.
+        together = query.reshape(len(query), groups, -1, query.shape[2])
+        mask = self._mask(query.shape[1] // groups, window)
+        if softcap is None:
+            seen = scaled_dot_product_attention(together, keys, values, mask, scale=scale)
         else:
-            for row, (place, before, count) in enumerate(zip(self.places, self.before, self.counts, strict=True)):
-                keys[place, :, before : before + count] = key[row, :, self.length - count :]
-                values[place, :, before : before + count] = value[row, :, self.length - count :]
-        first, rows = self.places[0], len(self.places)
-        if self.places == list(range(first, first + rows)):
-            return keys[first : first + rows, :, : self.columns], values[first : first + rows, :, : self.columns]
+            seen = _capped(together, keys, values, mask, scale, softcap)
+        return seen.reshape(query.shape)
+
+    def _write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        if self.where is None:
+            places, columns = (torch.tensor(v, device=self.device) for v in (self.places, self.before))
+            self.where = places, columns
+        keys, values = self.block.of(layer, key, value)
+        keys[self.where[0], :, self.where[1]] = key
+        values[self.where[0], :, self.where[1]] = value
+        first, n = self.places[0], len(self.places)
+        if self.places == list(range(first, first + n)):
+            return keys[first : first + n, :, : self.columns], values[first : first + n, :, : self.columns]
         return keys[self.places, :, : self.columns], values[self.places, :, : self.columns]
 
-    def positions(self) -> Tensor:
-        """[rows, length]; what pads a row stands at its beginning."""
-        ends = torch.tensor([b + c for b, c in zip(self.before, self.counts, strict=True)], device=self.device)[:, None]
-        # What pads a row sees its first token, or its softmax would be over nothing; nobody reads what comes out.
-        return (ends - self.length + torch.arange(self.length, device=self.device)).clamp(min=0)
-
-    def mask(self, groups: int, window: int | None) -> Tensor | None:
-        """As `masks` has it."""
-        kind = (groups, window)
+    def _mask(self, heads: int, window: int | None) -> Tensor | None:
+        kind = (heads, window)
         if kind not in self.masks:
-            alike = self.length == 1 and len(set(self.before)) == 1 and all(self.counts)
-            seen = None if alike and (window is None or self.columns <= window) else self._seen(window)
-            self.masks[kind] = None if seen is None else seen.repeat(1, 1, groups, 1)
+            everything = len(set(self.before)) == 1 and (window is None or self.columns <= window)
+            ends = torch.tensor(self.before, device=self.device)[:, None, None, None]
+            columns, dtype = self.columns, self.dtype
+            self.masks[kind] = None if everything else _seen(ends, columns, window, dtype).repeat(1, 1, heads, 1)
         return self.masks[kind]
 
+
+@dataclass(slots=True)
+class _Piece:
+    """Several tokens of one chat."""
+
+    block: _Block
+    place: int
+    before: int
+    """Tokens of the chat before the pass."""
+    tokens: int
+    """That are fed."""
+    device: str
+    dtype: torch.dtype
+    masks: dict[int | None, Tensor | None] = field(default_factory=dict)
+    """By window: what each token sees [1, 1, tokens, columns]; None: all before it, of which few are in the cache."""
+
+    @property
+    def columns(self) -> int:
+        """The chat's tokens after the pass."""
+        return self.before + self.tokens
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, window: int | None, scale: float,
+        softcap: float | None,
+    ) -> Tensor:  # fmt: skip
+        """As `Slots.attend`."""
+        kept = self.block.of(layer, key, value)
+        for part, new in zip(kept, (key, value), strict=True):
+            part[self.place, :, self.before : self.columns] = new.transpose(0, 1)
+        keys, values = (part[self.place : self.place + 1, :, : self.columns] for part in kept)
+        own, mask = query.transpose(0, 1)[None], self._mask(window)
+        if softcap is None and mask is None:
+            # Tokens that are in the cache are asked for again and thrown away, where they are few: without a mask
+            # what is not seen is not computed.
+            padded = torch.nn.functional.pad(own, (0, 0, self.before, 0)) if self.before else own
+            seen = scaled_dot_product_attention(padded, keys, values, is_causal=True, scale=scale, enable_gqa=True)
+            seen = seen[:, :, self.before :]
+        elif softcap is None:
+            seen = scaled_dot_product_attention(own, keys, values, mask, scale=scale, enable_gqa=True)
+        else:
+            more = query.shape[1] // keys.shape[1]
+            keys, values = keys.repeat_interleave(more, 1), values.repeat_interleave(more, 1)
+            seen = _capped(own, keys, values, self._seen(window) if mask is None else mask, scale, softcap)
+        return seen[0].transpose(0, 1)
+
+    def _mask(self, window: int | None) -> Tensor | None:
+        if window not in self.masks:
+            few = 4 * self.before <= self.tokens
+            self.masks[window] = None if few and (window is None or self.columns <= window) else self._seen(window)
+        return self.masks[window]
+
     def _seen(self, window: int | None) -> Tensor:
-        behind = self.positions()[:, None, :, None] - torch.arange(self.columns, device=self.device)
-        allowed = behind >= 0 if window is None else (behind >= 0) & (behind < window)
-        empty = torch.zeros(allowed.shape, dtype=self.dtype, device=self.device)
-        return empty.masked_fill(~allowed, torch.finfo(self.dtype).min)
+        at = torch.arange(self.before, self.columns, device=self.device)[None, None, :, None]
+        return _seen(at, self.columns, window, self.dtype)
 
 
 class Slots:
@@ -158,22 +210,25 @@ class Slots:
         self._blocks: list[_Block] = []
         self._where: list[tuple[_Block, int]] = []
         """Block and place of each chat."""
-        self._parts: list[_Part] = []
+        self._parts: list[_Singles | _Piece] = []
 
-    def append(self, state: RowState | None) -> None:
-        """A chat joins, in the next slot."""
+    def append(self, state: RowState | None, expected: int = 0) -> None:
+        """A chat joins, in the next slot.
+
+        Args:
+            state: what is known of it.
+            expected: tokens that it will have, as far as can be told: chats of like length are kept together.
+        """
         tokens = state.tokens if state else 0
-        block = self._block_for(tokens)
+        block = self._block_for(max(tokens, expected))
         place = block.chats
         block.chats += 1
         self._where.append((block, place))
         self.lengths.append(tokens)
         if state is not None:
-            for layer, (keys, values) in enumerate(state.layers):
-                if layer not in block.keys:
-                    block.allocate(layer, keys, values)
-                block.keys[layer][place, :, :tokens] = keys
-                block.values[layer][place, :, :tokens] = values
+            for layer, known in enumerate(state.layers):
+                for part, new in zip(block.of(layer, *(k.transpose(0, 1) for k in known)), known, strict=True):
+                    part[place, :, :tokens] = new
 
     def remove(self, slot: int) -> None:
         """A chat leaves; the last one takes its slot."""
@@ -190,11 +245,6 @@ class Slots:
             self._blocks.remove(block)
         self._parts = []  # they hold blocks
 
-    def swap(self, one: int, other: int) -> None:
-        """Two chats change slots."""
-        self._where[one], self._where[other] = self._where[other], self._where[one]
-        self.lengths[one], self.lengths[other] = self.lengths[other], self.lengths[one]
-
     def state(self, slot: int) -> RowState:
         """A copy of one chat's keys and values."""
         (block, place), tokens = self._where[slot], self.lengths[slot]
@@ -205,64 +255,64 @@ class Slots:
             )
         )
 
-    def begin(self, counts: Sequence[int], length: int) -> tuple[list[int], Tensor]:
-        """Get ready for a pass in which each of the first rows gets so many new tokens, padded on the left.
+    def begin(self, slots: Sequence[int], counts: Sequence[int]) -> tuple[list[int], Tensor]:
+        """Get ready for a pass in which chats get new tokens, fed one behind the other.
 
         Args:
-            counts: of each row, in slot order.
-            length: that all are padded to.
+            slots: of the chats.
+            counts: of each, its new tokens: at least one.
 
         Returns:
-            The rows in the order in which they are to be fed, and the positions of what is fed [rows, length].
+            The chats' places in `slots` in the order in which they are to be fed, those with a single token first, and
+            the position of each token.
         """
-        by_block: dict[int, list[int]] = {}
-        for row in range(len(counts)):
-            by_block.setdefault(id(self._where[row][0]), []).append(row)
+        singles: dict[int, list[int]] = {}
+        for k, slot in enumerate(slots):
+            if counts[k] == 1:
+                singles.setdefault(id(self._where[slot][0]), []).append(k)
         order: list[int] = []
         self._parts = []
-        for rows in by_block.values():
-            rows.sort(key=lambda row: self._where[row][1])
-            before, new = [self.lengths[row] for row in rows], [counts[row] for row in rows]
-            block, fed = self._where[rows[0]][0], slice(len(order), len(order) + len(rows))
-            places = [self._where[row][1] for row in rows]
-            part = _Part(block, fed, places, before, new, length, self._device, self._dtype)
-            block.grow(part.columns)
+        for own in singles.values():
+            own.sort(key=lambda k: self._where[slots[k]][1])
+            block, places = self._where[slots[own[0]]][0], [self._where[slots[k]][1] for k in own]
+            part = _Singles(block, places, [self.lengths[slots[k]] for k in own], self._device, self._dtype)
             self._parts.append(part)
-            order += rows
-        for row, count in enumerate(counts):
-            self.lengths[row] += count
-        return order, torch.cat([part.positions() for part in self._parts])
+            order += own
+        for k, slot in enumerate(slots):
+            if counts[k] > 1:
+                (block, place), before = self._where[slot], self.lengths[slot]
+                self._parts.append(_Piece(block, place, before, counts[k], self._device, self._dtype))
+                order.append(k)
+        for one in self._parts:
+            one.block.grow(one.columns)
+        positions = [self.lengths[slots[k]] + i for k in order for i in range(counts[k])]
+        for slot, count in zip(slots, counts, strict=True):
+            self.lengths[slot] += count
+        return order, torch.tensor(positions, device=self._device)
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None = None
     ) -> Tensor:
         """Add a layer's new keys and values, and let every token see those of its chat up to its own.
 
-        The heads that share keys are one head with as many times the tokens, so no key is repeated.
-
         Args:
             layer: which.
-            query: [rows, heads, length, size of a head], as is fed.
-            key: [rows, groups of heads, length, size of a head].
+            query: [tokens, heads, size of a head], as is fed; what comes after the last chat's is padding.
+            key: [tokens, groups of heads, size of a head].
             value: as `key`.
             scale: of the products.
             softcap: what their size comes near to at most, as in Gemma 2.
 
         Returns:
-            [rows, length, heads, size of a head].
+            [tokens, heads, size of a head].
         """
-        out = []
+        out = query.new_zeros(query.shape[0], query.shape[1], value.shape[2])
+        first, window = 0, self._windows[layer]
         for part in self._parts:
-            keys, values = part.write(layer, key[part.rows], value[part.rows])
-            own = query[part.rows]
-            together = own.reshape(len(own), keys.shape[1], -1, own.shape[3])
-            mask = part.mask(own.shape[1] // keys.shape[1], self._windows[layer])
-            if softcap is None:
-                seen = scaled_dot_product_attention(together, keys, values, mask, scale=scale)
-            else:
-                seen = _capped(together, keys, values, mask, scale, softcap)
-            out.append(seen.view(*own.shape[:3], -1))
-        return (torch.cat(out) if len(out) > 1 else out[0]).transpose(1, 2)
+            own = slice(first, first + part.tokens)
+            out[own] = part.attend(layer, query[own], key[own], value[own], window, scale, softcap)
+            first += part.tokens
+        return out
 
     def _block_for(self, tokens: int) -> _Block:
         """One of little more room than such a chat needs, with a place left."""
@@ -277,6 +327,14 @@ class Slots:
 def _capped(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, softcap: float) -> Tensor:
     scores = torch.tanh(query @ keys.transpose(2, 3) * (scale / softcap)) * softcap
     return torch.softmax(scores if mask is None else scores + mask, dim=-1, dtype=torch.float32).to(query) @ values
+
+
+def _seen(at: Tensor, columns: int, window: int | None, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores of tokens that stand at these places [..., 1]: [..., columns]."""
+    behind = at - torch.arange(columns, device=at.device)
+    allowed = behind >= 0 if window is None else (behind >= 0) & (behind < window)
+    empty = torch.zeros(allowed.shape, dtype=dtype, device=at.device)
+    return empty.masked_fill(~allowed, torch.finfo(dtype).min)
 
 
 def _rounded(tokens: int) -> int:

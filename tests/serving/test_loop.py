@@ -116,7 +116,7 @@ def test_a_step_that_fails_fails_its_requests_and_the_next_are_answered(
         raise MemoryError("no memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_forward", broken)
+        patch.setattr(engine, "_pass", broken)
         results = together(loop, ask("a"), ask("b"))
     assert [type(r) for r in results] == [MemoryError, MemoryError]
     assert isinstance(together(loop, ask("a"))[0], ChatResult)
