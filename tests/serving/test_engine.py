@@ -202,6 +202,26 @@ def test_a_request_joins_and_leaves_between_two_steps(engine: Engine) -> None:
     assert second[-1].load.rows == 2
 
 
+def test_a_prompt_and_the_next_tokens_of_answers_are_one_pass(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    logits = engine._logits
+
+    def counted(ids: list[int], *more: Any) -> Any:
+        passes.append(len(ids))
+        return logits(ids, *more)
+
+    monkeypatch.setattr(engine, "_logits", counted)
+    rows = [engine.prepare(ask(text, model, max_tokens=9)) for text, model in (("one", "german"), ("two", "arabic"))]
+    for row in rows:
+        engine.add(row)
+        engine.step()
+    assert passes[1] == 1 + len(rows[1].prompt) - rows[1].cached
+    assert [len(row.drawn) for row in rows] == [2, 1]
+    while engine.step():
+        pass
+    assert passes[2:] == [2] * 7 + [1]
+
+
 def test_a_long_prompt_is_computed_in_pieces_beside_answers_that_go_on(
     base: Path, adapters: dict[str, Path | None], engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
