@@ -93,7 +93,8 @@ class Engine:
         self._waiting: Waiting[Row] = Waiting()
         self._turns = Turns()
         self._rows: list[Row] = []
-        self._slots = self._new_slots()
+        self._admitted = itertools.count()
+        self._slots = Slots(self._model.config, self._device, self._model.dtype)
         self.load = Load(0, 0, 0, 0)
         """What it was busy with in the last step."""
 
@@ -172,7 +173,7 @@ class Engine:
         going = going[: self._max_rows]
         left = {slot: self._left(slot) for slot in going}
         fed = {slot: 1 for slot in going if left[slot] == 1}
-        prompts = [slot for slot in going if left[slot] > 1]
+        prompts = sorted((slot for slot in going if left[slot] > 1), key=lambda slot: rows[slot].admitted)
         leading = [slot for slot in prompts if turns.leads(rows[slot])]
         most = _BESIDE_TOKENS if fed else _ALONE_TOKENS
         room = min(most, _SHARED_TOKENS) if turns.shared else most
@@ -205,6 +206,7 @@ class Engine:
             past = self._prefixes.find(row.model, row.prompt) if self._prefixes else None
             row.cached = past.tokens if past else 0
             self._slots.append(past, len(row.prompt) + min(row.limit, _ANSWER_TOKENS))
+            row.admitted = next(self._admitted)
             self._rows.append(row)
 
     def _fits(self, row: Row) -> bool:
@@ -258,9 +260,6 @@ class Engine:
         if self._prefixes is not None:
             # The last token drawn was never fed to the model.
             self._prefixes.put(row.model, row.ids[: state.tokens], state)
-
-    def _new_slots(self) -> Slots:
-        return Slots(self._model.config, self._device, self._model.dtype)
 
 
 def _into(told: list[Piece | BadRequest]) -> Callable[[Piece | BaseException], None]:

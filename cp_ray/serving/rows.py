@@ -38,6 +38,8 @@ class Row:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     """Not delivered yet."""
     cached: int = 0
+    admitted: int = 0
+    """Rows that were admitted before it."""
     passed: int = 0
     """Steps in which it was held back for another tenant's."""
     finish_reason: str = ""

@@ -234,6 +234,23 @@ def test_a_long_prompt_is_computed_in_pieces_beside_answers_that_go_on(
     ]
 
 
+def test_prompts_are_computed_in_the_order_in_which_they_came(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_ALONE_TOKENS", "_BESIDE_TOKENS", "_SHARED_TOKENS"):
+        monkeypatch.setattr(f"cp_ray.serving.engine.{name}", 16)
+    began: list[str] = []
+    first = engine.prepare(ask("first", max_tokens=3))
+    engine.add(first)
+    while not first.drawn:
+        engine.step()
+    for text in ("a", "b", "c"):
+        row = engine.prepare(ask(text * 90, max_tokens=2))
+        row.deliver = lambda _, text=text: began.append(text)  # type: ignore[misc]
+        engine.add(row)
+    while engine.step():  # the first one leaves meanwhile, and another takes its slot
+        pass
+    assert "".join(dict.fromkeys(began)) == "abc"
+
+
 def test_chats_are_admitted_by_tokens(base: Path) -> None:
     small = Engine(str(base), {"base": None}, max_tokens=300, prefix_bytes=0, dtype="float32")
     requests = [ask("x" * 60, "base", max_tokens=30) for _ in range(5)]
