@@ -14,11 +14,11 @@ TEMPLATE = (
 )
 
 
-def make_base(folder: Path, *, layers: int = 2, context: int = CONTEXT) -> Path:
+def make_base(folder: Path, *, layers: int = 2, context: int = CONTEXT, seed: int = 0) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = make_tokenizer()
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,

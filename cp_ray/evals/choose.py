@@ -1,11 +1,12 @@
 """The local door: a base with adapters chooses among the options of items, by log-probability.
 
-All adapters share one base and one pass (`scorer`); every model sees the same chats. The items are spread over Ray Data
-actors, those of like length together. Models behind an endpoint answer the same items in `answer`.
+All adapters share one base and one pass (`scorer`), whole models have one each; every model sees the same chats. The
+items are spread over Ray Data actors, those of like length together. Models behind an endpoint answer the same items in
+`answer`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,6 @@ from cp_ray.records import Item, Prediction
 from cp_ray.training.config import UNIFIED
 
 if TYPE_CHECKING:
-    from ray.data import Dataset
-
     from cp_ray.folder import Folder
     from cp_ray.progress import Progress
 
@@ -35,42 +34,86 @@ WHOLE = "log-probabilities of whole options"
 
 @dataclass(frozen=True)
 class LocalModels:
-    """A base and adapters on it."""
+    """A base and what was trained on it."""
 
     base_model: str
     adapters: tuple[str, ...] = ()
     """Ids of the cultures whose adapters are asked; the untrained base always is."""
     everywhere: bool = True
     """Adapters are asked about every culture's items; otherwise about their own culture's (a unified one: all)."""
+    whole: bool = False
+    """They are models with all weights and no adapters: each is a base of its own."""
+
+    def asked(self, item: Item) -> tuple[str, ...]:
+        """Which adapters, or whole models, are asked this item."""
+        if self.everywhere:
+            return self.adapters
+        return tuple(name for name in self.adapters if name in (item.culture, UNIFIED))
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What a worker holds: a base, and adapters that share each pass with it."""
+
+    name: str
+    """Of the bare base."""
+    base: "str | Folder"
+    adapters: "Mapping[str, Folder]"
 
 
 def choose(
     items: Sequence[Item],
     models: LocalModels,
-    adapters: "Mapping[str, Folder]",
+    folders: "Mapping[str, Folder]",
     *,
     workers: int,
     progress: "Progress | None" = None,
-    whole: "tuple[str, Folder] | None" = None,
-) -> "Dataset":
-    """What the base and each adapter choose, as `Prediction` rows; `workers` actors of one CPU each.
+    answered: Container[tuple[str, str]] = (),
+) -> Iterator[pa.Table]:
+    """What the base and each adapter choose, as tables of `Prediction`; `workers` actors of one CPU each.
 
-    `whole`: a model with all weights, by its name, in the base's place.
+    Whole models are asked one after the other.
+
+    Args:
+        items: what is asked.
+        models: who is asked.
+        folders: of the adapters, or of whole models, by name.
+        workers: processes, each with the models in its memory.
+        progress: counts answers.
+        answered: model and item of what is known already; a base's answer stands for its adapters'.
     """
+    if models.whole:
+        loaded = [_Loaded(BASE, models.base_model, {}), *(_Loaded(name, folders[name], {}) for name in models.adapters)]
+    else:
+        loaded = [_Loaded(BASE, models.base_model, folders)]
+    for one in loaded:
+        rows = [
+            item for item in items
+            if (one.name == BASE or one.name in models.asked(item)) and (one.name, item.id) not in answered
+        ]  # fmt: skip
+        if rows:
+            yield from _spread(rows, models, one, workers, progress)
+
+
+def _spread(
+    items: Sequence[Item], models: LocalModels, loaded: _Loaded, workers: int, progress: "Progress | None"
+) -> Iterator[pa.Table]:
     import ray.data
 
     rows = sorted(items, key=_length)
     # The longest first, and several blocks for each worker: whoever began on much last would be waited for.
     size = min(_BLOCK, -(-len(rows) // (4 * workers)))
     blocks = [to_table(rows[k : k + size], Item) for k in range(0, len(rows), size)][::-1]
-    return ray.data.from_arrow(blocks).map_batches(
+    dataset = ray.data.from_arrow(blocks).map_batches(
         _Chooser,
-        fn_constructor_args=(models, dict(adapters), progress, whole),
+        fn_constructor_args=(models, loaded, progress),
         batch_format="pyarrow",
         batch_size=None,
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=1,
     )
+    # Each block is handed on as it is done: whoever keeps them loses nothing that was computed.
+    yield from dataset.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=0)
 
 
 def _length(item: Item) -> tuple[int, int, str]:
@@ -80,21 +123,14 @@ def _length(item: Item) -> tuple[int, int, str]:
 class _Chooser:
     """Holds the base with all adapters, in a Ray Data actor."""
 
-    def __init__(
-        self,
-        models: LocalModels,
-        adapters: "Mapping[str, Folder]",
-        progress: "Progress | None",
-        whole: "tuple[str, Folder] | None",
-    ) -> None:
+    def __init__(self, models: LocalModels, loaded: _Loaded, progress: "Progress | None") -> None:
         import torch
 
         from cp_ray.evals.scorer import Scorer
 
         torch.set_num_threads(1)
-        self.base, folder = whole or (BASE, models.base_model)
-        self.scorer = Scorer(folder, adapters)
-        self.models, self.progress = models, progress
+        self.scorer = Scorer(loaded.base, loaded.adapters)
+        self.models, self.loaded, self.progress = models, loaded, progress
 
     def __call__(self, table: pa.Table) -> pa.Table:
         from cp_ray.evals.scorer import Asked
@@ -104,7 +140,7 @@ class _Chooser:
         rows = []
         for item, one, shares in zip(items, asked, self.scorer.option_shares(asked), strict=True):
             rows += [
-                predicted(item, model or self.base, own)
+                predicted(item, model or self.loaded.name, own)
                 for model, own in zip(one.models, shares or [()] * len(one.models), strict=True)
             ]
         if self.progress is not None:
@@ -113,10 +149,7 @@ class _Chooser:
 
     def _asked(self, item: Item) -> tuple[str | None, ...]:
         """Who is asked; None is the bare base."""
-        chosen = self.models.adapters
-        if not self.models.everywhere:
-            chosen = tuple(name for name in chosen if name in (item.culture, UNIFIED))
-        return (None, *chosen)
+        return (None, *(name for name in self.models.asked(item) if name in self.loaded.adapters))
 
 
 def predicted(item: Item, model: str, shares: tuple[float, ...], lost: float = 0.0) -> Prediction:

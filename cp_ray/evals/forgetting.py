@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cp_ray.errors import ConfigError
 from cp_ray.evals.intervals import Interval, ratio_interval
@@ -17,6 +17,9 @@ from cp_ray.evals.nulls import BASE
 from cp_ray.records import Score, TextLoss
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cp_ray.evals.scorer import Scorer
     from cp_ray.folder import Folder
 
 __all__ = ["TASK", "ForgettingConfig", "forgetting_scores", "neutral_texts", "text_losses"]
@@ -33,6 +36,8 @@ class ForgettingConfig:
     texts: tuple[str, ...]
     resamples: int = 2000
     seed: int = 0
+    whole: bool = False
+    """The trained models have all weights, and are no adapters."""
 
     def __post_init__(self) -> None:
         if not self.texts or not all(text.strip() for text in self.texts):
@@ -47,40 +52,69 @@ def neutral_texts() -> tuple[str, ...]:
     return tuple(line for line in text.splitlines() if line.strip())
 
 
-def text_losses(config: ForgettingConfig, adapters: "Mapping[str, Folder]") -> list[TextLoss]:
+def text_losses(config: ForgettingConfig, folders: "Mapping[str, Folder]") -> list[TextLoss]:
     """What each model makes of each text: a row a model and text.
 
-    Raises:
-        BaseModelError: the base or an adapter cannot be loaded.
-    """
-    import torch
+    Args:
+        config: who reads what.
+        folders: of the adapters, or of whole models, by name.
 
+    Raises:
+        BaseModelError: the base or one of them cannot be loaded.
+    """
     from cp_ray.evals.scorer import Scorer
 
-    scorer = Scorer(config.base_model, adapters)
-    first = scorer.tokenizer.bos_token_id
-    begin = [scorer.tokenizer.eos_token_id if first is None else first]
-    models = (None, *config.adapters)
-    rows = []
-    for number, text in enumerate(config.texts):
-        ids = torch.tensor([begin + scorer.tokenizer(text, add_special_tokens=False).input_ids[: scorer.context - 1]])
-        with torch.inference_mode(), scorer.lora.rows(models):
-            logits = scorer.model(ids.expand(len(models), -1).to(scorer.model.device), use_cache=False).logits
-        rows += _rows(models, number, logits[:, :-1].float(), ids[0, 1:].to(logits.device))
-    return rows
+    if config.whole:
+        read = _read(Scorer(config.base_model, {}), (BASE,), config.texts)
+        for name in config.adapters:
+            read += _read(Scorer(folders[name], {}), (name,), config.texts)
+    else:
+        read = _read(Scorer(config.base_model, folders), (BASE, *config.adapters), config.texts)
+    base = {one.text: one.likeliest for one in read if one.model == BASE}
+    return [
+        TextLoss(
+            one.model, str(one.text), len(one.likeliest), one.nats,
+            sum(a == b for a, b in zip(one.likeliest, base[one.text], strict=True)),
+        )
+        for one in read
+    ]  # fmt: skip
 
 
-def _rows(models: Sequence[str | None], number: int, logits: Any, wanted: Any) -> list[TextLoss]:
-    """Of each model's logits [models, tokens, vocabulary] for one text, the base's being first."""
+@dataclass(frozen=True)
+class _Read:
+    """A text, as a model reads it."""
+
+    model: str
+    text: int
+    nats: float
+    likeliest: list[int]
+    """After each token."""
+
+
+def _read(scorer: "Scorer", models: Sequence[str], texts: Sequence[str]) -> list[_Read]:
+    """By the scorer's adapters; any other name is its base."""
     import torch
 
-    nats = -torch.log_softmax(logits, dim=-1).gather(2, wanted[None, :, None].expand(len(models), -1, 1))[..., 0]
-    likeliest = logits.argmax(dim=-1)
-    agreed = (likeliest == likeliest[0]).sum(dim=1).tolist()
-    return [
-        TextLoss(model or BASE, str(number), len(wanted), float(own), int(same))
-        for model, own, same in zip(models, nats.sum(dim=1).tolist(), agreed, strict=True)
-    ]
+    first = scorer.tokenizer.bos_token_id
+    begin = [scorer.tokenizer.eos_token_id if first is None else first]
+    adapters = [name if name in scorer.lora.names else None for name in models]
+    found = []
+    for number, text in enumerate(texts):
+        ids = torch.tensor([begin + scorer.tokenizer(text, add_special_tokens=False).input_ids[: scorer.context - 1]])
+        with torch.inference_mode(), scorer.lora.rows(adapters):
+            logits = scorer.model(ids.expand(len(models), -1).to(scorer.model.device), use_cache=False).logits
+            nats, likeliest = _judged(logits[:, :-1].float(), ids[0, 1:].to(logits.device))
+        found += [_Read(*one) for one in zip(models, len(models) * [number], nats, likeliest, strict=True)]
+    return found
+
+
+def _judged(logits: "Tensor", wanted: "Tensor") -> tuple[list[float], list[list[int]]]:
+    """Of [models, tokens, vocabulary]: each model's nats for the wanted tokens, and its likeliest ones."""
+    import torch
+
+    nats = -torch.log_softmax(logits, dim=-1).gather(2, wanted[None, :, None].expand(len(logits), -1, 1))[..., 0]
+    found: tuple[list[float], list[list[int]]] = nats.sum(dim=1).tolist(), logits.argmax(dim=-1).tolist()
+    return found
 
 
 def forgetting_scores(losses: Iterable[TextLoss], config: ForgettingConfig) -> list[Score]:

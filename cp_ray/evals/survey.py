@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cp_ray.folder import Folder
     from cp_ray.progress import Progress
 
-__all__ = ["PredictConfig", "predict", "predict_whole", "survey_answers", "survey_items"]
+__all__ = ["PredictConfig", "predict", "survey_answers", "survey_items"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class PredictConfig:
     """Of the seeds."""
     wordings: int = 1
     """Of the words around a question, the first being those that models are trained on."""
+    whole: bool = False
+    """As in `LocalModels`."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.wordings <= len(FRAMES):
@@ -42,41 +44,18 @@ class PredictConfig:
 def predict(
     seeds: Sequence[Seed],
     config: PredictConfig,
-    adapters: "Mapping[str, Folder]",
+    folders: "Mapping[str, Folder]",
     *,
     workers: int,
     progress: "Progress | None",
 ) -> list[Prediction]:
-    """What the base and each adapter answer to each seed; `workers` actors of one CPU each."""
+    """What the base and each adapter, or whole model, answer to each seed; `workers` actors of one CPU each."""
     from cp_ray.arrow import from_table
 
-    models = LocalModels(config.base_model, config.adapters)
-    made = choose(
-        survey_items(seeds, config.cultures, config.wordings), models, adapters, workers=workers, progress=progress
-    )
-    return survey_answers((p for block in made.iter_batches(batch_format="pyarrow", batch_size=None)
-                           for p in from_table(block, Prediction)), seeds)  # fmt: skip
-
-
-def predict_whole(
-    seeds: Sequence[Seed],
-    config: PredictConfig,
-    models: "Mapping[str, Folder]",
-    *,
-    workers: int,
-    progress: "Progress | None",
-) -> list[Prediction]:
-    """The same of whole models, one after the other: each is a base of its own."""
-    from cp_ray.arrow import from_table
-
+    models = LocalModels(config.base_model, config.adapters, whole=config.whole)
     items = survey_items(seeds, config.cultures, config.wordings)
-    made = [choose(items, LocalModels(config.base_model), {}, workers=workers, progress=progress)]
-    made += [
-        choose(items, LocalModels(config.base_model), {}, workers=workers, progress=progress, whole=(name, folder))
-        for name, folder in models.items()
-    ]
-    return survey_answers((p for part in made for block in part.iter_batches(batch_format="pyarrow", batch_size=None)
-                           for p in from_table(block, Prediction)), seeds)  # fmt: skip
+    made = choose(items, models, folders, workers=workers, progress=progress)
+    return survey_answers((row for table in made for row in from_table(table, Prediction)), seeds)
 
 
 def survey_items(seeds: Iterable[Seed], cultures: Sequence[Culture], wordings: int) -> list[Item]:

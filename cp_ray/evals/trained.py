@@ -12,12 +12,15 @@ __all__ = ["Trained", "trained_models"]
 
 @dataclass(frozen=True)
 class Trained:
-    """A base and the adapters on it."""
+    """A base and the adapters on it, or whole models that began as it."""
 
     base_model: str
-    adapters: dict[str, Folder]
+    folders: dict[str, Folder]
+    """Of the adapters or models, by name."""
     made: dict[str, str]
-    """Of each adapter, the fingerprint of the training that made it."""
+    """Of each, the fingerprint of the training that made it."""
+    whole: bool
+    """They are models with all weights."""
     cultures: dict[str, Culture]
     """Whose questions they were trained on, by id."""
     seeds: Folder
@@ -27,12 +30,13 @@ class Trained:
 
 
 def trained_models(root: str) -> Trained:
-    """The adapters of the run's last finished trainings.
+    """The adapters, or whole models, of the run's last finished trainings.
 
     Raises:
-        ConfigError: there is none, they are on different bases, or they are whole models.
+        ConfigError: there is none, they are of both kinds, or on different bases or questions.
     """
-    adapters: dict[str, Folder] = {}
+    folders: dict[str, Folder] = {}
+    kinds: dict[str, str] = {}
     made: dict[str, str] = {}
     bases: dict[str, str] = {}
     seeds: dict[str, Folder] = {}
@@ -41,22 +45,22 @@ def trained_models(root: str) -> Trained:
         manifest = folder.manifest()
         if manifest is None or manifest.name.split(".")[0] != "train":
             continue
-        if manifest.config["method"] == "full":
-            raise ConfigError(
-                f"run: {root!r} has whole models, which its own step predict scores; give one of adapters"
-            )
+        kind = "models" if manifest.config["method"] == "full" else "adapters"
         for adapter in manifest.config["adapters"]:
             name = adapter["name"]
-            adapters[name], made[name] = folder / "adapters" / name, manifest.fingerprint
+            folders[name], made[name], kinds[name] = folder / kind / name, manifest.fingerprint, kind
             bases[name] = str(manifest.config["base_model"])
         examples = (run.root / f"examples-{manifest.inputs['examples']}").manifest()
         asked = examples.inputs["seeds"] if examples else ""
         seeds[asked] = run.root / f"seeds-{asked}"
-    if not adapters:
+    if not folders:
         raise ConfigError(f"run: {root!r} has no trained adapter; run a recipe up to its step train first")
     if len(set(bases.values())) > 1:
         told = ", ".join(f"{name} on {base}" for name, base in bases.items())
         raise ConfigError(f"run: {root!r} has adapters on different bases ({told}); evaluate them in runs of their own")
+    if len(set(kinds.values())) > 1:
+        told = ", ".join(f"{name} of {kind}" for name, kind in kinds.items())
+        raise ConfigError(f"run: {root!r} has adapters and whole models ({told}); evaluate them in runs of their own")
     if len(seeds) > 1:
         raise ConfigError(f"run: {root!r} has trainings on different questions; evaluate them in runs of their own")
     ((asked, folder),) = seeds.items()
@@ -64,4 +68,5 @@ def trained_models(root: str) -> Trained:
     if manifest is None:
         raise ConfigError(f"run: {root!r} lacks the rows of the step seeds that it was trained on; do them again")
     cultures = {culture.id: culture for culture in map(restored, manifest.config["cultures"])}
-    return Trained(next(iter(bases.values())), adapters, made, cultures, folder, asked)
+    whole = "models" in kinds.values()
+    return Trained(next(iter(bases.values())), folders, made, whole, cultures, folder, asked)

@@ -36,7 +36,8 @@ __all__ = ["evaluate"]
 
 _TASKS = ("survey", "moderation", "hofstede", "forgetting", "benchmarks", "open", "learning")
 _LEAD = (
-    "base is the model before training; a model with a culture's name is that culture's adapter on it. Every model is "
+    "base is the model before training; a model with a culture's name is what that culture's training made of it: an "
+    "adapter on it, or all its weights. Every model is "
     "asked the same in the same words. Where a sentence says that one is better, chance alone would bring about such a "
     "difference in one case of twenty at most; where it says that they are not told apart, the data do not tell which "
     "is better."
@@ -74,8 +75,8 @@ def evaluate(
 
     Args:
         options: what every recipe takes
-        run: run folder with trained adapters; default: --root
-        models: with commas between: base, adapters by name, model@url for an endpoint; all: every adapter of the run
+        run: run folder with trained adapters or whole models; default: --root
+        models: with commas between: base, trained ones by name, model@url for an endpoint; all: every one of the run
         tasks: survey, moderation, hofstede, forgetting, benchmarks, open, learning, with commas between; all: all that
             can be done
         moderation: folder with test sets, laid out as CultureLLM's
@@ -180,10 +181,10 @@ def _asked(options: Options, trained: Trained | None, also: str | None) -> Step:
 
 def _adapters(named: Sequence[str], trained: Trained) -> tuple[str, ...]:
     if "all" in named:
-        return tuple(trained.adapters)
-    unknown = next((name for name in named if name not in trained.adapters), None)
+        return tuple(trained.folders)
+    unknown = next((name for name in named if name not in trained.folders), None)
     if unknown is not None:
-        raise ConfigError(f"models: the run has no adapter {unknown!r}; it has {', '.join(trained.adapters)}")
+        raise ConfigError(f"models: the run has no model {unknown!r}; it has {', '.join(trained.folders)}")
     return tuple(dict.fromkeys(named))
 
 

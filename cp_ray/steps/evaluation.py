@@ -10,7 +10,7 @@ import posixpath
 import re
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,6 @@ from cp_ray.arrow import schema, to_table
 from cp_ray.evals.answer import AnswerConfig, answer, suited
 from cp_ray.evals.choose import LocalModels, choose
 from cp_ray.evals.results.sections import Way
-from cp_ray.evals.trained import Trained
 from cp_ray.folder import Folder, write_rows
 from cp_ray.llm.door import Door
 from cp_ray.pipeline import Step
@@ -52,21 +51,21 @@ def items(name: str, config: Any, make: Callable[[Inputs], Sequence[Item]], inpu
     return Step(name, config, run, inputs, Item)
 
 
-def chosen(name: str, asked: Step, models: LocalModels, trained: Trained | None, *, workers: int) -> Step:
-    """What the base and its adapters choose."""
-    made = tuple(trained.made[a] for a in models.adapters) if trained else ()
-    adapters = {a: trained.adapters[a] for a in models.adapters} if trained else {}
+def chosen(
+    name: str, asked: Step, models: LocalModels, folders: Mapping[str, Folder], made: tuple[str, ...], *, workers: int
+) -> Step:
+    """What the base and its adapters, or whole models, choose; `made`: as in `LocalConfig`."""
 
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
         parts = folder / "parts"
+        rows = [item for item in inputs[asked.name].read(Item) if item.reject is None]
         before = _parts(parts)
-        answered = set(before["item"].to_pylist())
-        rows = [i for i in inputs[asked.name].read(Item) if i.reject is None and i.id not in answered]
-        if rows:
-            with watched(name, total=_answers(rows, models), unit="answers") as progress:
-                dataset = choose(rows, models, adapters, workers=workers, progress=progress)
-                for block in dataset.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=0):
-                    _write(block, parts)
+        answered = set(zip(before["model"].to_pylist(), before["item"].to_pylist(), strict=True))
+        total = sum(1 + len(models.asked(item)) for item in rows)
+        with watched(name, total=total, unit="answers") as progress:
+            progress.add(done=len(answered))
+            for block in choose(rows, models, folders, workers=workers, progress=progress, answered=answered):
+                _write(block, parts)
         return _parts(parts).sort_by("id")
 
     return Step(name, LocalConfig(models, made), run, (asked,), Prediction, resumes=True)
@@ -109,12 +108,6 @@ def _suited(door: Door, config: AnswerConfig) -> AnswerConfig:
 def part_name(model: str) -> str:
     """A model's name as a folder's."""
     return re.sub(r"[^\w-]+", "-", model)
-
-
-def _answers(rows: Sequence[Item], models: LocalModels) -> int:
-    if models.everywhere:
-        return len(rows) * (1 + len(models.adapters))
-    return sum(1 + (row.culture in models.adapters) for row in rows)
 
 
 def _write(block: pa.Table, parts: Folder) -> None:

@@ -50,15 +50,14 @@ def train(examples: Step, config: TrainConfig, placement: Placement) -> Step:
 def predict(seeds: Step, trained: Sequence[Step], base_model: str, *, workers: int) -> Step:
     """What the untrained base and every adapter, or whole model, answer to every culture's questions."""
     names = tuple(adapter.name for step in trained for adapter in step.config.adapters)
-    config = surveys.PredictConfig(base_model, names, seeds.config.cultures)
-    whole = _whole(trained)
+    config = surveys.PredictConfig(base_model, names, seeds.config.cultures, whole=_whole(trained))
 
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
         rows = inputs["seeds"].read(Seed)
         models = _models(trained, inputs)
         with watched("predict", total=2 * len(rows) * (1 + len(models)), unit="answers") as progress:
-            put = surveys.predict_whole if whole else surveys.predict
-            return to_table(put(rows, config, models, workers=workers, progress=progress), Prediction)
+            made = surveys.predict(rows, config, models, workers=workers, progress=progress)
+        return to_table(made, Prediction)
 
     return Step("predict", config, run, (seeds, *trained), Prediction)
 

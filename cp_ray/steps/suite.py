@@ -70,6 +70,21 @@ class Compared:
     workers: int
     seed: int
 
+    @property
+    def whole(self) -> bool:
+        """The trained models have all weights, and are no adapters."""
+        return self.trained is not None and self.trained.whole
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """Of each trained model, the fingerprint of its training."""
+        return tuple(self.trained.made[name] for name in self.adapters) if self.trained else ()
+
+    @property
+    def folders(self) -> dict[str, Folder]:
+        """Of the trained models, by name."""
+        return {name: self.trained.folders[name] for name in self.adapters} if self.trained else {}
+
 
 @dataclass(frozen=True)
 class SeedsOf:
@@ -211,19 +226,16 @@ def hofstede(published: Path, config: HofstedeConfig, compared: Compared) -> lis
 
 def forgotten(compared: Compared) -> list[Step]:
     """What training has cost on neutral text."""
-    trained = compared.trained
     config = forgetting.ForgettingConfig(
-        compared.base_model, compared.adapters, forgetting.neutral_texts(), seed=compared.seed
+        compared.base_model, compared.adapters, forgetting.neutral_texts(), seed=compared.seed, whole=compared.whole
     )
-    made = tuple(trained.made[a] for a in compared.adapters) if trained else ()
 
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
-        adapters = {a: trained.adapters[a] for a in compared.adapters} if trained else {}
-        losses = forgetting.text_losses(config, adapters)
+        losses = forgetting.text_losses(config, compared.folders)
         write_rows(to_table(losses, TextLoss), folder / "texts" / "rows", TextLoss)
         return to_table(forgetting.forgetting_scores(losses, config), Score)
 
-    return [Step("forgetting_scores", ForgottenBy(config, made), run, (), Score)]
+    return [Step("forgetting_scores", ForgottenBy(config, compared.made), run, (), Score)]
 
 
 def benchmarks(root: Path, compared: Compared, *, rows: int | None) -> list[Step]:
@@ -235,19 +247,16 @@ def benchmarks(root: Path, compared: Compared, *, rows: int | None) -> list[Step
     version = harness_version()
     found = read_benchmarks(root)
     files = tuple((one.name, one.content) for one in found)
-    config = BenchmarksConfig(compared.base_model, compared.adapters, files, version, rows)
-    trained = compared.trained
-    made = tuple(trained.made[a] for a in compared.adapters) if trained else ()
+    config = BenchmarksConfig(compared.base_model, compared.adapters, files, version, rows, whole=compared.whole)
 
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
-        adapters = {a: trained.adapters[a] for a in compared.adapters} if trained else {}
         items = sum(min(one.items, rows or one.items) for one in found)
-        with watched("benchmarks", total=items * (1 + len(adapters)), unit="answers") as progress:
-            solved = solve(config, found, adapters, lambda n: progress.add(done=n))
+        with watched("benchmarks", total=items * (1 + len(compared.adapters)), unit="answers") as progress:
+            solved = solve(config, found, compared.folders, lambda n: progress.add(done=n))
         write_rows(to_table(solved, Solved), folder / "solved" / "rows", Solved)
         return to_table(benchmark_scores(solved), Score)
 
-    return [Step("benchmarks_scores", BenchmarkedBy(config, made), run, (), Score)]
+    return [Step("benchmarks_scores", BenchmarkedBy(config, compared.made), run, (), Score)]
 
 
 @dataclass(frozen=True)
@@ -270,8 +279,8 @@ def _put(
     name: str, asked: Step, compared: Compared, *, everywhere: bool, samples: int, temperature: float
 ) -> list[Step]:
     """The items, put to all models."""
-    local = LocalModels(compared.base_model, compared.adapters, everywhere)
-    steps = [chosen(name, asked, local, compared.trained, workers=compared.workers)]
+    local = LocalModels(compared.base_model, compared.adapters, everywhere, compared.whole)
+    steps = [chosen(name, asked, local, compared.folders, compared.made, workers=compared.workers)]
     for endpoint in compared.endpoints:
         config = AnswerConfig(
             endpoint.name, endpoint.model, samples=samples, temperature=temperature, seed=compared.seed

@@ -1,5 +1,7 @@
 """One door for the local models: what each of them chooses on Ray Data is what it chooses alone."""
 
+from pathlib import Path
+
 import pytest
 
 from cp_ray.arrow import from_table
@@ -28,9 +30,7 @@ def items(n: int) -> list[Item]:
 
 def chosen(rows: list[Item], models: tuple[str, dict[str, Folder]], *, everywhere: bool = True) -> list[Prediction]:
     local = LocalModels(models[0], tuple(models[1]), everywhere)
-    made = choose(rows, local, models[1], workers=2).materialize()
-    blocks = made.iter_batches(batch_format="pyarrow", batch_size=None)
-    return [p for block in blocks for p in from_table(block, Prediction)]
+    return [p for table in choose(rows, local, models[1], workers=2) for p in from_table(table, Prediction)]
 
 
 def test_every_model_answers_every_item_as_it_would_alone(
@@ -63,3 +63,19 @@ def test_batches_of_any_size_give_the_same(models: tuple[str, dict[str, Folder]]
     one, many = scorer.option_shares(asked, tokens=1), scorer.option_shares(asked, tokens=100_000)
     for a, b in zip(one, many, strict=True):
         assert [list(x) for x in a] == [pytest.approx(list(y), abs=1e-5) for y in b]
+
+
+def test_whole_models_are_asked_one_after_the_other_and_not_what_they_have_answered(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    base, *own = (make_base(tmp_path / name, seed=k) for k, name in enumerate(("base", "german", "unified")))
+    folders = {folder.name: open_folder(str(folder)) for folder in own}
+    rows, local = items(4), LocalModels(str(base), tuple(folders), everywhere=False, whole=True)
+    made = choose(rows, local, folders, workers=1, answered={("base", "t/0"), ("german", "t/2")})
+    found = {p.id: p for table in made for p in from_table(table, Prediction)}
+    assert list(found) == ["base/t/3", "base/t/2", "base/t/1", "german/t/0", *(f"unified/t/{k}" for k in (3, 2, 1, 0))]
+    for name, source in (("base", base), *zip(folders, own, strict=True)):
+        ((shares,),) = Scorer(str(source), {}).option_shares([Asked(rows[0].messages, OPTIONS, (None,))])
+        if f"{name}/t/0" in found:
+            assert found[f"{name}/t/0"].probabilities == pytest.approx(shares, abs=1e-5)
+    assert found["german/t/0"].probabilities != pytest.approx(found["unified/t/0"].probabilities, rel=0.1)

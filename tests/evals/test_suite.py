@@ -48,19 +48,30 @@ def do(root: Path, made: Sequence[Step]) -> Run:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run as a training leaves it, with adapters of random weights."""
     root = tmp_path_factory.mktemp("run")
-    base = make_base(root.parent / f"{root.name}-base", context=4096)
+    return _trained(root, make_base(root.parent / f"{root.name}-base", context=4096), whole=False)
+
+
+def _trained(root: Path, base: Path, *, whole: bool) -> Path:
     options = Options(root=str(root), base_model=str(base))
     asked = steps.seeds(options, questions=4, heldout=4)
     examples = Step("examples", Some("seeds"), lambda folder, inputs: to_table([], Example), (asked,), Example)
-    adapters = tuple(AdapterConfig(culture.id, (culture,)) for culture in options.chosen)
+    every = tuple(AdapterConfig(culture.id, (culture,)) for culture in options.chosen)
 
-    def train(folder: Folder, inputs: Any) -> None:
-        for k, adapter in enumerate(adapters):
-            Path(folder.path, "adapters").mkdir(exist_ok=True)
-            make_adapter(base, Path(folder.path, "adapters", adapter.name), k)
+    def training(adapters: tuple[AdapterConfig, ...]) -> Step:
+        def train(folder: Folder, inputs: Any) -> None:
+            for adapter in adapters:
+                kind, seed = "models" if whole else "adapters", every.index(adapter) + 1
+                place = Path(folder.path, kind, adapter.name)
+                place.parent.mkdir(exist_ok=True)
+                if whole:
+                    make_base(place, context=4096, seed=seed)
+                else:
+                    make_adapter(base, place, seed)
 
-    config = TrainConfig(str(base), adapters, asked.config.source)
-    do(root, [asked, examples, Step("train", config, train, (examples,))])
+        config = TrainConfig(str(base), adapters, asked.config.source, method="full" if whole else "lora")
+        return Step("train" if len(adapters) > 1 else f"train.{adapters[0].name}", config, train, (examples,))
+
+    do(root, [asked, examples, *(map(training, [(one,) for one in every]) if whole else [training(every)])])
     return root
 
 
@@ -201,6 +212,32 @@ def test_open_answers_and_lessons_of_endpoints(
     assert "Learning from a talk" in text
 
 
+@pytest.mark.timeout(600)
+def test_whole_models_go_through_the_suite_as_adapters_do(ray_cluster: None, tmp_path: Path) -> None:
+    root = _trained(tmp_path / "run", make_base(tmp_path / "base", context=4096), whole=True)
+    made = planned(tmp_path / "eval", "--run", str(root), "--wordings", "1", "--workers", "1")
+    run = do(tmp_path / "eval", made)
+    rows = {name: run.folder(step).read(Score) for step in made if (name := step.name).endswith("_scores")}
+    assert set(rows) == {"survey_scores", "forgetting_scores"}
+    assert all({"base", "arabic", "german"} <= {score.model for score in own} for own in rows.values())
+    figures = {name: {(s.model, s.culture, s.metric): s.value for s in own} for name, own in rows.items()}
+    emds = [figures["survey_scores"][model, "german", "emd"] for model in ("base", "arabic", "german")]
+    assert len(set(emds)) == 3, "each answers with weights of its own"
+    assert figures["forgetting_scores"]["base", "", "agreement"] == 1
+    assert 0 < figures["forgetting_scores"]["german", "", "agreement"] < 1
+    assert "all its weights" in (tmp_path / "eval" / "evaluation.md").read_text()
+
+
+def test_a_run_of_adapters_and_whole_models_is_refused_in_one_line(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _trained(tmp_path / "run", Path(trained_models(str(trained)).base_model), whole=True)
+    both = [*Run(str(trained)).done(), *(f for f in Run(str(whole)).done() if "train.german" in f.path)]
+    monkeypatch.setattr(Run, "done", lambda self: both)
+    with pytest.raises(ConfigError, match=r"adapters and whole models \(arabic of adapters, german of models\)"):
+        trained_models(str(whole))
+
+
 @pytest.mark.timeout(300)
 def test_what_a_cut_off_attempt_has_answered_is_not_asked_again(
     ray_cluster: None, trained: Path, data: Path, tmp_path: Path
@@ -224,7 +261,7 @@ def test_what_a_cut_off_attempt_has_answered_is_not_asked_again(
 
 def test_a_run_s_models_are_found_with_the_questions_they_were_trained_on(trained: Path, tmp_path: Path) -> None:
     found = trained_models(str(trained))
-    assert list(found.adapters) == list(found.cultures) == ["arabic", "german"]
+    assert list(found.folders) == list(found.cultures) == ["arabic", "german"]
     assert found.seeds.manifest() is not None
     with pytest.raises(ConfigError, match="has no trained adapter"):
         trained_models(str(tmp_path))
@@ -233,7 +270,7 @@ def test_a_run_s_models_are_found_with_the_questions_they_were_trained_on(traine
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--models", "klingon"], "the run has no adapter 'klingon'; it has arabic, german"),
+        (["--models", "klingon"], "the run has no model 'klingon'; it has arabic, german"),
         (["--models", "gpt@nowhere"], "must be model@url"),
         (["--models", "all,mine@http://x/v1", "--budget", "5usd"], "no price is known for 'mine'"),
         (["--budget", "5usd"], "budget: no endpoint is asked"),

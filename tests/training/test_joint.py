@@ -14,7 +14,7 @@ import torch.distributed as dist
 from cp_ray.arrow import from_table, to_table
 from cp_ray.cultures import CULTURES
 from cp_ray.errors import BaseModelError
-from cp_ray.evals.choose import LocalModels, _Chooser
+from cp_ray.evals.choose import LocalModels, _Chooser, _Loaded
 from cp_ray.folder import open_folder
 from cp_ray.records import Example, Item, Message, Prediction
 from cp_ray.survey.read import WVS7
@@ -161,8 +161,8 @@ def test_a_whole_model_is_kept_and_asked(base: Path, tmp_path: Path) -> None:
     row = examples_of(one.name)[0]
     item = Item("Q0/0", one.name, "survey_heldout", row.messages[:-1], ("Yes", "No"), "Q0")
     plain, asked = (
-        from_table(_Chooser(LocalModels(str(base)), {}, None, whole)(to_table([item], Item)), Prediction)[0]
-        for whole in (None, (one.name, folder))
+        from_table(_Chooser(LocalModels(str(base)), loaded, None)(to_table([item], Item)), Prediction)[0]
+        for loaded in (_Loaded("base", str(base), {}), _Loaded(one.name, folder, {}))
     )
     assert (plain.model, asked.model) == ("base", one.name)
     assert trainer.state.points[-1].loss < trainer.state.points[0].loss

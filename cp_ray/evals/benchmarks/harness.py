@@ -41,24 +41,24 @@ def harness_version() -> str:
 def solve(
     config: BenchmarksConfig,
     benchmarks: Sequence[Benchmark],
-    adapters: "Mapping[str, Folder]",
+    folders: "Mapping[str, Folder]",
     done: Callable[[int], None] = lambda n: None,
 ) -> list[Solved]:
-    """Which items the base and each adapter solve; `done` is told of items as they are.
+    """Which items the base and each adapter, or whole model, solve; `done` is told of items as they are.
 
     Raises:
-        BaseModelError: the base or an adapter cannot be loaded.
+        BaseModelError: the base or one of them cannot be loaded.
     """
     import lm_eval
     from lm_eval.models.huggingface import HFLM
 
-    from cp_ray.llm.embedded import load_base
+    from cp_ray.llm.embedded import load_tokenizer
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    model, tokenizer = load_base(config.base_model)
+    tokenizer, models = load_tokenizer(config.base_model), _whole if config.whole else _adapted
     rows: list[Solved] = []
     with tempfile.TemporaryDirectory(prefix="cp_ray-benchmarks-") as local:
-        for name, one in _models(model, adapters, Path(local)):
+        for name, one in models(config.base_model, folders, Path(local)):
             for number, benchmark in enumerate(benchmarks):
                 found: Any = lm_eval.simple_evaluate(
                     HFLM(pretrained=one, tokenizer=tokenizer, batch_size=_BATCH),
@@ -78,29 +78,46 @@ def solve(
     return rows
 
 
-def _models(base: Any, adapters: "Mapping[str, Folder]", local: Path) -> Iterator[tuple[str, Any]]:
+def _whole(base: str, folders: "Mapping[str, Folder]", local: Path) -> Iterator[tuple[str, Any]]:
+    """Each model by name."""
+    from cp_ray.llm.embedded import load_base
+
+    yield BASE, load_base(base)[0]
+    for name, folder in folders.items():
+        yield name, load_base(str(_fetched(folder, local / name)))[0]
+
+
+def _adapted(base: str, folders: "Mapping[str, Folder]", local: Path) -> Iterator[tuple[str, Any]]:
     """Each model by name; until the next one is asked for, it answers as that one."""
-    if not adapters:
-        yield BASE, base
-        return
-    import pyarrow.fs as pafs
     from peft import PeftModel
 
+    from cp_ray.llm.embedded import load_base
+
+    model, _ = load_base(base)
+    if not folders:
+        yield BASE, model
+        return
     several: Any = None
-    for name, folder in adapters.items():
-        place = local / name
-        place.mkdir()
-        pafs.copy_files(folder.path, str(place), source_filesystem=folder.filesystem)
+    for name, folder in folders.items():
+        place = str(_fetched(folder, local / name))
         if several is None:
-            several = PeftModel.from_pretrained(base, str(place), adapter_name=name)
+            several = PeftModel.from_pretrained(model, place, adapter_name=name)
         else:
-            several.load_adapter(str(place), adapter_name=name)
+            several.load_adapter(place, adapter_name=name)
     several.eval()
     with several.disable_adapter():
         yield BASE, several
-    for name in adapters:
+    for name in folders:
         several.set_adapter(name)
         yield name, several
+
+
+def _fetched(folder: "Folder", place: Path) -> Path:
+    import pyarrow.fs as pafs
+
+    place.mkdir()
+    pafs.copy_files(folder.path, str(place), source_filesystem=folder.filesystem)
+    return place
 
 
 def _task(benchmark: Benchmark, file: Path) -> str:

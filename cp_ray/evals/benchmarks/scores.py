@@ -27,6 +27,8 @@ class BenchmarksConfig:
     """Version of lm-evaluation-harness."""
     rows: int | None = None
     """Only so many items of each; None for all."""
+    whole: bool = False
+    """The trained models have all weights, and are no adapters."""
 
     def __post_init__(self) -> None:
         if self.rows is not None and self.rows < 1:
