@@ -12,6 +12,7 @@ as rows are, then pieces of several tokens, each a plain product of its own.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,7 @@ class Selection:
     pieces: tuple[_Piece, ...] | None = None
     """What comes after the rows, which have one token each then; None: rows have as many tokens as there are."""
     masks: dict[int, Tensor] = field(default_factory=dict)
-    """By rank: [rows, 1, front x rank] of 0 and 1."""
+    """By rank: [rows, front x rank] of 0 and 1."""
 
     def choose(self, places: Sequence[int], device: torch.device, counts: Sequence[int] | None = None) -> None:
         """Select a place for each row, -1 for none.
@@ -87,7 +88,7 @@ class Selection:
         """Which ranks of a stack of this rank each row keeps."""
         if rank not in self.masks:
             assert self.places is not None
-            own = self.places[:, None, None] == torch.arange(self.front, device=like.device).repeat_interleave(rank)
+            own = self.places[:, None] == torch.arange(self.front, device=like.device).repeat_interleave(rank)
             self.masks[rank] = own.to(like.dtype)
         return self.masks[rank]
 
@@ -130,64 +131,88 @@ class StackedLinear(nn.Module):
         Raises:
             ValueError: adapters are selected for another number of rows.
         """
-        selection, y = self.selection, self.base(x)
+        selection, y = self.selection, cast(Tensor, self.base(x))
         if selection.places is None:
-            out: Tensor = y
-            return out
+            return y
         rows = len(selection.places) if selection.pieces is None else 1
         if x.shape[0] != rows:
             raise ValueError(f"rows: {rows} adapters are selected for a batch of {x.shape[0]}")
+        if selection.pieces is not None:
+            self._add_in_pieces(x[0], y[0], selection.pieces)
+            return y
         if selection.only is not None:
-            return self._stretched(self._by(selection.only, x, y), selection.only)
-        return self._mixed(x, y) if selection.pieces is None else self._in_pieces(x, y, selection.pieces)
+            place = selection.only
+            y = _added(y, nn.functional.linear(x, self.down[place]), self.up[place])
+            return y if self.stretch is None else torch.addcmul(y, self._without_bias(y), self._stretch_of(place))
+        y = self._adapted(x, y)
+        return y if self.stretch is None else torch.addcmul(y, self._without_bias(y), self._stretches()[:, None])
 
-    def _in_pieces(self, x: Tensor, y: Tensor, pieces: Sequence[_Piece]) -> Tensor:
-        """What the base makes of `x`, changed in place."""
-        if not pieces:
-            return self._mixed(x[0, :, None], y[0, :, None]).transpose(0, 1)
-        if self.selection.front:
-            own = slice(0, pieces[0].tokens.start)
-            y[:, own] = self._mixed(x[0, own, None], y[0, own, None]).transpose(0, 1)
+    def _adapted(self, x: Tensor, y: Tensor) -> Tensor:
+        """What the base makes of rows [rows, tokens, in], with what their adapters add."""
+        seats = self.selection.seats
+        if seats is None or (x.shape[1] == 1 and self._little(x)):
+            hidden = nn.functional.linear(x, self._front(self.down))
+            return _added(y, hidden * self.selection.mask(self.down.shape[1], x)[:, None], self._front(self.up))
+        return y.index_add(0, seats.adapted, self._seated(x, seats))
+
+    def _add_in_pieces(self, x: Tensor, y: Tensor, pieces: Sequence[_Piece]) -> None:
+        """Change `y` [tokens, out], which the base makes of `x` [tokens, in], in place."""
+        selection = self.selection
+        if selection.only is not None:
+            self._add(selection.only, x, y)
+            return
+        if selection.front:
+            own = slice(pieces[0].tokens.start if pieces else None)
+            self._add_to_singles(x[own], y[own])
         for piece in pieces:
             if piece.place >= 0:
-                own = piece.tokens
-                y[:, own] = self._stretched(self._by(piece.place, x[:, own], y[:, own]), piece.place)
-        return y
+                self._add(piece.place, x[piece.tokens], y[piece.tokens])
 
-    def _mixed(self, x: Tensor, y: Tensor) -> Tensor:
-        """What the base makes of `x`, with what each row's adapter adds."""
+    def _add(self, place: int, x: Tensor, y: Tensor) -> None:
+        """What one adapter adds to tokens."""
+        y.addmm_(nn.functional.linear(x, self.down[place]), self.up[place])
+        if self.stretch is not None:
+            y.addcmul_(self._without_bias(y), self._stretch_of(place))
+
+    def _add_to_singles(self, x: Tensor, y: Tensor) -> None:
+        """What the adapters add to tokens, a row each."""
+        if self.selection.seats is None or self._little(x):
+            hidden = nn.functional.linear(x, self._front(self.down)).mul_(self.selection.mask(self.down.shape[1], x))
+            y.addmm_(hidden, self._front(self.up))
+        else:
+            y.index_add_(0, self.selection.seats.adapted, self._seated(x, self.selection.seats))
+        if self.stretch is not None:
+            y.addcmul_(self._without_bias(y), self._stretches())
+
+    def _seated(self, x: Tensor, seats: _Seats) -> Tensor:
+        """What the adapters add to those rows that have one: x [rows, in] or [rows, tokens, in], each meets its own."""
+        front = self.selection.front
+        seated = x.index_select(0, seats.rows).view(front, -1, self.down.shape[2])
+        added = torch.bmm(torch.bmm(seated, self.down[:front].transpose(1, 2)), self.up[:front])
+        return added.view(len(seats.rows), *x.shape[1:-1], -1).index_select(0, seats.own)
+
+    def _little(self, x: Tensor) -> bool:
+        """Of single tokens: so little to compute that seating takes longer."""
+        return x.dtype.itemsize == 2 and self.selection.front * self.down.shape[1] <= _RANKS
+
+    def _front(self, stack: Tensor) -> Tensor:
+        """The ranks of the adapters that a pass runs over [front x rank, in or out]."""
+        return stack[: self.selection.front].flatten(0, 1)
+
+    def _stretch_of(self, place: int) -> Tensor:
+        assert self.stretch is not None
+        return self.stretch[place]
+
+    def _stretches(self) -> Tensor:
+        """Of each row [rows, out]: 0 for those that have none."""
         places = self.selection.places
         assert places is not None
-        y = self._adapted(x, y)
-        if self.stretch is None:
-            return y
-        by_row = self.stretch[places.clamp(min=0)] * (places >= 0)[:, None, None]
+        assert self.stretch is not None
         # Added, not multiplied, so that the rows of other adapters stay as they are to the last bit.
-        return torch.addcmul(y, self._without_bias(y), by_row.to(y.dtype))
-
-    def _by(self, place: int, x: Tensor, y: Tensor) -> Tensor:
-        """What the base makes of `x`, with what one adapter adds."""
-        return _added(y, nn.functional.linear(x, self.down[place]), self.up[place])
-
-    def _stretched(self, y: Tensor, place: int) -> Tensor:
-        return y if self.stretch is None else torch.addcmul(y, self._without_bias(y), self.stretch[place].to(y.dtype))
+        return self.stretch[places.clamp(min=0), 0] * (places >= 0)[:, None]
 
     def _without_bias(self, y: Tensor) -> Tensor:
         return y if self.base.bias is None else y - self.base.bias
-
-    def _adapted(self, x: Tensor, y: Tensor) -> Tensor:
-        """As `_mixed`, before rows are stretched."""
-        selection, front = self.selection, self.selection.front
-        seats = selection.seats
-        little = x.shape[1] == 1 and x.dtype.itemsize == 2 and front * self.down.shape[1] <= _RANKS
-        if seats is None or little:
-            hidden = nn.functional.linear(x, self.down[:front].flatten(0, 1))
-            hidden = hidden * selection.mask(self.down.shape[1], hidden)
-            return _added(y, hidden, self.up[:front].flatten(0, 1))
-        seated = x.index_select(0, seats.rows).view(front, -1, x.shape[-1])
-        added = torch.bmm(torch.bmm(seated, self.down[:front].transpose(1, 2)), self.up[:front])
-        added = added.view(len(seats.rows), *y.shape[1:]).index_select(0, seats.own)
-        return y.index_add(0, seats.adapted, added)
 
     def resize(self, places: int, rank: int) -> None:
         """Make room for so many adapters of at most this rank."""

@@ -7,7 +7,7 @@ here, in fewer and smaller pieces (`python -m benchmarks.engine_steps` has both)
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from cp_ray.errors import BaseModelError
@@ -18,6 +18,8 @@ __all__ = ["last_logits", "use_slots"]
 _NAME = "cp_ray_slots"
 _ALIKE = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
 """Models in transformers whose layers differ in their numbers and in what they attend to, not in what they do."""
+_SAME_EVERYWHERE = ("default", "linear", "llama3", "yarn")
+"""Kinds of rotary positions that hang on nothing else than the position."""
 _STRANGE = ("position_bias", "s_aux")
 """What some models give to their attention that changes what comes out."""
 
@@ -32,6 +34,8 @@ def use_slots(model: Any) -> None:
         raise BaseModelError(_refused("in a way of its own"))
     AttentionInterface.register(_NAME, _attend)
     model.set_attn_implementation(_NAME)
+    if type(model).__name__ in _ALIKE and model.model.rotary_emb.rope_type in _SAME_EVERYWHERE:
+        model.model.rotary_emb = _Rotary(model.model.rotary_emb)
     slots = Slots(model.config, str(model.device), model.dtype)
     slots.append(None)
     _, positions = slots.begin([0], [1])
@@ -78,6 +82,23 @@ def _attend(
 
 def _refused(how: str) -> str:
     return f"base model: it attends {how}, which cannot be served here; use vLLM, or another base"
+
+
+class _Rotary(nn.Module):
+    """Cosines and sines of positions, worked out once: for a few tokens that takes longer than a layer."""
+
+    def __init__(self, exact: Any) -> None:
+        super().__init__()
+        self.exact = exact
+        self._cos = self._sin = torch.empty(1, 0, 0)
+
+    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Of positions [1, tokens]: [1, tokens, size of a head] twice, in the type of `x`."""
+        needed, known = int(position_ids.max()) + 1, self._cos.shape[1]
+        if needed > known:
+            every = torch.arange(max(needed, 2 * known), device=x.device)[None]
+            self._cos, self._sin = self.exact(x, every)
+        return self._cos[:, position_ids[0]], self._sin[:, position_ids[0]]
 
 
 def _like_llama(model: Any, ids: Tensor, positions: Tensor, last: Tensor, slots: Slots) -> Tensor:
