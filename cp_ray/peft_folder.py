@@ -89,6 +89,11 @@ def read_adapter(name: str, folder: Path, weight_of: Callable[[str], nn.Linear])
                     f"adapter {name!r}: {path} has no lengths of DoRA that fit; save it with PEFT again"
                 )
             stretch = lengths.float() / _row_lengths(linear.weight, scaled, down) - 1
+        for matrix in (down, scaled, *([] if stretch is None else [stretch])):
+            if not matrix.to(linear.weight.dtype).isfinite().all():
+                raise BaseModelError(
+                    f"adapter {name!r}: weights of {path} are not finite; its training has diverged, train it anew"
+                )
         found[path] = Added(down, scaled.T, stretch)
     return found
 

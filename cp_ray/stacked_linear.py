@@ -12,7 +12,6 @@ as rows are, then pieces of several tokens, each a plain product of its own.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +61,7 @@ class Selection:
     pieces: tuple[_Piece, ...] | None = None
     """What comes after the rows, which have one token each then; None: rows have as many tokens as there are."""
     masks: dict[int, Tensor] = field(default_factory=dict)
-    """By rank: [rows, front x rank] of 0 and 1."""
+    """By rank: [rows, front x rank], whether it is another adapter's."""
 
     def choose(self, places: Sequence[int], device: torch.device, counts: Sequence[int] | None = None) -> None:
         """Select a place for each row, -1 for none.
@@ -85,11 +84,11 @@ class Selection:
         self.only = next(iter(one)) if self.places is not None and len(one) == 1 else None
 
     def mask(self, rank: int, like: Tensor) -> Tensor:
-        """Which ranks of a stack of this rank each row keeps."""
+        """Which ranks of a stack of this rank each row does not keep."""
         if rank not in self.masks:
             assert self.places is not None
-            own = self.places[:, None] == torch.arange(self.front, device=like.device).repeat_interleave(rank)
-            self.masks[rank] = own.to(like.dtype)
+            own = torch.arange(self.front, device=like.device).repeat_interleave(rank)
+            self.masks[rank] = self.places[:, None] != own
         return self.masks[rank]
 
     def _seated(self, places: Sequence[int], device: torch.device) -> _Seats | None:
@@ -131,7 +130,11 @@ class StackedLinear(nn.Module):
         Raises:
             ValueError: adapters are selected for another number of rows.
         """
-        selection, y = self.selection, cast(Tensor, self.base(x))
+        return self.added(x, self.base(x))
+
+    def added(self, x: Tensor, y: Tensor) -> Tensor:
+        """As `forward`, with what the base makes of `x`; where that is fed in pieces, it is changed in place."""
+        selection = self.selection
         if selection.places is None:
             return y
         rows = len(selection.places) if selection.pieces is None else 1
@@ -152,7 +155,8 @@ class StackedLinear(nn.Module):
         seats = self.selection.seats
         if seats is None or (x.shape[1] == 1 and self._little(x)):
             hidden = nn.functional.linear(x, self._front(self.down))
-            return _added(y, hidden * self.selection.mask(self.down.shape[1], x)[:, None], self._front(self.up))
+            others = self.selection.mask(self.down.shape[1], x)[:, None]
+            return _added(y, hidden.masked_fill(others, 0.0), self._front(self.up))
         return y.index_add(0, seats.adapted, self._seated(x, seats))
 
     def _add_in_pieces(self, x: Tensor, y: Tensor, pieces: Sequence[_Piece]) -> None:
@@ -177,8 +181,8 @@ class StackedLinear(nn.Module):
     def _add_to_singles(self, x: Tensor, y: Tensor) -> None:
         """What the adapters add to tokens, a row each."""
         if self.selection.seats is None or self._little(x):
-            hidden = nn.functional.linear(x, self._front(self.down)).mul_(self.selection.mask(self.down.shape[1], x))
-            y.addmm_(hidden, self._front(self.up))
+            hidden = nn.functional.linear(x, self._front(self.down))
+            y.addmm_(hidden.masked_fill_(self.selection.mask(self.down.shape[1], x), 0.0), self._front(self.up))
         else:
             y.index_add_(0, self.selection.seats.adapted, self._seated(x, self.selection.seats))
         if self.stretch is not None:

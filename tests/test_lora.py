@@ -273,6 +273,19 @@ def test_damaged_weights_give_one_clear_line(tmp_path: Path) -> None:
         StackedLora(tiny_base(), {"x": folder})
 
 
+@pytest.mark.parametrize("kind", ["lora_A", "lora_B", "lora_magnitude_vector"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_adapter_whose_training_has_diverged_is_refused(tmp_path: Path, kind: str, value: float) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = make_adapter(tmp_path / "x", 1, use_dora=True)
+    weights = load_file(folder / "adapter_model.safetensors")
+    next(weight for name, weight in weights.items() if kind in name).view(-1)[-1] = value
+    save_file(weights, folder / "adapter_model.safetensors")
+    with pytest.raises(BaseModelError, match=r"'x': weights of .*_proj are not finite; its training has diverged"):
+        StackedLora(tiny_base(), {"x": folder})
+
+
 def test_an_adapter_of_another_base_is_refused(adapters: dict[str, Path]) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cp_ray.lora import StackedLora
-from cp_ray.packed_linear import PackedLinear, can_pack, pack
+from cp_ray.packed_linear import PackedLinear, PackedPart, PackedTogether, can_pack, pack
 from tests.test_lora import make_adapter, tiny_base
 
 here = pytest.mark.skipif(not can_pack(), reason="oneDNN does not multiply bfloat16 on this CPU")
@@ -25,6 +25,22 @@ def test_the_products_are_the_same(rows: tuple[int, int], bias: bool) -> None:
     torch.testing.assert_close(packed(x), linear(x))
     assert torch.equal(packed.weight, linear.weight)
     assert [name for name, _ in packed.named_parameters()] == ["bias"] * bias, "the weights lie there once"
+
+
+@here
+@pytest.mark.parametrize("bias", [False, True])
+@torch.inference_mode()
+def test_layers_that_are_given_the_same_are_one_product(bias: bool) -> None:
+    linears = [nn.Linear(96, out, bias=bias, dtype=torch.bfloat16) for out in (96, 32, 32)]
+    together, x = PackedTogether(linears), torch.randn(2, 7, 96, dtype=torch.bfloat16)
+    parts = [PackedPart(linear, together, place) for place, linear in enumerate(linears)]
+    for linear, part, made in zip(linears, parts, together(x), strict=True):
+        torch.testing.assert_close(made, linear(x))
+        assert torch.equal(made, part(x))
+        assert torch.equal(part.weight, linear.weight)
+        assert [name for name, _ in part.named_parameters()] == ["bias"] * bias
+    with pytest.raises(ValueError, match="either all have one or none"):
+        PackedTogether([nn.Linear(4, 4), nn.Linear(4, 4, bias=False)])
 
 
 def states(model: Any, adapters: dict[str, Path]) -> torch.Tensor:

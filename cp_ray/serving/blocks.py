@@ -47,6 +47,11 @@ class Block:
         for part in (*self.keys.values(), *self.values.values()):
             part[to, :, :tokens] = part[place, :, :tokens]
 
+    def clear(self, place: int) -> None:
+        """Zero what a chat leaves."""
+        for part in (*self.keys.values(), *self.values.values()):
+            part[place].zero_()
+
 
 @dataclass(slots=True)
 class Singles:

@@ -4,6 +4,7 @@ transformers computes it, and calls back where a layer attends. For models built
 here, in fewer and smaller pieces (`python -m benchmarks.engine_steps` has both).
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,13 +12,16 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from cp_ray.errors import BaseModelError
+from cp_ray.packed_linear import PackedPart
 from cp_ray.serving.slots import Slots
+from cp_ray.stacked_linear import StackedLinear
 
-__all__ = ["last_logits", "use_slots"]
+__all__ = ["last_logits", "together", "use_slots"]
 
 _NAME = "cp_ray_slots"
 _ALIKE = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
 """Models in transformers whose layers differ in their numbers and in what they attend to, not in what they do."""
+_PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 _SAME_EVERYWHERE = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary positions that hang on nothing else than the position."""
 _STRANGE = ("position_bias", "s_aux")
@@ -42,6 +46,13 @@ def use_slots(model: Any) -> None:
     told = torch.zeros(1, dtype=torch.long, device=model.device)
     with torch.inference_mode():
         last_logits(model, told, positions, told, slots)
+
+
+def together(model: Any) -> Iterator[Sequence[str]]:
+    """Paths of the layers that are asked for together, by `cp_ray.packed_linear.pack`'s terms."""
+    if type(model).__name__ in _ALIKE:
+        for layer in range(len(model.model.layers)):
+            yield [f"model.layers.{layer}.self_attn.{name}" for name in _PROJECTIONS]
 
 
 def last_logits(model: Any, ids: Tensor, positions: Tensor, last: Tensor, slots: Slots) -> Tensor:
@@ -117,13 +128,20 @@ def _like_llama(model: Any, ids: Tensor, positions: Tensor, last: Tensor, slots:
 
 def _attended(attention: Any, x: Tensor, turn: tuple[Tensor, Tensor], slots: Slots) -> Tensor:
     """[1, tokens, width] to the same, with what each token sees."""
-    query, key, value = (
-        projection.forward(x).view(x.shape[1], -1, attention.head_dim)
-        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
-    )
+    query, key, value = (made.view(x.shape[1], -1, attention.head_dim) for made in _projected(attention, x))
     heads = slots.attend(attention.layer_idx, _turned(query, turn), _turned(key, turn), value, attention.scaling)
     out: Tensor = attention.o_proj.forward(heads.view(*x.shape[:2], -1))
     return out
+
+
+def _projected(attention: Any, x: Tensor) -> Iterable[Tensor]:
+    """Queries, keys and values."""
+    layers = [getattr(attention, name) for name in _PROJECTIONS]
+    first = layers[0].base if isinstance(layers[0], StackedLinear) else layers[0]
+    if not isinstance(first, PackedPart):
+        return [layer.forward(x) for layer in layers]
+    made = zip(layers, first.together(x), strict=True)
+    return [layer.added(x, y) if isinstance(layer, StackedLinear) else y for layer, y in made]
 
 
 def _turn(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,12 +26,16 @@ def advance(rows: Sequence[Row], logits: Tensor, tokenizer: Any, ends: set[int],
     asked = [row.request for row in rows]
     told = [i for i, row in enumerate(rows) if row.labels or row.request.logprobs is not None]
     logprobs = dict(zip(told, torch.log_softmax(logits[told].float(), dim=-1), strict=True)) if told else {}
+    finite = logits.amax(-1).isfinite().tolist()
     for i, row in enumerate(rows):
         if row.guide is not None:
             row.guide.restrict(logits[i])
     uniforms = [uniform(row.request.seed, row.digest, len(row.drawn)) for row in rows]
     tokens = draw(logits, [r.temperature for r in asked], [r.top_p for r in asked], uniforms).tolist()
     for i, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+        if not finite[i]:
+            _fail(row, f"model: {row.model!r} has come to numbers that are not finite; ask another, or load it anew")
+            continue
         if row.labels:
             _finish(row, "", "stop", load, labels=tuple(logprobs[i][list(row.labels)].tolist()))
             continue
@@ -45,8 +49,7 @@ def _take(row: Row, token: int, ends: set[int], load: Load) -> None:
     row.drawn.append(token)
     complete = row.guide.follow(token) if row.guide is not None else False
     if row.guide is not None and row.guide.fault:
-        row.finish_reason = "error"
-        row.deliver(BadRequest(f"response_format: the answer cannot go on by this schema ({row.guide.fault})"))
+        _fail(row, f"response_format: the answer cannot go on by this schema ({row.guide.fault})")
         return
     ended = complete or token in ends
     full = len(row.drawn) >= row.limit
@@ -62,6 +65,11 @@ def _take(row: Row, token: int, ends: set[int], load: Load) -> None:
 def _finish(row: Row, text: str, reason: str, load: Load, labels: tuple[float, ...] = ()) -> None:
     row.finish_reason = reason
     row.deliver(Piece(text, reason, len(row.prompt), len(row.drawn), row.cached, _told(row), labels, load))
+
+
+def _fail(row: Row, why: str) -> None:
+    row.finish_reason = "error"
+    row.deliver(BadRequest(why))
 
 
 def _told(row: Row) -> tuple[TokenLogprob, ...]:

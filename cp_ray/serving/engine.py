@@ -13,7 +13,7 @@ from cp_ray.llm.embedded import load_base
 from cp_ray.packed_linear import pack
 from cp_ray.serving.adapters import Adapters
 from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, Load, Piece, whole
-from cp_ray.serving.decoder import last_logits, use_slots
+from cp_ray.serving.decoder import last_logits, together, use_slots
 from cp_ray.serving.drawing import advance
 from cp_ray.serving.prefix import PrefixCache, RowState
 from cp_ray.serving.rows import Prepare, Row, end_tokens
@@ -77,7 +77,7 @@ class Engine:
                 raise ConfigError(f"{name}: must be at least 1, got {limit}")
         self._model, self._tokenizer = load_base(base, device=device, dtype=getattr(torch, dtype) if dtype else None)
         use_slots(self._model)
-        pack(self._model)
+        pack(self._model, together(self._model))
         self.adapters = Adapters(self._model, adapters, max_adapters)
         self._device = device
         config = self._model.config.get_text_config(decoder=True)
@@ -236,8 +236,9 @@ class Engine:
         if drawn:
             self._draw([rows[k] for k in drawn], logits)
         for slot in sorted(done, reverse=True):
-            if self._rows[slot].finish_reason:
-                self._remember(self._rows[slot], self._slots.state(slot))
+            if reason := self._rows[slot].finish_reason:
+                if reason != "error":
+                    self._remember(self._rows[slot], self._slots.state(slot))
                 self._leave(slot)
 
     def _logits(self, ids: list[int], positions: Tensor, last: list[int]) -> Tensor:
@@ -248,7 +249,8 @@ class Engine:
         return last_logits(self._model, padded, torch.nn.functional.pad(positions, (0, padding)), after, self._slots)
 
     def _leave(self, slot: int) -> None:
-        self._slots.remove(slot)
+        # Of one that was cut off it is not known what its model came to.
+        self._slots.remove(slot, clean=self._rows[slot].finish_reason not in ("", "error"))
         self._rows[slot] = self._rows[-1]
         self._rows.pop()
 

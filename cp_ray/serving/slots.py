@@ -72,9 +72,15 @@ class Slots:
                 for part, new in zip(block.of(layer, *(k.transpose(0, 1) for k in known)), known, strict=True):
                     part[place, :, :tokens] = new
 
-    def remove(self, slot: int) -> None:
-        """A chat leaves; the last one takes its slot."""
+    def remove(self, slot: int, *, clean: bool = True) -> None:
+        """A chat leaves; the last one takes its slot.
+
+        `clean`: its keys and values are finite. Others would be left to the next chat in its place: what a chat does
+        not see yet counts zero times, which is zero of finite numbers only.
+        """
         block, place = self._where[slot]
+        if not clean:
+            block.clear(place)
         block.chats -= 1
         if place != block.chats:
             moved = self._where.index((block, block.chats))

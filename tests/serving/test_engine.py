@@ -355,6 +355,26 @@ def test_labels_are_scored_without_an_answer(base: Path, engine: Engine) -> None
     assert "different tokens" in str(clash)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_that_overflows_fails_its_own_requests_and_leaves_nothing_behind(
+    base: Path, adapters: dict[str, Path | None], tmp_path: Path, dtype: str
+) -> None:
+    wild = make_adapter(base, tmp_path / "wild", 3, std=1e18)
+    engine = Engine(str(base), {**adapters, "wild": wild}, dtype=dtype)
+    calm = [ask(text, model) for text in ("how are they", "hi") for model in ("german", "base")]
+    alone = [answers(engine, one)[0].text for one in calm]
+    for _ in range(2):  # what is next takes the places of what has failed
+        broken, *rest = engine.generate([ask("x" * 60, "wild"), *calm])
+        assert isinstance(broken, BadRequest)
+        assert "'wild' has come to numbers that are not finite" in str(broken)
+        texts = [one.text for one in rest if isinstance(one, ChatResult)]
+        assert texts == alone if dtype == "float32" else len(texts) == len(alone)
+        assert all(texts), "a token of NaN is the first of the vocabulary"
+    (broken,) = engine.generate([ask("hi", "wild", labels=("yes", "no"))])
+    assert isinstance(broken, BadRequest)
+    assert [answers(engine, one)[0].text for one in calm] == alone
+
+
 def test_choices_of_one_request_differ_and_can_be_had_again(engine: Engine) -> None:
     hot = [ask("hi", temperature=1.5, seed=1, choice=k) for k in range(3)]
     texts = [r.text for r in answers(engine, *hot)]
