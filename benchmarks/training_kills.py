@@ -1,10 +1,12 @@
 """SIGKILL of a training worker or of the driver, at random moments: what is lost, and how soon it goes on.
 
     python -m benchmarks.training_kills --kills 100
+    pip install trl==1.16.0; python -m benchmarks.training_kills --trainer trl --kills 10
 
 Two workers train two adapters on a small random model, a checkpoint every five steps; half of the kills end a worker,
 which Ray Train replaces, half the driver with its whole Ray, which is started again by the same command. Every run has
 to end with the adapters of an undisturbed one, bit for bit. Recovery is from the kill to the next step that is told.
+With `--trainer trl` TRL learns the rows of one of the two on Ray Train (`benchmarks/trl_on_ray.py`), as many steps.
 Prints a table and appends a line to benchmarks/results.jsonl.
 """
 
@@ -63,10 +65,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--kills", type=int, default=100, help="half of them of a worker, half of the driver")
     parser.add_argument("--a-run", type=int, default=5, help="kills in one run")
+    parser.add_argument("--trainer", choices=("ours", "trl"), default="ours")
     parser.add_argument("--drive", metavar="FOLDER", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.drive:
-        drive(Path(given.drive))
+        drive(Path(given.drive), given.trainer)
         return
     import torch
 
@@ -74,15 +77,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         make("tiny", work / "base", dtype=torch.float32)
-        if _start(work, "whole").wait():
+        if _start(work, "whole", given.trainer).wait():
             raise SystemExit((work / "whole.err").read_text()[-3000:])
         wanted = _adapters(work / "whole")
         print(f"{'killed':<8}{'kills':>6}{'runs':>6}{'same':>6}{'redone':>18}{'recovery':>22}")
         for kind in ("worker", "driver"):
             outcome = Outcome()
             while outcome.kills < given.kills // 2:
-                name = f"{kind}-{outcome.runs}"
-                _one_run(work, name, kind, outcome, min(given.a_run, given.kills // 2 - outcome.kills), draw)
+                name, kills = f"{kind}-{outcome.runs}", min(given.a_run, given.kills // 2 - outcome.kills)
+                _one_run(work, name, partial(_start, work, name, given.trainer), kind, outcome, kills, draw)
                 outcome.same += _adapters(work / name) == wanted
             redone, recovery = outcome.redone, outcome.recovery_s
             print(
@@ -92,13 +95,14 @@ def main() -> None:
                 flush=True,
             )
             lines.append({"killed": kind, **vars(outcome), "recovery_s": [round(s, 1) for s in recovery]})
-    append("training_kills", {"every": EVERY, "steps": STEPS, "rows": lines})
+    append("training_kills", {"trainer": given.trainer, "every": EVERY, "steps": STEPS, "rows": lines})
 
 
-def drive(out: Path) -> None:
+def drive(out: Path, trainer: str) -> None:
     """Train to the end, or go on from where an earlier attempt was."""
     import ray
 
+    from benchmarks import trl_on_ray
     from cp_ray.cultures import CULTURES
     from cp_ray.folder import open_folder
     from cp_ray.survey.read import WVS7
@@ -117,11 +121,17 @@ def drive(out: Path) -> None:
     config = TrainConfig(str(out.parent / "base"), adapters, WVS7, rank=4, alpha=8)
     placement = Placement(2, zero_stage=0, offload="none", checkpoint_every=EVERY, max_failures=-1)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _temp_dir=tempfile.mkdtemp(prefix="kills-"))
-    fit(config, placement, examples, open_folder(str(out)), progress=Log(f"{out}.log"))
+    if trainer == "trl":
+        trl_on_ray.drive(out, [e for e in examples if e.culture == "german"], Log(f"{out}.log"), EVERY)
+    else:
+        fit(config, placement, examples, open_folder(str(out)), progress=Log(f"{out}.log"))
 
 
-def _one_run(work: Path, name: str, kind: str, outcome: Outcome, kills: int, draw: random.Random) -> None:
-    log, process = Path(f"{work / name}.log"), _start(work, name)
+def _one_run(
+    work: Path, name: str, start: Callable[[], "subprocess.Popen[bytes]"], kind: str, outcome: Outcome, kills: int,
+    draw: random.Random,
+) -> None:  # fmt: skip
+    log, process = Path(f"{work / name}.log"), start()
     for number in range(kills):
         # Somewhere in its part of the steps, and within a step.
         goal = STEPS * (number + draw.random()) / kills
@@ -132,7 +142,7 @@ def _one_run(work: Path, name: str, kind: str, outcome: Outcome, kills: int, dra
         outcome.kills += 1
         if kind == "driver":
             kill_session(process)
-            process = _start(work, name)
+            process = start()
         else:
             kill_one(process, "RayTrainWorker")
         if not _wait(process, partial(_replaced, log, pid)):
@@ -146,10 +156,10 @@ def _one_run(work: Path, name: str, kind: str, outcome: Outcome, kills: int, dra
     outcome.runs += 1
 
 
-def _start(work: Path, name: str) -> "subprocess.Popen[bytes]":
+def _start(work: Path, name: str, trainer: str) -> "subprocess.Popen[bytes]":
     with Path(f"{work / name}.err").open("ab") as errors:
         return subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.training_kills", "--drive", str(work / name)],
+            [sys.executable, "-m", "benchmarks.training_kills", "--trainer", trainer, "--drive", str(work / name)],
             stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True,
         )  # fmt: skip
 

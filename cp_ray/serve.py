@@ -78,7 +78,7 @@ def key_command(arguments: Sequence[str]) -> None:
 
 
 def trained(run: Run, root: str) -> ServeSpec:
-    """What to serve: the adapters of the run's last finished trainings, and their base.
+    """What to serve: the adapters, or whole models, of the run's last finished trainings, and their base.
 
     Raises:
         ConfigError: nothing has been trained.
@@ -89,15 +89,14 @@ def trained(run: Run, root: str) -> ServeSpec:
         manifest = folder.manifest()
         if manifest is None or manifest.name.split(".")[0] != "train":
             continue
-        if manifest.config["method"] != "full":  # whole models are not served
-            base = str(manifest.config["base_model"])
-            for adapter in manifest.config["adapters"]:
-                where = folder / "adapters" / adapter["name"]
-                if len(adapter["cultures"]) == 1:
-                    culture = restored(adapter["cultures"][0])
-                    adapters[culture.id] = (culture, where)
-                else:
-                    unified = where
+        base = str(manifest.config["base_model"])
+        for adapter in manifest.config["adapters"]:
+            where = folder / ("models" if manifest.config["method"] == "full" else "adapters") / adapter["name"]
+            if len(adapter["cultures"]) == 1:
+                culture = restored(adapter["cultures"][0])
+                adapters[culture.id] = (culture, where)
+            else:
+                unified = where
     if base is None:
         raise ConfigError(f"run: {root!r} has no trained adapter; run a recipe up to its step train first")
     spec = ServeSpec.of_cultures(base, dict(adapters.values()), unified)

@@ -93,7 +93,7 @@ def test_a_teacher_that_cannot_be_used_stops_the_run_with_its_own_error(
     ray_cluster: None, scripted_server: Any, tmp_path: Path,
     server_options: dict[str, Any], door_options: dict[str, Any], error: type,
 ) -> None:  # fmt: skip
-    with pytest.raises(Exception, match="") as raised:
+    with pytest.raises(Exception, match=error.__name__) as raised:
         run(scripted_server(count, **server_options), tmp_path, 4, **door_options)
     assert type(cause_of(raised.value)) is error
 

@@ -24,12 +24,12 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model as it is served: the base, with an adapter or without."""
+    """A model as it is served: the base, with an adapter or without, or one with weights of its own."""
 
     id: str
     """The name a client asks for."""
     adapter: str | None = None
-    """Folder or URI of a PEFT adapter, on any pyarrow filesystem; None is the bare base."""
+    """Folder or URI of a PEFT adapter, or of a whole model, on any pyarrow filesystem; None is the bare base."""
     culture: str = ""
     language: str = ""
     system: str = ""

@@ -14,6 +14,7 @@ import torch
 from cp_ray.serving.chat import ChatRequest, ChatResult, Load, Piece, whole
 
 if TYPE_CHECKING:
+    from cp_ray.serving.bases import Bases
     from cp_ray.serving.engine import Engine
     from cp_ray.serving.rows import Row
 
@@ -26,7 +27,7 @@ _log = logging.getLogger("cp_ray.serving")
 class EngineLoop:
     """Steps the engine while there is work. All of it but the thread belongs to one event loop."""
 
-    def __init__(self, engine: "Engine", threads: int | None = None) -> None:
+    def __init__(self, engine: "Engine | Bases", threads: int | None = None) -> None:
         """Start the thread; it lives as long as the process.
 
         Args:

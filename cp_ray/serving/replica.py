@@ -1,11 +1,11 @@
-"""The process that holds the base and its adapters."""
+"""The process that holds the base and its adapters, and whole models beside it."""
 
 import asyncio
 import functools
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from cp_ray.serving.spec import ServeSpec, Settings
 
 if TYPE_CHECKING:
     from cp_ray.embedding import Embedder
+    from cp_ray.serving.engine import Engine
 
 __all__ = ["Replica", "Wrong", "fetch", "wrong"]
 
@@ -40,23 +41,22 @@ class Replica:
         self._folder = tempfile.TemporaryDirectory(prefix=f"cp_ray-adapters-{os.getpid()}-")
         import torch
 
-        from cp_ray.serving.engine import Engine
+        from cp_ray.serving.bases import Bases
         from cp_ray.serving.loop import EngineLoop
 
         torch.set_num_threads(1)  # of this thread and later ones; the engine's has its own
         self._fetched = 0
         folders = {m.id: self._fetch(m.id, m.adapter) if m.adapter else None for m in spec.models}
-        self._engine = Engine(
-            spec.base,
-            folders,
-            device="cuda" if settings.num_gpus else "cpu",
-            dtype=settings.dtype,
-            prefix_bytes=settings.prefix_mib * 2**20,
-            max_rows=settings.max_rows,
-            max_tokens=settings.max_tokens,
-            max_adapters=settings.max_adapters,
+        whole = {id: folder for id, folder in folders.items() if folder is not None and is_whole(folder)}
+        shared = {id: folder for id, folder in folders.items() if id not in whole}
+        self._engine = _engine(spec.base, shared, settings, 1 + len(whole))
+        self._whole = {id: _engine(str(folder), {id: None}, settings, 1 + len(whole)) for id, folder in whole.items()}
+        for folder in whole.values():
+            shutil.rmtree(folder)  # they are in memory, and do not leave it
+        self._loop = EngineLoop(
+            Bases(self._engine, self._whole) if whole else self._engine,
+            settings.threads or max(1, int(settings.num_cpus)),
         )
-        self._loop = EngineLoop(self._engine, settings.threads or max(1, int(settings.num_cpus)))
         self._fetching, self._embedding = asyncio.Lock(), asyncio.Lock()
 
     def __del__(self) -> None:
@@ -107,11 +107,14 @@ class Replica:
         return self._loop.load
 
     async def _bring(self, name: str, adapter: str | None) -> None:
-        if adapter is None or self._engine.adapters.knows(name):
+        if adapter is None or name in self._whole or self._engine.adapters.knows(name):
             return
         async with self._fetching:
             if not self._engine.adapters.knows(name):
-                self._engine.adapters.know(name, await asyncio.to_thread(self._fetch, name, adapter))
+                folder = await asyncio.to_thread(self._fetch, name, adapter)
+                if is_whole(folder):
+                    raise BaseModelError(f"adapter {name!r}: is a whole model, which is served from the start or not")
+                self._engine.adapters.know(name, folder)
 
     def _fetch(self, name: str, uri: str) -> Path:
         self._fetched += 1
@@ -122,6 +125,27 @@ class Replica:
         from cp_ray.embedding import Embedder
 
         return Embedder()
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a model with all its weights lies there, and no adapter."""
+    return (folder / "config.json").exists() and not (folder / "adapter_config.json").exists()
+
+
+def _engine(base: str, adapters: Mapping[str, Path | None], settings: Settings, engines: int) -> "Engine":
+    """One of so many of a replica."""
+    from cp_ray.serving.engine import Engine
+
+    return Engine(
+        base,
+        adapters,
+        device="cuda" if settings.num_gpus else "cpu",
+        dtype=settings.dtype,
+        prefix_bytes=settings.prefix_mib * 2**20 // engines,
+        max_rows=settings.max_rows,
+        max_tokens=settings.max_tokens,
+        max_adapters=settings.max_adapters,
+    )
 
 
 def fetch(name: str, uri: str, target: Path) -> Path:

@@ -113,7 +113,7 @@ def culture_models(
         workers: CPU workers of training and evaluation.
         gpus: GPUs that train, a worker each, in the place of CPU workers.
         layers: adapt only so many of the base model's layers, the topmost; None for all.
-        tuning: the method, as in `TrainConfig`; `full` trains one model after the other, which are not served.
+        tuning: the method, as in `TrainConfig`; `full` trains one model after the other, which `cp-ray serve` serves.
         training: `joint`: all adapters in one run on one base; `separate`: one run each. The adapters are the same.
         unified: `yes`: also one adapter of all cultures.
         objective: as in `TrainConfig`.

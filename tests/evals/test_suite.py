@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cp_ray import steps
+from cp_ray import serve, steps
 from cp_ray.arrow import to_table
 from cp_ray.errors import ConfigError
 from cp_ray.estimate import estimate
@@ -215,6 +215,9 @@ def test_open_answers_and_lessons_of_endpoints(
 @pytest.mark.timeout(600)
 def test_whole_models_go_through_the_suite_as_adapters_do(ray_cluster: None, tmp_path: Path) -> None:
     root = _trained(tmp_path / "run", make_base(tmp_path / "base", context=4096), whole=True)
+    served = {model.id: model.adapter or "" for model in serve.trained(Run(str(root)), "run").models}
+    assert list(served) == ["arabic", "german", "base"]
+    assert served["german"].endswith("/models/german")
     made = planned(tmp_path / "eval", "--run", str(root), "--wordings", "1", "--workers", "1")
     run = do(tmp_path / "eval", made)
     rows = {name: run.folder(step).read(Score) for step in made if (name := step.name).endswith("_scores")}

@@ -6,7 +6,8 @@ import pytest
 
 from cp_ray.errors import BaseModelError
 from cp_ray.records import Message
-from cp_ray.serving.chat import ChatRequest, ModelSpec
+from cp_ray.serving.chat import ChatRequest, ChatResult, ModelSpec
+from cp_ray.serving.engine import Engine
 from cp_ray.serving.replica import Replica, Wrong
 from cp_ray.serving.spec import ServeSpec, Settings
 from tests.tiny import make_adapter, make_base
@@ -51,6 +52,36 @@ def test_an_adapter_comes_with_the_first_request_for_it(replica: Replica, tmp_pa
     assert not isinstance(answers[0], Wrong)
     assert answers[0].completion_tokens
     assert replica._fetched == before + 1
+
+
+def test_whole_models_answer_beside_adapters_as_they_do_alone(tmp_path: Path) -> None:
+    base, german = make_base(tmp_path / "base"), make_base(tmp_path / "german", layers=3, seed=1)
+    arabic = make_adapter(base, tmp_path / "arabic", 2)
+    models = (ModelSpec("german", str(german)), ModelSpec("arabic", str(arabic)), ModelSpec("base"))
+    replica = Replica(ServeSpec(str(base), models), Settings(dtype="float32"))
+
+    def asked(model: str) -> ChatRequest:
+        adapter = {"german": str(german), "arabic": str(arabic)}.get(model)
+        return ChatRequest(model, (Message("user", "hi"),), temperature=0, max_tokens=12, adapter=adapter)
+
+    async def together() -> list[str]:
+        made = await asyncio.gather(*(replica.complete(asked(model.id)) for model in models for _ in range(2)))
+        return [one.text for one in made if not isinstance(one, Wrong)][::2]
+
+    try:
+        engines = [
+            Engine(str(german), {"german": None}, dtype="float32"),
+            *2 * [Engine(str(base), {"arabic": arabic, "base": None}, dtype="float32")],
+        ]
+        alone = [engine.generate([asked(model.id)])[0] for engine, model in zip(engines, models, strict=True)]
+        assert asyncio.run(together()) == [one.text for one in alone if isinstance(one, ChatResult)]
+        assert len({one.text for one in alone if isinstance(one, ChatResult)}) == 3
+        offered = asyncio.run(replica.check("german@2", str(german)))
+        assert isinstance(offered, Wrong)
+        assert "is a whole model, which is served from the start or not" in offered.message
+    finally:
+        replica._loop.close()
+        replica._folder.cleanup()
 
 
 def test_a_replica_whose_engine_has_ended_is_not_healthy(replica: Replica) -> None:
