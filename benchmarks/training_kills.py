@@ -1,7 +1,7 @@
 """SIGKILL of a training worker or of the driver, at random moments: what is lost, and how soon it goes on.
 
     python -m benchmarks.training_kills --kills 100
-    pip install trl==1.16.0; python -m benchmarks.training_kills --trainer trl --kills 10
+    pip install trl==1.16.0; python -m benchmarks.training_kills --trainer trl --kills 6 --a-run 3
 
 Two workers train two adapters on a small random model, a checkpoint every five steps; half of the kills end a worker,
 which Ray Train replaces, half the driver with its whole Ray, which is started again by the same command. Every run has
