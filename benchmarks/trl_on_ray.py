@@ -39,7 +39,7 @@ def drive(out: Path, examples: Sequence[Example], log: _Log, every: int) -> None
                            "every": every},
         scaling_config=ScalingConfig(num_workers=2),
         run_config=RunConfig(
-            name=out.name, storage_path=tempfile.mkdtemp(prefix="kills-trl-"),
+            name=out.name, storage_path=str(out.parent / "ray"),
             failure_config=FailureConfig(max_failures=-1), checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )  # fmt: skip
@@ -68,7 +68,8 @@ def _train(config: dict[str, Any]) -> None:
     model, tokenizer = load_base(config["base"])
     data = Dataset.from_list([{"prompt": chat[:-1], "completion": chat[-1:]} for chat in config["chats"]])
     arguments = SFTConfig(
-        output_dir=tempfile.mkdtemp(prefix="kills-trl-"), num_train_epochs=4, per_device_train_batch_size=_BATCH // 2,
+        output_dir=tempfile.mkdtemp(dir=Path(config["out"]).parent), num_train_epochs=4,
+        per_device_train_batch_size=_BATCH // 2,
         learning_rate=_RATE, report_to="none", use_cpu=True, save_strategy="steps", save_steps=config["every"],
         disable_tqdm=True, dataloader_pin_memory=False, gradient_checkpointing=False, bf16=False,
     )  # fmt: skip

@@ -99,6 +99,12 @@ class Folder:
             stream.write(text.encode())
         self.filesystem.move(path + ".part", path)
 
+    def fetch(self, target: Path) -> Path:
+        """Copy all of it to a folder of this machine that is not there yet."""
+        target.mkdir()
+        pafs.copy_files(self.path, str(target), source_filesystem=self.filesystem)
+        return target
+
     def exists(self) -> bool:
         """Is there such a folder?"""
         return bool(self.filesystem.get_file_info(self.path).type == pafs.FileType.Directory)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow.fs as pafs
 import torch
 
 from cp_ray.branches import Batch, Branches, answer_logprobs, collate, encode, hidden_states, token_logprobs
@@ -49,10 +48,10 @@ class Scorer:
 
     def __init__(self, base: "str | Folder", adapters: "Mapping[str, Folder]") -> None:
         with tempfile.TemporaryDirectory(prefix="cp_ray-adapters-") as local:
-            named = base if isinstance(base, str) else str(_fetch(base, Path(local, "base")))
+            named = base if isinstance(base, str) else str(base.fetch(Path(local, "base")))
             self.model, self.tokenizer = load_base(named)
             pack(self.model)
-            folders = {name: _fetch(folder, Path(local, str(k))) for k, (name, folder) in enumerate(adapters.items())}
+            folders = {name: folder.fetch(Path(local, str(k))) for k, (name, folder) in enumerate(adapters.items())}
             self.lora = StackedLora(self.model, folders)
         self.context = int(getattr(self.model.config, "max_position_embeddings", None) or 2048)
         layers = self.model.get_decoder().layers
@@ -122,9 +121,3 @@ class Scorer:
 
     def _to_device(self, batch: Batch) -> Batch:
         return batch.to(self.model.device)
-
-
-def _fetch(folder: "Folder", target: Path) -> Path:
-    target.mkdir()
-    pafs.copy_files(folder.path, str(target), source_filesystem=folder.filesystem)
-    return target

@@ -24,6 +24,7 @@ class Bases:
         """
         self._shared, self._whole = shared, dict(whole)
         self._engines = [shared, *whole.values()]
+        self._stepping = shared
 
     @property
     def load(self) -> Load:
@@ -48,13 +49,15 @@ class Bases:
 
     def step(self) -> bool:
         """A step of each: whether any of them has more to do."""
-        busy = [engine.step() for engine in self._engines]
-        return any(busy)
+        busy = False
+        for engine in self._engines:
+            self._stepping = engine
+            busy = engine.step() or busy
+        return busy
 
     def fail(self, error: BaseException) -> None:
-        """As `Engine.fail`, whichever step it was that raised."""
-        for engine in self._engines:
-            engine.fail(error)
+        """As `Engine.fail`, of the one whose step it was that raised; the others go on."""
+        self._stepping.fail(error)
 
     def _of(self, model: str) -> Engine:
         return self._whole.get(model, self._shared)

@@ -111,7 +111,7 @@ class EngineLoop:
             except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait for an answer
                 _log.exception("a step failed; its requests fail with it")
                 self._engine.fail(error)
-                busy = False
+                busy = True  # with what another engine of several has to do
 
     def _take(self, *, wait: bool) -> bool:
         """Hand the engine what has come; False once the thread is to end."""

@@ -95,14 +95,21 @@ def test_figures_by_hand_and_their_place_on_the_page() -> None:
     assert "BBH is 2 of its 27 tasks" in page.notes[-1]
 
 
-def test_the_harness_itself_runs_on_a_base_and_its_adapters(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_harness_itself_runs_on_a_base_and_what_was_trained_on_it(
+    folder: Path, tmp_path: Path, whole: bool
+) -> None:
     pytest.importorskip("lm_eval", reason="lm-evaluation-harness, the extra `benchmarks`, is not installed")
     base = make_base(tmp_path / "base", context=2048)
-    adapters = {name: open_folder(str(make_adapter(base, tmp_path / name, k))) for k, name in enumerate(("a", "b"))}
+    made = [
+        make_base(tmp_path / name, context=2048, seed=k) if whole else make_adapter(base, tmp_path / name, k)
+        for k, name in enumerate(("a", "b"))
+    ]
+    trained = {one.name: open_folder(str(one)) for one in made}
     found = read_benchmarks(folder)
-    config = BenchmarksConfig(str(base), tuple(adapters), (), harness_version(), rows=2)
+    config = BenchmarksConfig(str(base), tuple(trained), (), harness_version(), rows=2, whole=whole)
     counted: list[int] = []
-    solved: list[Any] = solve(config, found, adapters, counted.append)
+    solved: list[Any] = solve(config, found, trained, counted.append)
     assert {(s.model, s.benchmark, s.item) for s in solved} == {
         (m, b.name, str(k)) for m in ("base", "a", "b") for b in found for k in range(2)
     }

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cp_ray.errors import BaseModelError, ConfigError
+from cp_ray.packed_linear import PackedPart, can_pack
 from cp_ray.records import Message
 from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, ContextTooLong, Piece
 from cp_ray.serving.engine import Engine
@@ -353,6 +354,23 @@ def test_labels_are_scored_without_an_answer(base: Path, engine: Engine) -> None
     assert (result.text, result.completion_tokens) == ("", 0)
     clash = engine.generate([ask("x", labels=("No", "Nor"))])[0]
     assert "different tokens" in str(clash)
+
+
+@pytest.mark.skipif(not can_pack(), reason="oneDNN does not multiply bfloat16 on this CPU")
+def test_queries_keys_and_values_of_one_product_are_those_of_three(
+    base: Path, adapters: dict[str, Path | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [ask(text, model, labels=("yes", "no")) for model in adapters for text in ("hi", "a longer one" * 4)]
+    one = Engine(str(base), adapters, dtype="bfloat16")
+    parts = [m for m in one._model.modules() if isinstance(m, PackedPart)]
+    assert len(parts) == 2 * 3, "of two layers"
+    monkeypatch.setattr("cp_ray.packed_linear.can_pack", lambda: False)
+    three = Engine(str(base), adapters, dtype="bfloat16")
+    assert not any(isinstance(m, PackedPart) for m in three._model.modules())
+    found, expected = ([r.labels for r in answers(engine, *requests)] for engine in (one, three))
+    for own, other in zip(found, expected, strict=True):
+        assert own == pytest.approx(other, rel=0.03, abs=0.1)
+    assert found[0] != pytest.approx(found[2], abs=0.2), "an adapter's are others"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

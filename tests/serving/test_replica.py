@@ -84,6 +84,34 @@ def test_whole_models_answer_beside_adapters_as_they_do_alone(tmp_path: Path) ->
         replica._folder.cleanup()
 
 
+def test_a_step_that_fails_is_its_own_model_s_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, german = make_base(tmp_path / "base"), make_base(tmp_path / "german", seed=1)
+    replica = Replica(ServeSpec(str(base), (ModelSpec("german", str(german)), ModelSpec("base"))), Settings())
+    own, step = replica._whole["german"], replica._whole["german"].step
+
+    def broken() -> bool:
+        if own._rows or own._waiting:
+            raise RuntimeError("out of memory")
+        return step()
+
+    async def together() -> list[object]:
+        requests = [ChatRequest(model, (Message("user", "hi"),), max_tokens=30) for model in ("base", "german", "base")]
+        return list(await asyncio.gather(*map(replica.complete, requests), return_exceptions=True))
+
+    monkeypatch.setattr(own, "step", broken)
+    try:
+        first, failed, last = asyncio.run(together())
+        assert isinstance(failed, RuntimeError)
+        assert isinstance(first, ChatResult)
+        assert isinstance(last, ChatResult)
+        assert first.completion_tokens
+        monkeypatch.undo()
+        assert not any(isinstance(one, Exception) for one in asyncio.run(together())), "it goes on"
+    finally:
+        replica._loop.close()
+        replica._folder.cleanup()
+
+
 def test_a_replica_whose_engine_has_ended_is_not_healthy(replica: Replica) -> None:
     replica.check_health()
     replica._loop.close()

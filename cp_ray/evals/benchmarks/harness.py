@@ -84,7 +84,7 @@ def _whole(base: str, folders: "Mapping[str, Folder]", local: Path) -> Iterator[
 
     yield BASE, load_base(base)[0]
     for name, folder in folders.items():
-        yield name, load_base(str(_fetched(folder, local / name)))[0]
+        yield name, load_base(str(folder.fetch(local / name)))[0]
 
 
 def _adapted(base: str, folders: "Mapping[str, Folder]", local: Path) -> Iterator[tuple[str, Any]]:
@@ -99,7 +99,7 @@ def _adapted(base: str, folders: "Mapping[str, Folder]", local: Path) -> Iterato
         return
     several: Any = None
     for name, folder in folders.items():
-        place = str(_fetched(folder, local / name))
+        place = str(folder.fetch(local / name))
         if several is None:
             several = PeftModel.from_pretrained(model, place, adapter_name=name)
         else:
@@ -110,14 +110,6 @@ def _adapted(base: str, folders: "Mapping[str, Folder]", local: Path) -> Iterato
     for name in folders:
         several.set_adapter(name)
         yield name, several
-
-
-def _fetched(folder: "Folder", place: Path) -> Path:
-    import pyarrow.fs as pafs
-
-    place.mkdir()
-    pafs.copy_files(folder.path, str(place), source_filesystem=folder.filesystem)
-    return place
 
 
 def _task(benchmark: Benchmark, file: Path) -> str:
