@@ -57,9 +57,10 @@ def serve_command(arguments: Sequence[str]) -> None:
     from cp_ray.serving.app import serving
 
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     with connected(), serving(spec, name=_APPLICATION, route_prefix="/", port=given.port, settings=settings) as url:
+        # Now, since Ray has put a handler of its own in the place of any before it, which aborts.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
         print(f"{url}  models: {', '.join(m.id for m in spec.models)}  (Ctrl-C stops)", flush=True)
         stop.wait()
         _drain()

@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,14 @@ def test_a_run_is_served_to_the_openai_client(root: Path) -> None:
         with pytest.raises(openai.NotFoundError, match="arabic, german"):
             client.chat.completions.create(model="klingon", messages=[{"role": "user", "content": "nuq"}])
         assert urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz").status == 200
+        with ThreadPoolExecutor(1) as pool:
+            long = pool.submit(
+                client.completions.create, model="german", prompt="Once", max_tokens=100, seed=1, temperature=1.5
+            )
+            time.sleep(1)
+            server.terminate()
+            assert long.result().choices[0].text, "what is under way is answered first"
+        assert server.wait(timeout=60) == 0
     finally:
-        server.terminate()
-        server.wait(timeout=60)
+        server.kill()
+        server.wait()

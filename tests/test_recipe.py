@@ -91,6 +91,17 @@ def test_a_wrong_command_is_told_in_one_line(arguments: list[str], said: str) ->
     assert ended.stderr.count("\n") == 1
 
 
+def test_whole_models_learn_at_a_rate_of_their_own(tmp_path: Path) -> None:
+    def rates(tuning: str) -> list[float]:
+        arguments = ["--root", str(tmp_path), "--tuning", tuning, "--unified", "yes"]
+        _, made = parse_recipe(load_recipe(str(ROOT / "jobs" / "demo.py")), arguments, "test")
+        trainings = [step.config for step in made if step.name.split(".")[0] == "train"]
+        return [adapter.learning_rate for config in trainings for adapter in config.adapters]
+
+    assert rates("lora") == 3 * [2e-3]
+    assert rates("full") == 3 * [1e-4]
+
+
 @pytest.mark.parametrize("until", ["dialogue", "report"])
 def test_a_teacher_that_cannot_be_used_is_told_before_anything_starts(
     tmp_path: Path, scripted_server: Any, until: str

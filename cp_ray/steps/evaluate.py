@@ -202,7 +202,7 @@ class PageConfig:
 
     tasks: tuple[str, ...]
     truth: tuple[Truth, ...]
-    page: int = 3
+    page: int = 4
     """Edition of the page."""
 
 

@@ -23,6 +23,9 @@ from cp_ray.training.said import remarks
 
 __all__ = ["answers", "culture_models", "evaluate", "predict", "report", "train"]
 
+_WHOLE_RATE = 1e-4
+"""Learning rate of models with all weights: at an adapter's, one step makes the base forget how to speak."""
+
 
 def train(examples: Step, config: TrainConfig, placement: Placement) -> Step:
     """Adapters: the folders `adapters/<name>` (PEFT) and the rows of `log` (TrainPoint).
@@ -166,9 +169,10 @@ def _trainings(
         shared = shared | {"layers": None}
 
     chosen = options.chosen
-    adapters = [AdapterConfig(culture.id, (culture,), passes=passes) for culture in chosen]
+    how: dict[str, Any] = {"passes": passes, **({"learning_rate": _WHOLE_RATE} if whole else {})}
+    adapters = [AdapterConfig(culture.id, (culture,), **how) for culture in chosen]
     if unified:
-        adapters.append(AdapterConfig(UNIFIED, chosen, passes=passes, batch_size=8 * len(chosen)))
+        adapters.append(AdapterConfig(UNIFIED, chosen, batch_size=8 * len(chosen), **how))
     runs = [(adapter,) for adapter in adapters] if apart or whole else [tuple(adapters)]
     configs = [TrainConfig(options.base_model, run, seed=options.seed, **shared) for run in runs]
     return [train(examples, config, placement) for config in configs]

@@ -152,5 +152,5 @@ def summary(scores: Sequence[Score], verdicts: Sequence[Verdict]) -> str:
             if (s := by.get((model, c)))
         ]
         lines.append("  " + model.ljust(12) + "".join(cells).rstrip())
-    lines += ["  * its own culture's adapter", *(verdict.sentence for verdict in verdicts)]
+    lines += ["  * its own culture's model", *(verdict.sentence for verdict in verdicts)]
     return "\n".join(lines)

@@ -27,7 +27,7 @@ class ReportConfig:
     """That the models are held against."""
     opinions: int = 6
     """Accepted ones shown, and as many that were set aside."""
-    page: int = 3
+    page: int = 4
     """Edition of the page."""
 
 

@@ -40,7 +40,7 @@ def hofstede_section(scores: Sequence[Score], truth: Sequence[Truth], ways: Sequ
         (
             "Each culture's constants are fitted on the other cultures, so distances cannot be compared with the "
             "literature's, which has a constant of 50 for all. constant answers 3 to everything, random by lot, "
-            "own is each culture's own adapter. Brackets are 95 % intervals over the simulated people (studentised "
+            "own is each culture's own model. Brackets are 95 % intervals over the simulated people (studentised "
             "bootstrap); correlations over so few cultures have none. The manual's warning holds: the instrument "
             "compares groups of people.",
             *(
@@ -76,7 +76,7 @@ def _sentence(culture: str, by: dict[tuple[str, str, str], Score]) -> str:
     base = by.get(("base", culture, "distance"))
     beside = f", the untrained base {base.value:.1f}" if base else ""
     return (
-        f"{culture}: its adapter is {own.value:.1f} points a dimension from the published scores{beside}, "
+        f"{culture}: its model is {own.value:.1f} points a dimension from the published scores{beside}, "
         f"an answerer that always says 3 is {constant.value:.1f} from them."
     )
 

@@ -127,11 +127,11 @@ def _sentences(scores: Sequence[Score], questions: Sequence[QuestionScore], cult
         told = "; ".join(f"{verdict} {', '.join(names)}" for verdict, names in by_verdict.items())
         mean = sum(own.values()) / len(own)
         said.append(
-            f"{culture}: on {len(own)} questions that it never saw, its adapter is {mean:.3f} away from the people's "
+            f"{culture}: on {len(own)} questions that it never saw, its model is {mean:.3f} away from the people's "
             f"answers. It is {told}."
         )
     if not said and any(s.model == BASE for s in scores):
-        said.append("There is no adapter of these cultures; the figures are those of the models as they are.")
+        said.append("There is no model of these cultures; the figures are those of the models as they are.")
     return said
 
 
