@@ -32,6 +32,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A process of Ray Train's that watches for machines about to be taken away; it would be started for every training.
 os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
+# As in the clusters that cp_ray starts (`cp_ray/cluster.py`).
+os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+
+# Ray measures every process every five seconds for a dashboard that no test has.
+os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "3600000")
+
 _DISTRIBUTED = "PYTEST_XDIST_WORKER" in os.environ
 
 
