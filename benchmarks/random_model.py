@@ -62,9 +62,13 @@ def random_adapters(
     from transformers import AutoModelForCausalLM
 
     loaded: Any = AutoModelForCausalLM.from_pretrained(base)
-    depth = loaded.config.num_hidden_layers
-    adapted = None if layers is None else list(range(depth - layers, depth))
-    lora = LoraConfig(r=rank, lora_alpha=rank, target_modules="all-linear", layers_to_transform=adapted)
+    lora = LoraConfig(r=rank, lora_alpha=rank, target_modules="all-linear")
+    if layers is not None:
+        every = loaded.model.layers
+        # PEFT takes some layers with names alone.
+        names = {name.rpartition(".")[2] for name, m in every.named_modules() if isinstance(m, torch.nn.Linear)}
+        lora.target_modules = sorted(names)
+        lora.layers_to_transform = list(range(len(every) - layers, len(every)))
     model: Any = get_peft_model(loaded, lora)
     weights = [weight for name, weight in model.named_parameters() if "lora_" in name]
     found = {}
