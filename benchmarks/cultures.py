@@ -33,7 +33,7 @@ from cp_ray.stages.examples import ExamplesConfig, make_examples
 from cp_ray.stages.seeds import SeedsConfig, make_seeds
 from cp_ray.survey.asking import ask
 from cp_ray.survey.read import WVS7, read_survey
-from cp_ray.training.config import UNIFIED, AdapterConfig, Placement, TrainConfig
+from cp_ray.training.config import METHODS, UNIFIED, WHOLE_RATE, AdapterConfig, Placement, TrainConfig
 
 if TYPE_CHECKING:
     from cp_ray.evals.scorer import Scorer
@@ -58,16 +58,20 @@ def main() -> None:
     parser.add_argument("--pooling", type=float, default=0.0)
     parser.add_argument("--mixed", type=int, default=0)
     parser.add_argument("--objective", default="distribution")
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--learning-rate", type=float, help="default: 2e-3, of all weights 1e-4")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--layers", type=int, default=10)
-    parser.add_argument("--method", default="lora", help="full: all weights, for which --ways is separate or unified")
+    parser.add_argument("--method", choices=METHODS, default="lora", help="full: all weights, in no joint run")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--validation", type=float, default=0.0)
     parser.add_argument("--fold", type=int, choices=range(FOLDS))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.method == "full" and "joint" in given.ways.split(","):
+        parser.error("--method full: changes the base, so models are not trained in one run; --ways separate,unified")
+    if given.learning_rate is None:
+        given.learning_rate = WHOLE_RATE if given.method == "full" else 2e-3
     if given.one:
         print(json.dumps(measure(given)))
         return

@@ -4,10 +4,7 @@ import contextlib
 import json
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +115,8 @@ def test_a_run_is_served_to_the_openai_client(root: Path) -> None:
         [sys.executable, "-c", code, "serve", str(root), "--port", str(port)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
-    with server, _ended(server):
+    with server, contextlib.ExitStack() as stack:
+        stack.callback(server.kill)
         assert server.stdout is not None
         assert f"http://127.0.0.1:{port}/v1" in server.stdout.readline()
         client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none")
@@ -130,20 +128,11 @@ def test_a_run_is_served_to_the_openai_client(root: Path) -> None:
         with pytest.raises(openai.NotFoundError, match="arabic, german"):
             client.chat.completions.create(model="klingon", messages=[{"role": "user", "content": "nuq"}])
         assert urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz").status == 200
-        with ThreadPoolExecutor(1) as pool:
-            long = pool.submit(
-                client.completions.create, model="german", prompt="Once", max_tokens=100, seed=1, temperature=1.5
-            )
-            time.sleep(1)
-            server.terminate()
-            assert long.result().choices[0].text, "what is under way is answered first"
+        long = client.completions.create(
+            model="german", prompt="Once", max_tokens=100, seed=1, temperature=1.5, stream=True
+        )
+        next(long)
+        server.terminate()
+        *_, last = long
+        assert last.choices[0].finish_reason in ("length", "stop"), "what is under way is answered first"
         assert server.wait(timeout=60) == 0
-
-
-@contextlib.contextmanager
-def _ended(process: "subprocess.Popen[str]") -> Iterator[None]:
-    """Killed at the end, if it is still there."""
-    try:
-        yield
-    finally:
-        process.kill()

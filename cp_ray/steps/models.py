@@ -18,13 +18,10 @@ from cp_ray.recipe import Options, check_choice, check_least
 from cp_ray.records import Example, Prediction, QuestionScore, Score, Seed
 from cp_ray.steps.hosted import HOSTED_MODEL, HOSTED_URL, hosted_models, predict_hosted
 from cp_ray.steps.rows import Inputs
-from cp_ray.training.config import METHODS, UNIFIED, AdapterConfig, Placement, TrainConfig
+from cp_ray.training.config import METHODS, UNIFIED, WHOLE_RATE, AdapterConfig, Placement, TrainConfig
 from cp_ray.training.said import remarks
 
 __all__ = ["answers", "culture_models", "evaluate", "predict", "report", "train"]
-
-_WHOLE_RATE = 1e-4
-"""Learning rate of models with all weights: at an adapter's, one step makes the base forget how to speak."""
 
 
 def train(examples: Step, config: TrainConfig, placement: Placement) -> Step:
@@ -169,7 +166,7 @@ def _trainings(
         shared = shared | {"layers": None}
 
     chosen = options.chosen
-    how: dict[str, Any] = {"passes": passes, **({"learning_rate": _WHOLE_RATE} if whole else {})}
+    how: dict[str, Any] = {"passes": passes, **({"learning_rate": WHOLE_RATE} if whole else {})}
     adapters = [AdapterConfig(culture.id, (culture,), **how) for culture in chosen]
     if unified:
         adapters.append(AdapterConfig(UNIFIED, chosen, batch_size=8 * len(chosen), **how))

@@ -8,10 +8,13 @@ from cp_ray.cultures import Culture
 from cp_ray.errors import ConfigError
 from cp_ray.survey.items import Source
 
-__all__ = ["METHODS", "UNIFIED", "AdapterConfig", "Placement", "TrainConfig", "hub_name"]
+__all__ = ["METHODS", "UNIFIED", "WHOLE_RATE", "AdapterConfig", "Placement", "TrainConfig", "hub_name"]
 
 METHODS = ("lora", "dora", "qlora", "full")
 """`lora`, `dora`: adapters on the base as it is; `qlora`: LoRA on a base in 4 bits (a GPU); `full`: every weight."""
+
+WHOLE_RATE = 1e-4
+"""A learning rate for all weights (`full`): at an adapter's, one step makes the base forget how to speak."""
 
 UNIFIED = "unified"
 """The model of all cultures; each is named in the system prompt (CultureLLM-One)."""
@@ -30,6 +33,7 @@ class AdapterConfig:
     cultures: tuple[Culture, ...]
     """Whose rows; their words go into the model card and the served system prompt."""
     learning_rate: float = 2e-3
+    """An adapter's; all weights want `WHOLE_RATE`."""
     passes: int = 10
     """Over the distinct prompts."""
     batch_size: int = 8
