@@ -18,11 +18,7 @@ from cp_ray.errors import ConfigError, PlacementError
 if TYPE_CHECKING:
     import grpc
 
-__all__ = ["TUNABLES", "check_guarded", "check_one_machine", "check_room", "connected"]
-
-TUNABLES = "glibc.malloc.hugetlb=1"
-"""Of glibc: memory comes in pages of 2 MiB where Linux gives them, since first touching small ones is much of the time
-that importing torch takes. The engine has more of its own (`cp_ray.packed_linear.HUGE_PAGES`)."""
+__all__ = ["check_guarded", "check_one_machine", "check_room", "connected"]
 
 _ANSWERS_S = 10.0
 """A cluster's head answers within this time, or is taken for absent."""
@@ -50,7 +46,6 @@ def connected() -> Iterator[None]:
     if address == "local":
         # Ray listens on every interface, whatever address it is given, unless it is told that this machine is alone.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        os.environ.setdefault("GLIBC_TUNABLES", TUNABLES)  # for the processes that it starts
     import ray
 
     if ray.is_initialized():

@@ -19,8 +19,6 @@ from typing import Any
 import hypothesis
 import pytest
 
-from cp_ray.cluster import TUNABLES
-
 # The suite draws the same cases every time, and none is timed: a failure there is the change's own. New cases are
 # looked for with HYPOTHESIS_PROFILE=search.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
@@ -33,9 +31,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A process of Ray Train's that watches for machines about to be taken away; it would be started for every training.
 os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-
-# As in the clusters that cp_ray starts.
-os.environ.setdefault("GLIBC_TUNABLES", TUNABLES)
 
 # Ray measures every process every five seconds for a dashboard that no test has.
 os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "3600000")
