@@ -61,7 +61,7 @@ class Verdict:
         if not self.rivals:
             return f"{self.culture}: {base} ({self.own.value:.3f} against {self.base.value:.3f})"
         best = min(self.rivals, key=lambda s: s.value)
-        rival = f"{'nearer' if self.beats_rivals else 'NOT nearer'} than every other adapter"
+        rival = f"{'nearer' if self.beats_rivals else 'NOT nearer'} than every other culture's model"
         return (
             f"{self.culture}: {base} ({self.own.value:.3f} against {self.base.value:.3f}), "
             f"and {rival} (best of them: {best.model}, {best.value:.3f})"
