@@ -1,6 +1,7 @@
 """`cp-ray serve RUN` and `cp-ray key NAME`: a run's culture models behind one endpoint, and keys for it."""
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -17,12 +18,11 @@ from cp_ray.serving.spec import ServeSpec, Settings
 __all__ = ["key_command", "serve_command", "trained"]
 
 _APPLICATION = "cultures"
-_DRAIN_S = 30.0
-"""Requests under way are waited for so long once the server is to stop."""
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve_command(arguments: Sequence[str]) -> None:
-    """Serve until the process is told to stop; then answer what is under way and end.
+    """Serve until the process is told to stop; then answer what is under way and end; told again, end at once.
 
     Raises:
         ConfigError: an argument breaks its rule, or the run has no trained adapter.
@@ -59,10 +59,12 @@ def serve_command(arguments: Sequence[str]) -> None:
     stop = threading.Event()
     with connected(), serving(spec, name=_APPLICATION, route_prefix="/", port=given.port, settings=settings) as url:
         # Now, since Ray has put a handler of its own in the place of any before it, which aborts.
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOPS:
             signal.signal(number, lambda *_: stop.set())
         print(f"{url}  models: {', '.join(m.id for m in spec.models)}  (Ctrl-C stops)", flush=True)
         stop.wait()
+        for number in _STOPS:
+            signal.signal(number, signal.SIG_DFL)
         _drain()
 
 
@@ -105,9 +107,12 @@ def trained(run: Run, root: str) -> ServeSpec:
 
 
 def _drain() -> None:
+    """Answer what is under way, which ends: a request has a time-out of its own."""
     from ray import serve
 
-    gateway = serve.get_app_handle(_APPLICATION)
-    until = time.monotonic() + _DRAIN_S
-    while gateway.drain.remote().result() and time.monotonic() < until:
+    gateway, told = serve.get_app_handle(_APPLICATION), False
+    while left := gateway.drain.remote().result():
+        if not told:
+            print(f"under way, and answered first: {left}  (Ctrl-C again ends at once)", file=sys.stderr)
+        told = True
         time.sleep(0.2)

@@ -88,13 +88,14 @@ def test_the_address_of_ray_s_own_service_is_the_one_we_knock_at() -> None:
 
 def test_our_own_cluster_is_on_loopback_alone() -> None:
     code = """
-import psutil
+import contextlib, psutil
 from cp_ray.cluster import connected
 with connected():
     for process in psutil.Process().children(recursive=True):
-        for c in process.net_connections("tcp"):
-            if c.status == psutil.CONN_LISTEN:
-                print(c.laddr.ip.removeprefix("::ffff:"))
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for c in process.net_connections("tcp"):
+                if c.status == psutil.CONN_LISTEN:
+                    print(c.laddr.ip.removeprefix("::ffff:"))
 """
     env = {**os.environ, "RAY_AUTH_MODE": "disabled"}
     said = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout

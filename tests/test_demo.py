@@ -113,7 +113,7 @@ def test_a_run_is_served_to_the_openai_client(root: Path) -> None:
     code = "from cp_ray.cli import main; main()"
     server = subprocess.Popen(
         [sys.executable, "-c", code, "serve", str(root), "--port", str(port)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     with server, contextlib.ExitStack() as stack:
         stack.callback(server.kill)

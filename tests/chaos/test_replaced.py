@@ -1,13 +1,10 @@
 """A worker and the limiter are killed in mid-run: the run goes on by itself, no row is lost or doubled."""
 
-import os
-import signal
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 
 from cp_ray.arrow import from_table, to_table
@@ -16,6 +13,7 @@ from cp_ray.llm.door import Door, Target
 from cp_ray.llm.limiter import Limits
 from cp_ray.records import Prediction
 from cp_ray.rollout import rollout
+from tests.processes import ray_processes
 from tests.test_rollout import Config, count, count_up, rows
 
 IN_FLIGHT = 16
@@ -23,15 +21,10 @@ IN_FLIGHT = 16
 
 def kill(title: str) -> bool:
     """The first of our Ray's processes with this in its title."""
-    for process in psutil.Process().children(recursive=True):
-        try:
-            shown = " ".join(process.cmdline())
-        except psutil.Error:
-            continue
-        if shown.startswith("ray::") and title in shown:
-            os.kill(process.pid, signal.SIGKILL)
-            return True
-    return False
+    found = ray_processes(title)
+    for process in found[:1]:
+        process.kill()
+    return bool(found)
 
 
 def test_a_worker_and_the_limiter_are_replaced(ray_cluster: None, scripted_server: Any, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import yaml
 from cp_ray.errors import BaseModelError, ConfigError
 from cp_ray.serving.app import ServeSpec, Settings, app, serving
 from cp_ray.serving.chat import ModelSpec
+from tests.processes import ray_processes
 from tests.tiny import make_adapter, make_base
 
 
@@ -42,8 +43,7 @@ def test_culture_models_are_served_behind_one_endpoint_and_two_applications_live
 
 
 def engine_of(application: str) -> psutil.Process:
-    name, mine = f"ServeReplica:{application}:engine", psutil.Process().children(recursive=True)
-    (engine,) = [process for process in mine if any(name in part for part in process.cmdline())]
+    (engine,) = ray_processes(f"ServeReplica:{application}:engine")
     return engine
 
 
