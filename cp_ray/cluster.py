@@ -18,7 +18,15 @@ from cp_ray.errors import ConfigError, PlacementError
 if TYPE_CHECKING:
     import grpc
 
-__all__ = ["check_guarded", "check_one_machine", "check_room", "connected"]
+__all__ = ["UNREAD", "check_guarded", "check_one_machine", "check_room", "connected"]
+
+UNREAD = {
+    "LOG_NAME_UPDATE_INTERVAL_S": "3600",
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "3600000",
+}
+"""What keeps Ray from looking for new logs ten times a second, for a driver that wants none, and at every process every
+five, for a dashboard that is not there."""
 
 _ANSWERS_S = 10.0
 """A cluster's head answers within this time, or is taken for absent."""
@@ -46,6 +54,8 @@ def connected() -> Iterator[None]:
     if address == "local":
         # Ray listens on every interface, whatever address it is given, unless it is told that this machine is alone.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        for name, value in UNREAD.items():
+            os.environ.setdefault(name, value)
     import ray
 
     if ray.is_initialized():

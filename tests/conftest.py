@@ -19,6 +19,8 @@ from typing import Any
 import hypothesis
 import pytest
 
+from cp_ray.cluster import UNREAD
+
 # The suite draws the same cases every time, and none is timed: a failure there is the change's own. New cases are
 # looked for with HYPOTHESIS_PROFILE=search.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
@@ -32,8 +34,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A process of Ray Train's that watches for machines about to be taken away; it would be started for every training.
 os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
-# Ray measures every process every five seconds for a dashboard that no test has.
-os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "3600000")
+for _name, _value in UNREAD.items():
+    os.environ.setdefault(_name, _value)
 
 _DISTRIBUTED = "PYTEST_XDIST_WORKER" in os.environ
 
