@@ -35,6 +35,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--micro-tokens", type=int)
     parser.add_argument("--base", default="smollm2")
+    parser.add_argument("--layers", type=int, help="of the base that are adapted, the topmost (default: all)")
+    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="of the base")
     parser.add_argument("--way", choices=("joint", "sequential"))
     given = parser.parse_args()
     if given.way:
@@ -74,7 +76,7 @@ def measure(given: argparse.Namespace) -> dict[str, float]:
     seconds, tokens, losses, peak = 0.0, 0, list[float](), 0.0
     for run in runs:
         examples = [e for adapter in run for e in _examples(adapter.cultures[0], given)]
-        config = TrainConfig(given.base, run, WVS7)
+        config = TrainConfig(given.base, run, WVS7, dtype=given.dtype, layers=given.layers)
         trainer = Trainer(config, placement, make_data(examples, config, load_tokenizer(given.base)), None)
         times = [time.perf_counter()]
 

@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.random_model import random_adapters
 from benchmarks.results import append
-from cp_ray.llm.embedded import load_base, smollm2
+from cp_ray.llm.embedded import compute_dtype, load_base, smollm2
 from cp_ray.records import Message
 from cp_ray.serving.chat import ChatRequest, ChatResult
 from cp_ray.serving.engine import Engine
@@ -44,12 +44,14 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32, help="drawn per row")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    fast = str(compute_dtype("cpu")).removeprefix("torch.")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=fast, help=f"default: {fast}, the faster")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as root:
         folders = random_adapters(str(smollm2()), Path(root), args.adapters, layers=args.layers)
-        engine = Engine("smollm2", {"base": None, **folders}, prefix_bytes=0)
-        peft, tokenizer = with_peft(folders)
+        engine = Engine("smollm2", {"base": None, **folders}, dtype=args.dtype, prefix_bytes=0)
+        peft, tokenizer = with_peft(folders, args.dtype)
     for batch in map(int, args.batches.split(",")):
         measure(args, batch, list(folders), engine, peft, tokenizer)
 
@@ -112,11 +114,11 @@ def by_engine(engine: Engine, models: Sequence[str], tokens: int) -> Way:
     return run
 
 
-def with_peft(folders: dict[str, Path]) -> tuple[Any, Any]:
+def with_peft(folders: dict[str, Path], dtype: str) -> tuple[Any, Any]:
     """PEFT's model with all adapters on it, and its tokenizer."""
     from peft import PeftModel
 
-    base, tokenizer = load_base("smollm2")
+    base, tokenizer = load_base("smollm2", dtype=getattr(torch, dtype))
     first, *others = folders
     model: Any = PeftModel.from_pretrained(base, str(folders[first]), adapter_name=first)
     for name in others:
