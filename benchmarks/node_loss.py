@@ -8,6 +8,7 @@ of an undisturbed run.
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import random
@@ -88,7 +89,11 @@ class Nodes:
 
 def _has(node: Any, title: str) -> bool:
     raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-    return any(title in " ".join(process.cmdline()) for process in raylet.children(recursive=True))
+    for process in raylet.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if title in " ".join(process.cmdline()):
+                return True
+    return False
 
 
 class Strike:

@@ -15,7 +15,7 @@ from cp_ray.recipe import Parser
 from cp_ray.serving.chat import ModelSpec
 from cp_ray.serving.spec import ServeSpec, Settings
 
-__all__ = ["key_command", "serve_command", "trained"]
+__all__ = ["key_command", "serve_command", "trained", "until_told"]
 
 _APPLICATION = "cultures"
 _STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -56,15 +56,8 @@ def serve_command(arguments: Sequence[str]) -> None:
     spec = trained(Run(given.run), given.run)
     from cp_ray.serving.app import serving
 
-    stop = threading.Event()
     with connected(), serving(spec, name=_APPLICATION, route_prefix="/", port=given.port, settings=settings) as url:
-        # Now, since Ray has put a handler of its own in the place of any before it, which aborts.
-        for number in _STOPS:
-            signal.signal(number, lambda *_: stop.set())
-        print(f"{url}  models: {', '.join(m.id for m in spec.models)}  (Ctrl-C stops)", flush=True)
-        stop.wait()
-        for number in _STOPS:
-            signal.signal(number, signal.SIG_DFL)
+        until_told(f"{url}  models: {', '.join(m.id for m in spec.models)}  (Ctrl-C stops)")
         _drain()
 
 
@@ -104,6 +97,18 @@ def trained(run: Run, root: str) -> ServeSpec:
         raise ConfigError(f"run: {root!r} has no trained adapter; run a recipe up to its step train first")
     spec = ServeSpec.of_cultures(base, dict(adapters.values()), unified)
     return ServeSpec(base, (*spec.models, ModelSpec("base")), spec.cultures)
+
+
+def until_told(ready: str) -> None:
+    """Print that all is ready, and wait for SIGTERM or SIGINT; another one after it ends the process at once."""
+    stop = threading.Event()
+    # Now, since Ray has put a handler of its own in the place of any before it, which aborts.
+    for number in _STOPS:
+        signal.signal(number, lambda *_: stop.set())
+    print(ready, flush=True)
+    stop.wait()
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _drain() -> None:

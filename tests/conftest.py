@@ -34,6 +34,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A process of Ray Train's that watches for machines about to be taken away; it would be started for every training.
 os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
+# As in a cluster of our own.
 for _name, _value in UNREAD.items():
     os.environ.setdefault(_name, _value)
 

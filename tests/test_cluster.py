@@ -13,7 +13,7 @@ import grpc
 import pytest
 import yaml
 
-from cp_ray.cluster import check_guarded, check_one_machine, check_room, connected
+from cp_ray.cluster import UNREAD, check_guarded, check_one_machine, check_room, connected
 from cp_ray.errors import ConfigError, PlacementError
 from cp_ray.recipe import Options
 from cp_ray.steps import teacher
@@ -84,6 +84,15 @@ def test_the_address_of_ray_s_own_service_is_the_one_we_knock_at() -> None:
     service = gcs_service_pb2.DESCRIPTOR.services_by_name["NodeInfoGcsService"]
     assert service.full_name == "ray.rpc.NodeInfoGcsService"
     assert "CheckAlive" in service.methods_by_name
+
+
+def test_ray_still_heeds_what_keeps_it_from_what_nobody_reads() -> None:
+    from ray._private import log_monitor
+    from ray.dashboard.modules.reporter import reporter_consts
+
+    assert float(UNREAD["LOG_NAME_UPDATE_INTERVAL_S"]) == log_monitor.LOG_NAME_UPDATE_INTERVAL_S
+    assert int(UNREAD["RAY_LOG_MONITOR_MANY_FILES_THRESHOLD"]) == log_monitor.RAY_LOG_MONITOR_MANY_FILES_THRESHOLD
+    assert int(UNREAD["REPORTER_UPDATE_INTERVAL_MS"]) == reporter_consts.REPORTER_UPDATE_INTERVAL_MS
 
 
 def test_our_own_cluster_is_on_loopback_alone() -> None:

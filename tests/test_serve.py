@@ -1,5 +1,8 @@
 import hashlib
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +49,23 @@ def test_what_is_wrong_is_told_before_anything_starts(tmp_path: Path, arguments:
     (tmp_path / "run").mkdir()
     with pytest.raises(ConfigError, match=message):
         serve_command([str(tmp_path / "run"), *arguments])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_goes_on_to_drain_and_told_again_it_ends_at_once(number: signal.Signals) -> None:
+    code = """
+import time
+from cp_ray.serve import until_told
+until_told("ready")
+print("draining", flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for said in ("ready", "draining"):
+            assert process.stdout.readline() == f"{said}\n"
+            process.send_signal(number)
+        assert process.wait(timeout=60) == -number
 
 
 def test_a_run_without_training_has_nothing_to_serve(tmp_path: Path) -> None:
