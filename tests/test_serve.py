@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import re
 import signal
@@ -60,7 +61,9 @@ until_told("ready")
 print("draining", flush=True)
 time.sleep(600)
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    with process, contextlib.ExitStack() as stack:
+        stack.callback(process.kill)
         assert process.stdout is not None
         for said in ("ready", "draining"):
             assert process.stdout.readline() == f"{said}\n"
