@@ -11,10 +11,10 @@ from cp_ray.errors import ConfigError
 from cp_ray.evals.charts import distance_chart
 from cp_ray.evals.differences import (
     Difference,
+    corrected,
     gain_difference,
     heldout_distances,
     own_differences,
-    survey_differences,
 )
 from cp_ray.evals.intervals import interval
 from cp_ray.evals.results.page import html_page, markdown
@@ -103,11 +103,13 @@ def difference_table(title: str, rows: Sequence[tuple[str, Difference]], second:
 
 def _section(study: Study, found: Sequence[Sequence[QuestionScore]]) -> Section:
     first = study.variants[0]
-    rows = [
+    made = [
         (variant.name, one)
         for variant, questions in zip(study.variants[1:], found[1:], strict=False)
         for one in _held_against(first, found[0], variant, questions)
     ]
+    # One table, so one family: of many variants some would be told apart by chance.
+    rows = [(name, one) for (name, _), one in zip(made, corrected([one for _, one in made]), strict=True)]
     said = tuple(
         f"{label}, {one.culture}: {one.told} ({one.second:.3f} against {one.first:.3f}, p = {one.p:.3f})."
         for label, one in rows
@@ -136,23 +138,10 @@ def _figures(study: Study, found: Sequence[Sequence[QuestionScore]]) -> tuple[Fi
 def _held_against(
     first: Variant, before: Sequence[QuestionScore], variant: Variant, after: Sequence[QuestionScore]
 ) -> list[Difference]:
+    """A variant's differences from the first; p is not corrected yet."""
     if variant.cultures:
         return gain_difference(before, after, (first.cultures, variant.cultures))
-    if variant.model is None and first.model is None:
-        return own_differences(before, after)
-    sides = [
-        [q for q in questions if q.model == (one.model or q.culture)]
-        for one, questions in ((first, before), (variant, after))
-    ]
-    cultures = {q.culture for q in sides[0]}
-    return [
-        d
-        for culture in sorted(cultures)
-        for d in survey_differences(
-            [q for q in sides[0] if q.culture == culture], [q for q in sides[1] if q.culture == culture],
-            {first.model or culture: variant.model or culture},
-        )
-    ]  # fmt: skip
+    return own_differences(before, after, (first.model, variant.model))
 
 
 def _row(label: str, one: Difference) -> tuple[str, ...]:

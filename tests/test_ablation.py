@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from cp_ray.ablation import ablate, plan
+from cp_ray.ablation import Study, Variant, ablate, plan
+from cp_ray.arrow import to_table
 from cp_ray.cultures import NEIGHBOURS
-from cp_ray.folder import Folder
+from cp_ray.evals.alignment import ScoreConfig
+from cp_ray.evals.differences import OVERALL
+from cp_ray.folder import Folder, write_rows
+from cp_ray.pipeline import Run, Step
 from cp_ray.recipe import load_recipe
-from cp_ray.records import Example, Seed
+from cp_ray.records import Example, QuestionScore, Score, Seed
 from jobs.ablations import STUDIES
 from tests.doing import do
 from tests.tiny import make_adapter, make_base
@@ -88,3 +93,38 @@ def test_a_people_that_was_not_asked_is_learnt_from_its_neighbours_and_judged_on
     judged = run.folder(steps["evaluate"]).manifest()
     assert judged is not None
     assert judged.inputs.keys() == {"seeds", "predict"}, "its own answers"
+
+
+def evaluated(seed: int, distances: dict[str, float]) -> list[Step]:
+    """Each model's distance to both cultures' answers to each of eight questions."""
+    rows = [
+        QuestionScore(model, culture, f"Q{k}", "t", "heldout", far, 0.0)
+        for model, far in distances.items()
+        for culture in ("german", "greek")
+        for k in range(8)
+    ]
+
+    def run(folder: Folder, inputs: object) -> pa.Table:
+        write_rows(to_table(rows, QuestionScore), folder / "questions" / "rows", QuestionScore)
+        return to_table([], Score)
+
+    return [Step("evaluate", ScoreConfig(seed=seed), run, (), Score)]
+
+
+def test_all_comparisons_of_a_study_are_corrected_as_one_family(tmp_path: Path) -> None:
+    """Of the 256 ways to exchange eight answers two are as far apart; two variants have three comparisons each."""
+    variants = (Variant("own"), Variant("shared", model="unified"), Variant("none", model="base"))
+    study = Study("any.py", "Which?", variants)
+    planned = [
+        evaluated(0, {"german": 0.1, "greek": 0.1}),
+        evaluated(1, {"unified": 0.2}),
+        evaluated(2, {"base": 0.3, "unified": 0.9}),
+    ]
+    (table,) = ablate("which", study, Run(str(tmp_path)), planned, do).tables
+    assert [row[:3] for row in table.rows] == [
+        (name, "held-out distance", culture) for name in ("shared", "none") for culture in ("german", "greek", OVERALL)
+    ]
+    assert {row[6] for row in table.rows} == {f"{6 * 2 / 256:.3f}"}
+    assert [row[4] for row in table.rows] == ["0.200"] * 3 + ["0.300"] * 3
+    (alone,) = ablate("alone", Study("any.py", "Which?", variants[:2]), Run(str(tmp_path)), planned[:2], do).tables
+    assert {row[6] for row in alone.rows} == {f"{3 * 2 / 256:.3f}"}

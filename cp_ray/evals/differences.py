@@ -43,29 +43,28 @@ class Difference:
 Distances = Mapping[str, float]
 
 
-def survey_differences(
-    first: Sequence[QuestionScore], second: Sequence[QuestionScore], models: Mapping[str, str] | None = None
+def survey_differences(first: Sequence[QuestionScore], second: Sequence[QuestionScore]) -> list[Difference]:
+    """Held-out earth mover's distances of the models that both have; lower is better."""
+    return corrected(_heldout_differences(first, second))
+
+
+def own_differences(
+    first: Sequence[QuestionScore],
+    second: Sequence[QuestionScore],
+    models: tuple[str | None, str | None] = (None, None),
 ) -> list[Difference]:
-    """Held-out earth mover's distances of the models that both have; lower is better.
+    """The same of every culture's own adapter, the cultures together as well; p is not corrected yet.
 
     Args:
         first: a run's.
         second: another's.
-        models: which model of the first is held against which of the second; None for those of the same name.
+        models: which model of each is looked at; None for every culture's own adapter.
     """
-    a, b = _distances(first), _distances(second)
-    names = models or {model: model for model, _ in a}
-    found = []
-    for here, there in names.items():
-        sides = [{c: told for (m, c), told in one.items() if m == model} for model, one in ((here, a), (there, b))]
-        found += culture_differences(here, *sides)
-    return corrected(found)
-
-
-def own_differences(first: Sequence[QuestionScore], second: Sequence[QuestionScore]) -> list[Difference]:
-    """The same of every culture's own adapter, the cultures together as well."""
-    own = [[_renamed(q) for q in questions if q.model == q.culture] for questions in (first, second)]
-    return survey_differences(own[0], own[1])
+    sides = [
+        [replace(q, model="own") for q in questions if q.model == (model or q.culture)]
+        for questions, model in zip((first, second), models, strict=True)
+    ]
+    return _heldout_differences(sides[0], sides[1])
 
 
 def heldout_distances(questions: Sequence[QuestionScore], model: str | None = None) -> list[float]:
@@ -152,6 +151,15 @@ def item_differences(
     return corrected([one for one in found if one is not None])
 
 
+def _heldout_differences(first: Sequence[QuestionScore], second: Sequence[QuestionScore]) -> list[Difference]:
+    a, b = _distances(first), _distances(second)
+    found = []
+    for model in dict.fromkeys(model for model, _ in a):
+        sides = [{c: told for (m, c), told in one.items() if m == model} for one in (a, b)]
+        found += culture_differences(model, *sides)
+    return found
+
+
 def _distances(questions: Sequence[QuestionScore]) -> dict[tuple[str, str], dict[str, float]]:
     found: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for q in questions:
@@ -190,10 +198,6 @@ def _difference(
     gap = difference(y, x, resamples=2000, seed=0, bounds=bounds)
     before, after = sum(x) / len(x), sum(y) / len(y)
     return Difference(what, model, culture, before, after, gap, paired(y, x).p, len(shared))
-
-
-def _renamed(q: QuestionScore) -> QuestionScore:
-    return replace(q, model="own")
 
 
 def _f1(gold: Sequence[str], said: Sequence[str | None], labels: Sequence[str]) -> float:
