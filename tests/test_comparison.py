@@ -12,6 +12,7 @@ from cp_ray.arrow import to_table
 from cp_ray.comparison.command import compared
 from cp_ray.cultures import CULTURES
 from cp_ray.errors import RunFolderError
+from cp_ray.evals.benchmarks.scores import BenchmarksConfig, Solved
 from cp_ray.evals.bias import OpenAnswer
 from cp_ray.evals.choose import predicted
 from cp_ray.evals.hofstede.items import HofstedeConfig, hofstede_items, read_items
@@ -19,9 +20,10 @@ from cp_ray.evals.hofstede.scores import HofstedeScoring, Truth
 from cp_ray.evals.judge import Judgement
 from cp_ray.evals.learning import Exam, LearnerConfig, Lesson, Said
 from cp_ray.evals.results.sections import Section
-from cp_ray.folder import Folder
+from cp_ray.folder import Folder, write_rows
 from cp_ray.pipeline import Run, Step
 from cp_ray.records import Item, Message, Prediction, Score
+from cp_ray.steps.suite import BenchmarkedBy
 from tests.doing import do
 
 TRUTH = (Truth("german", (40.0, *[None] * 5)), Truth("korean", (60.0, *[None] * 5)))
@@ -32,11 +34,30 @@ class Of:
     what: str = ""
 
 
-def step(name: str, rows: Sequence[Any], row: type, inputs: tuple[Step, ...] = (), config: Any = None) -> Step:
+def step(
+    name: str,
+    rows: Sequence[Any],
+    row: type,
+    inputs: tuple[Step, ...] = (),
+    config: Any = None,
+    beside: tuple[str, Sequence[Any], type] | None = None,
+) -> Step:
+    """A step that makes these rows; `beside`: others, in a folder of this name within its own."""
+
     def run(folder: Folder, given: Any) -> pa.Table:
+        if beside is not None:
+            name, others, kind = beside
+            write_rows(to_table(others, kind), folder / name / "rows", kind)
         return to_table(rows, row)
 
     return Step(name, config or Of(name), run, inputs, row)
+
+
+def benchmarks(right: bool, files: Sequence[tuple[str, str]], harness: str = "0.4.9") -> list[Step]:
+    """A base that solves all of each benchmark's six items, or none."""
+    rows = [Solved("base", name, str(k), right) for name, _ in files for k in range(6)]
+    config = BenchmarkedBy(BenchmarksConfig("b", (), tuple(files), harness), ())
+    return [step("benchmarks_scores", [], Score, config=config, beside=("solved", rows, Solved))]
 
 
 def hofstede(koreans: int, *, seed: int = 0, truth: tuple[Truth, ...] = TRUTH) -> list[Step]:
@@ -133,6 +154,15 @@ def test_what_is_not_the_same_is_not_compared(tmp_path: Path) -> None:
     asked = open_answers("They work.", "tie", "Why so?")
     (said,) = sections(tmp_path / "asked", open_answers("They work.", "tie"), asked)["Open answers"].said
     assert "no model in common that was asked the same" in said
+
+
+def test_benchmarks_of_both_areas_are_corrected_as_one_family(tmp_path: Path) -> None:
+    files = [("gsm8k", "one"), ("bbh/snarks", "two")]
+    (table,) = sections(tmp_path, benchmarks(False, files), benchmarks(True, files))["Benchmarks"].tables
+    # Of the 64 ways to exchange six answers two are as far apart.
+    assert [(row[1], row[6]) for row in table.rows] == [
+        ("share of gsm8k solved", f"{2 * 2 / 64:.3f}"), ("share of bbh solved", f"{2 * 2 / 64:.3f}")
+    ]  # fmt: skip
 
 
 def test_scores_whose_rows_are_gone_are_told_in_one_line(tmp_path: Path) -> None:

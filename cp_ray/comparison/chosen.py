@@ -7,7 +7,7 @@ from typing import TypeVar
 from cp_ray.comparison.evaluated import Evaluated, manifest_of
 from cp_ray.comparison.held import not_compared, section
 from cp_ray.evals.benchmarks.scores import Solved
-from cp_ray.evals.differences import item_differences, moderation_differences, survey_differences
+from cp_ray.evals.differences import corrected, item_differences, moderation_differences, survey_differences
 from cp_ray.evals.hofstede.differences import correlation_differences, distance_differences
 from cp_ray.evals.hofstede.scores import Truth, respondents
 from cp_ray.evals.nulls import HUMAN, NULLS
@@ -73,7 +73,7 @@ def forgetting(first: Evaluated, second: Evaluated) -> Section:
     rows = [(run.steps["forgetting_scores"] / "texts").read(TextLoss) for run in (first, second)]
     told = [_by_model(own, lambda row: (row.model, row.text, row.nats / row.tokens)) for own in rows]
     found = item_differences("nats a token of neutral text", told[0], told[1], (-math.inf, math.inf))
-    return section("Forgetting", {"Forgetting (lower is better)": found})
+    return section("Forgetting", {"Forgetting (lower is better)": corrected(found)})
 
 
 def benchmarks(first: Evaluated, second: Evaluated) -> Section:
@@ -89,7 +89,7 @@ def benchmarks(first: Evaluated, second: Evaluated) -> Section:
             for own in rows
         ]
         found += item_differences(f"share of {area} solved", told[0], told[1], (-1.0, 1.0))
-    return section("Benchmarks", {"Benchmarks (higher is better)": found})
+    return section("Benchmarks", {"Benchmarks (higher is better)": corrected(found)})
 
 
 def _asked(items: Iterable[Item]) -> dict[str, object]:

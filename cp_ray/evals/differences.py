@@ -146,9 +146,12 @@ def corrected(found: Sequence[Difference]) -> list[Difference]:
 def item_differences(
     what: str, first: Mapping[str, Distances], second: Mapping[str, Distances], bounds: tuple[float, float]
 ) -> list[Difference]:
-    """A measure's mean over items, of the models that both have: by model, each item's value in each run."""
+    """A measure's mean over items, of the models that both have: by model, each item's value in each run.
+
+    p is not corrected yet.
+    """
     found = [_difference(m, "", a, second[m], what=what, bounds=bounds) for m, a in first.items() if m in second]
-    return corrected([one for one in found if one is not None])
+    return [one for one in found if one is not None]
 
 
 def _heldout_differences(first: Sequence[QuestionScore], second: Sequence[QuestionScore]) -> list[Difference]:
