@@ -16,7 +16,7 @@ from cp_ray.cli import _line
 from cp_ray.embedding import vector_column
 from cp_ray.errors import BudgetReached, ConfigError, TooManyFailures
 from cp_ray.llm.budget import Price
-from cp_ray.llm.call import Sampling
+from cp_ray.llm.call import Completion, Sampling, failure
 from cp_ray.llm.ledger import summary
 from cp_ray.llm.plausible import plausible
 from cp_ray.llm.scripted_batch import scripted_batch_app
@@ -167,6 +167,29 @@ def test_a_teacher_that_fails_too_often_stops_the_run(ray_cluster: None, scripte
     with pytest.raises(Exception, match="max-failures") as raised:
         run(tmp_path, server, "dialogue", "--per-seed", "2", "--rounds", "1", "--in-flight", "8")
     assert type(cause_of(raised.value)) is TooManyFailures
+
+
+def test_a_step_that_brought_no_answer_is_done_again(ray_cluster: None, scripted_server: Any, tmp_path: Path) -> None:
+    asked = ("--per-seed", "1", "--questions", "2", "--rounds", "1")
+    with pytest.raises(Exception, match="of 4 calls failed") as raised:
+        run(tmp_path, scripted_server(faults=[400]), "dialogue", *asked)
+    assert type(cause_of(raised.value)) is TooManyFailures
+    made = run(tmp_path, scripted_server(), "dialogue", *asked)
+    assert [d.reject for d in made["dialogue"].read(Dialogue)] == [None] * 4
+
+
+def test_a_step_whose_other_answers_are_in_the_ledger_goes_on(
+    ray_cluster: None, scripted_server: Any, tmp_path: Path
+) -> None:
+    def half(messages: Sequence[Message], sampling: Sampling) -> str | Completion:
+        german = "Lukas" in messages[0].content or "Hanna" in messages[0].content
+        return failure("refused with status 400") if german else plausible(messages, sampling)
+
+    server, asked = scripted_server(half), ("--questions", "2", "--rounds", "1", "--setting", "in")
+    for _ in range(2):
+        held = run(tmp_path, server, "dialogue", *asked)["dialogue"]
+        assert Counter(d.reject for d in held.read(Dialogue)) == {None: 2, "refused with status 400": 2}
+        held.clear()
 
 
 def test_a_fallback_answers_where_the_teacher_does_not(ray_cluster: None, scripted_server: Any, tmp_path: Path) -> None:

@@ -9,13 +9,18 @@ from typing import Protocol
 from cp_ray.errors import ConfigError
 from cp_ray.records import Message
 
-__all__ = ["ANSWERED", "Completion", "Generate", "Sampling", "Token", "Usage", "failure", "request_key"]
+__all__ = [
+    "ANSWERED", "WITHHELD", "Completion", "Generate", "Sampling", "Token", "Usage", "came_to_nothing", "failure",
+    "request_key",
+]  # fmt: skip
 
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 """Made once: `json.dumps` makes an encoder for each call."""
 
 ANSWERED = ("stop", "length", "refusal")
 """Finish reasons of answers that were paid for and would come out alike if asked again."""
+WITHHELD = "content_filter"
+"""Finish reason of an answer that the provider keeps back: what there is to say to this question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,11 @@ class Generate(Protocol):
             TeacherError: the model cannot be used at all. What one answer got wrong is not an error.
         """
         ...
+
+
+def came_to_nothing(reason: str) -> bool:
+    """Did a call that ended for this reason bring no answer at all, so that it says nothing of the model?"""
+    return reason not in (*ANSWERED, WITHHELD)
 
 
 def failure(reason: str) -> Completion:

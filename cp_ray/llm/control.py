@@ -15,11 +15,12 @@ from typing import Any
 from cp_ray.actors import beside
 from cp_ray.errors import BudgetReached, CpRayError, TooManyFailures
 from cp_ray.llm.budget import NOTHING, Purse, Spending
+from cp_ray.llm.call import came_to_nothing
 
 __all__ = ["Control", "Orders", "Rules", "State", "control", "error_of"]
 
 _FEW = 50
-"""Calls before the share of failures counts."""
+"""Calls before the share of failures counts, while a step is under way."""
 _DRAIN_S = 30.0
 """How long a run that is to stop waits for the calls that are under way."""
 
@@ -48,6 +49,8 @@ class State:
     """Calls that came to an end, over the worker's life."""
     failures: Mapping[str, int] = field(default_factory=dict)
     """Of them, those that came to no answer, by reason."""
+    replayed: int = 0
+    """Answers that the ledger had, over the worker's life."""
     money: Spending = NOTHING
     seen: float = 0.0
     """USD that the whole run had spent, by the worker's last orders; what a restarted actor would have forgotten."""
@@ -78,7 +81,8 @@ class Control:
         self._rules = rules
         self._purse = Purse(rules.budget if rules.budget is not None else math.inf, rules.spent_before)
         self._states: dict[str, State] = {}
-        self._calls_before, self._failures_before = 0, Counter[str]()
+        self._calls_before, self._failures_before, self._replayed_before = 0, Counter[str](), 0
+        self._judged: tuple[int, Counter[str], int] = (0, Counter(), 0)
         self._stopping: tuple[str, str] | None = None
         self._stopping_since = 0.0
         self._gauges, self._shown_at = _gauges(), 0.0
@@ -102,11 +106,12 @@ class Control:
         if state is not None:
             self._calls_before += state.calls
             self._failures_before.update(state.failures)
+            self._replayed_before += state.replayed
             self._purse.settle(worker)
 
     def verdict(self) -> tuple[str, str] | None:
-        """Why the run is to stop, by all that was reported: the class and message of an error."""
-        return self._stopping or self._reason()
+        """Why the run is to stop, asked after a step, by all that was reported: the class and message of an error."""
+        return self._stopping or self._reason() or self._fruitless()
 
     def pid(self) -> int:
         """Of the process that it lives in."""
@@ -144,14 +149,31 @@ class Control:
                 "are spent); the same command with a larger --budget goes on from here"
             )
         calls, failures = self._counts()
+        return self._too_many(calls, failures) if calls >= _FEW else None
+
+    def _fruitless(self) -> tuple[str, str] | None:
+        """Since it was asked last there were calls, however few, and all of them came to nothing.
+
+        A step without an answer would be taken for done, and what it asked for never be asked again. What the ledger
+        had is an answer as well, or a run that goes on could end at the few that always fail.
+        """
+        calls, failures = self._counts()
+        replayed = self._replayed_before + sum(s.replayed for s in self._states.values())
+        calls_before, failures_before, replayed_before = self._judged
+        self._judged = calls, failures, replayed
+        since, failed = calls - calls_before, failures - failures_before
+        nothing = sum(n for kind, n in failed.items() if came_to_nothing(kind))
+        return self._too_many(since, failed) if nothing == since and replayed == replayed_before else None
+
+    def _too_many(self, calls: int, failures: Counter[str]) -> tuple[str, str] | None:
         failed = failures.total()
-        if calls >= _FEW and failed > self._rules.max_failures * calls:
-            kinds = ", ".join(f"{n} {kind}" for kind, n in failures.most_common(3))
-            return "TooManyFailures", (
-                f"max-failures: {failed} of {calls} calls failed ({kinds}), more than a share of "
-                f"{self._rules.max_failures:g}; look at `cp-ray calls`, mend it or raise --max-failures, and run again"
-            )
-        return None
+        if failed <= self._rules.max_failures * calls:
+            return None
+        kinds = ", ".join(f"{n} {kind}" for kind, n in failures.most_common(3))
+        return "TooManyFailures", (
+            f"max-failures: {failed} of {calls} calls failed ({kinds}), more than a share of "
+            f"{self._rules.max_failures:g}; look at `cp-ray calls`, mend it or raise --max-failures, and run again"
+        )
 
 
 _GAUGES = {

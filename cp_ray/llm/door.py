@@ -107,6 +107,8 @@ class OpenDoor:
         """Answer a chat, from the ledger if it has been answered before."""
         key = request_key(self._model, messages, sampling)
         answer, paid = await self._ledger.get_or_call(key, lambda: self._ask(messages, sampling))
+        if self._gates and not paid and answer.finish_reason in ANSWERED:  # who shares a call that failed has none
+            self._gates[0].replayed()
         if self._progress is not None:
             if paid:
                 spent = answer.usage.prompt_tokens + answer.usage.completion_tokens

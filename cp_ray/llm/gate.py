@@ -54,7 +54,7 @@ class Gate:
         self._answered = 0 if probe else 1
         self._pause_s, self._shown = 0.0, Shown()
         self._grant = self._spent = self._reserved = 0.0
-        self._calls, self._failures = 0, Counter[str]()
+        self._calls, self._failures, self._replayed = 0, Counter[str](), 0
         self.under_way = 0
         self.limit: tuple[float, float] = (math.inf, math.inf)
         """Requests and tokens a second of the whole cluster, as last told."""
@@ -109,6 +109,10 @@ class Gate:
         self._calls += 1
         if failure is not None:
             self._failures[failure] += 1
+
+    def replayed(self) -> None:
+        """The ledger had an answer."""
+        self._replayed += 1
 
     async def report(self) -> None:
         """Tell what was counted since the last renewal."""
@@ -214,8 +218,9 @@ class Gate:
         money = Spending(self._spent, self._reserved, costs[0] if costs else 0.0, sum(costs))
         seen = self._orders.spent if self._orders else 0.0
         return State(
-            self._name, self.under_way, self._calls, dict(self._failures), money, seen, self._refused, self.limit[0]
-        )
+            self._name, self.under_way, self._calls, dict(self._failures), self._replayed, money, seen, self._refused,
+            self.limit[0],
+        )  # fmt: skip
 
     def _follow(self, lease: Lease, orders: Orders) -> None:
         if self._lease is not None and lease.generation != self._lease.generation:

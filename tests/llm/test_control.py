@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cp_ray.errors import BudgetReached, ConfigError, TooManyFailures
 from cp_ray.llm.budget import Price, Purse, Spending, parse_budget
 from cp_ray.llm.concurrency import Concurrency
-from cp_ray.llm.control import Rules, control
+from cp_ray.llm.control import Control, Rules, State, control
 from cp_ray.llm.gate import Gate
 from cp_ray.llm.limiter import Limits
 from cp_ray.llm.shared import Shared
@@ -132,6 +132,44 @@ def test_too_many_failures_stop_the_run(ray_cluster: None) -> None:
 
     with pytest.raises(TooManyFailures, match=r"of \d+ calls failed \(\d+ gave up: status 500\)"):
         asyncio.run(run())
+
+
+LOST = "gave up: time-out"
+
+
+@pytest.mark.parametrize(
+    ("calls", "failures", "replayed", "share", "said"),
+    [
+        (
+            49,
+            {LOST: 49},
+            0,
+            0.5,
+            "max-failures: 49 of 49 calls failed (49 gave up: time-out), more than a share of 0.5",
+        ),
+        (1, {LOST: 1}, 0, 0.5, "max-failures: 1 of 1 calls failed"),
+        (49, {LOST: 48}, 0, 0.5, None),
+        (49, {"content_filter": 49}, 0, 0.5, None),
+        (3, {LOST: 3}, 97, 0.5, None),
+        (49, {LOST: 49}, 0, 1.0, None),
+        (0, {}, 0, 0.5, None),
+    ],
+)
+def test_a_step_without_an_answer_is_not_done_however_few_it_asked_for(
+    calls: int, failures: dict[str, int], replayed: int, share: float, said: str | None
+) -> None:
+    it = Control(Rules(max_failures=share))
+    it.renew(State("before", 0, 500))
+    assert it.verdict() is None
+    it.leave("before")  # what an earlier step was answered is of no matter
+    it.renew(State("now", 0, calls, failures, replayed))
+    found = it.verdict()
+    if said is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert found[0] == "TooManyFailures"
+        assert found[1].startswith(said)
 
 
 def test_what_happens_stands_in_ray_s_metrics(ray_cluster: None) -> None:
