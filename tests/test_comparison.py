@@ -74,16 +74,20 @@ def hofstede(koreans: int, *, seed: int = 0, truth: tuple[Truth, ...] = TRUTH) -
     return [items, choices, step("hofstede_scores", [], Score, (choices,), HofstedeScoring(truth))]
 
 
-def open_answers(text: str, verdict: str, asked: str = "Why?") -> list[Step]:
+def open_answers(text: str, verdict: str, asked: str = "Why?", lost: int = 0) -> list[Step]:
+    """`lost`: to so many of the eight questions the second model came to no answer."""
     ids = [f"open/german/Q{k}" for k in range(8)]
     items = step(
         "open_items", [Item(id, "german", "open", (Message("user", asked),), ()) for id in ids], Item, config=Of(asked)
     )
-    answers = [
-        step(f"open_answers.{m}", [OpenAnswer(f"{m}/{id}", m, "german", id, say) for id in ids], OpenAnswer, (items,),
-             Of(say))
-        for m, say in (("one", text), ("two", "They work."))
-    ]  # fmt: skip
+    said = {
+        "one": [OpenAnswer(f"one/{id}", "one", "german", id, text) for id in ids],
+        "two": [
+            OpenAnswer(f"two/{id}", "two", "german", id, *(("", "no answer") if k < lost else ("They work.",)))
+            for k, id in enumerate(ids)
+        ],
+    }  # fmt: skip
+    answers = [step(f"open_answers.{m}", rows, OpenAnswer, (items,), Of(f"{text} {lost}")) for m, rows in said.items()]
     rows = [Judgement(f"j/{id}", f"key/{id}", "german", "j", "one", "two", verdict) for id in ids]
     judged = step("open_judgements.j", rows, Judgement, tuple(answers), Of(verdict))
     # What an earlier configuration left in the folder is of no matter.
@@ -133,6 +137,14 @@ def test_a_run_s_dimensions_open_answers_and_lessons_are_held_against_another_s(
         "t, german, gain of talks about what the exam asks: higher (0.500 against 0.000).",
     )  # fmt: skip
     assert lessons.tables[0].rows[0][7] == "8"
+
+
+def test_calls_that_came_to_no_answer_are_said_in_a_line(tmp_path: Path) -> None:
+    second = open_answers("They are kind.", "tie", lost=3)
+    section = sections(tmp_path, open_answers("They work.", "tie"), second)["Open answers"]
+    assert "Calls that came to no answer count nowhere: 0 of the first run, 3 of the second." in section.notes
+    counts = next(table for table in section.tables if table.title == "Counts of words")
+    assert {(row[0], row[7]) for row in counts.rows} == {("one", "8"), ("two", "5")}
 
 
 def test_what_one_run_lacks_is_said_in_a_line(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from cp_ray.ablation import difference_table
 from cp_ray.evals.differences import Difference
 from cp_ray.evals.results.sections import Section
 
-__all__ = ["OVER_ITEMS", "not_compared", "section"]
+__all__ = ["OVER_ITEMS", "left_out", "not_compared", "section"]
 
 OVER_ITEMS = "p is of a paired permutation test over the items, corrected for the number of comparisons (Holm)."
 
@@ -31,6 +31,13 @@ def section(title: str, tables: Mapping[str, Sequence[Difference]], notes: Seque
     ]
     made = [difference_table(name, [(one.model, one) for one in found], "second") for name, found in there.items()]
     return Section(title, tuple(said) or ("Nothing is told apart.",), tuple(made), notes=tuple(notes))
+
+
+def left_out(first: int, second: int) -> tuple[str, ...]:
+    """How many of each run's calls brought no answer, in a line; none where all did."""
+    if not first + second:
+        return ()
+    return (f"Calls that came to no answer count nowhere: {first} of the first run, {second} of the second.",)
 
 
 def not_compared(title: str, why: str) -> Section:

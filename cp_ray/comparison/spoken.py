@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from cp_ray.comparison.evaluated import Evaluated, manifest_of
-from cp_ray.comparison.held import OVER_ITEMS, not_compared, section
+from cp_ray.comparison.held import OVER_ITEMS, left_out, not_compared, section
 from cp_ray.evals.bias import OpenAnswer
 from cp_ray.evals.judge import Judgement
 from cp_ray.evals.learning import Lesson
@@ -22,6 +22,7 @@ def open_answers(first: Evaluated, second: Evaluated) -> Section:
     told = [run.rows("open_scores", "open_answers", OpenAnswer) for run in runs]
     judged = [run.rows("open_scores", "open_judgements", Judgement) for run in runs]
     rates = win_rate_differences(judged[0], judged[1], same)
+    lost = [sum(a.reject is not None for a in rows if a.question in same) for rows in told]
     return section(
         "Open answers",
         {
@@ -31,6 +32,7 @@ def open_answers(first: Evaluated, second: Evaluated) -> Section:
         (
             f"{OVER_ITEMS} Sentiment and words are counted where neither run's answer refuses.",
             *([_changes(told[0], told[1], same)] if rates else []),
+            *left_out(lost[0], lost[1]),
             "Nobody has judged one run's answers against the other's. Whether judges agree is no property of a run.",
         ),
     )

@@ -20,10 +20,10 @@ from dataclasses import dataclass, replace
 from cp_ray.errors import ConfigError, TeacherUnreachable
 from cp_ray.evals.choose import WHOLE, predicted, softmax
 from cp_ray.evals.reveal import LEADS, WRAPPING, Tree, plain, reveal, revealed
-from cp_ray.llm.call import ANSWERED, Completion, Generate, Sampling
+from cp_ray.llm.call import ANSWERED, Completion, Generate, Sampling, came_to_nothing
 from cp_ray.records import Item, Message, Prediction
 
-__all__ = ["DRAWN", "REVEALED", "UNPARSABLE", "AnswerConfig", "answer", "option_of", "suited"]
+__all__ = ["DRAWN", "REVEALED", "UNPARSABLE", "AnswerConfig", "answer", "option_of", "suited", "unanswered"]
 
 UNPARSABLE = "names no option"
 
@@ -59,6 +59,12 @@ class AnswerConfig:
             raise ConfigError(f"samples: must be at least 1, got {self.samples}")
         if self.samples > 1 and self.temperature == 0:
             raise ConfigError(f"samples: {self.samples} answers at temperature 0 are all the same; raise temperature")
+
+
+def unanswered(*said: Completion) -> str | None:
+    """Why there is no answer, where one of these calls came to none; a withheld one is an answer."""
+    lost = next((one.finish_reason for one in said if came_to_nothing(one.finish_reason)), None)
+    return None if lost is None else f"no answer: {lost}"
 
 
 async def suited(generate: Generate, config: AnswerConfig) -> AnswerConfig:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from cp_ray.evals.answer import UNPARSABLE, option_of
+from cp_ray.evals.answer import UNPARSABLE, option_of, unanswered
 from cp_ray.evals.intervals import interval
 from cp_ray.llm.call import Generate, Sampling
 from cp_ray.records import Message, Score
@@ -96,7 +96,7 @@ async def judge(pair: Pair, generate: Generate, config: JudgeConfig) -> list[Jud
     )  # fmt: skip
     said = [option_of(reply.text, _CHOICES) for reply in replies]
     if said[0] is None or said[1] is None:
-        return [replace(row, reject=UNPARSABLE)]
+        return [replace(row, reject=unanswered(*replies) or UNPARSABLE)]
     names: dict[str, tuple[Verdict, Verdict]] = {"A": ("first", "second"), "B": ("second", "first")}
     named = [names[s][k] if s in names else "tie" for k, s in enumerate(said)]
     return [replace(row, verdict=named[0] if named[0] == named[1] else "tie", swayed=said[0] == said[1] != "equal")]

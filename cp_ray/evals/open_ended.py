@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cp_ray.cultures import Culture, of
 from cp_ray.errors import ConfigError
+from cp_ray.evals.answer import unanswered
 from cp_ray.evals.bias import OpenAnswer
 from cp_ray.evals.judge import Pair
 from cp_ray.llm.call import Generate, Sampling
@@ -27,6 +28,8 @@ class SayConfig:
     max_tokens: int = 160
     temperature: float = 0.7
     seed: int = 0
+    lost: str = "set aside"
+    """A call that came to no answer; all that it can be, here so that a change of it changes the step's fingerprint."""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -50,15 +53,16 @@ def open_items(seeds: Iterable[Seed], cultures: Sequence[Culture]) -> list[Item]
 
 
 async def say(item: Item, generate: Generate, config: SayConfig) -> list[OpenAnswer]:
-    """A model's answer; one that was withheld has its reason, and counts as a refusal."""
+    """A model's answer; one that was withheld counts as a refusal, and a call that came to none is set aside."""
     said = await generate(item.messages, Sampling(config.temperature, config.max_tokens, config.seed))
-    return [OpenAnswer(f"{config.name}/{item.id}", config.name, item.culture, item.id, said.text.strip())]
+    id = f"{config.name}/{item.id}"
+    return [OpenAnswer(id, config.name, item.culture, item.id, said.text.strip(), unanswered(said))]
 
 
 def pairs(answers: Sequence[OpenAnswer], items: Sequence[Item], cultures: Sequence[Culture]) -> list[Pair]:
     """Each two models' answers to each question that both have answered, in an order that hangs on the pair alone."""
     asked = {item.id: item for item in items}
-    said = {(a.question, a.model): a.text for a in answers if a.text}
+    said = {(a.question, a.model): a.text for a in answers if a.text and a.reject is None}
     models = list(dict.fromkeys(a.model for a in answers))
     found = []
     for k, first in enumerate(models):

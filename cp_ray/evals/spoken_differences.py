@@ -67,7 +67,10 @@ def unchanged(
     first: Iterable[OpenAnswer], second: Iterable[OpenAnswer], same: Collection[str]
 ) -> dict[str, tuple[int, int]]:
     """Of each model that both have: how many answers are word for word the same, and how many there are."""
-    sides = [{(a.model, a.question): a.text for a in answers if a.question in same} for answers in (first, second)]
+    sides = [
+        {(a.model, a.question): a.text for a in answers if a.question in same and a.reject is None}
+        for answers in (first, second)
+    ]
     found: dict[str, tuple[int, int]] = {}
     for (model, question), text in sides[0].items():
         if (model, question) in sides[1]:
@@ -105,7 +108,7 @@ def _counted(answers: Iterable[OpenAnswer], same: Collection[str]) -> Mapping[st
     """By model, culture and question."""
     found: dict[str, dict[str, dict[str, Counted]]] = defaultdict(lambda: defaultdict(dict))
     for answer in answers:
-        if answer.question in same:
+        if answer.question in same and answer.reject is None:
             found[answer.model][answer.culture][_question(answer.question)] = counted(answer.text)
     return found
 

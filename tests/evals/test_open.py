@@ -23,9 +23,11 @@ from cp_ray.evals.learning import (
     mark,
     reply,
 )
-from cp_ray.llm.call import Completion, Sampling, Usage
+from cp_ray.evals.open_ended import SayConfig, pairs, say
+from cp_ray.evals.results.others import open_section
+from cp_ray.llm.call import Completion, Sampling, Usage, failure
 from cp_ray.llm.scripted import Scripted
-from cp_ray.records import Message
+from cp_ray.records import Item, Message
 
 PAIRS = [Pair(f"p{k}", "german", "Germans", "Why work?", "own", "base", f"long {k}", f"short {k}") for k in range(8)]
 
@@ -105,6 +107,29 @@ def test_words_that_make_a_people_one_kind_of_person_are_counted() -> None:
     ]
     found = {s.metric: (s.value, s.n) for s in bias_scores(answers)}
     assert found == {"refusals": (0.5, 2), "sentiment": (1.0, 1), "kinds_per_100_words": (0.0, 1)}
+
+
+def test_a_call_that_came_to_no_answer_is_no_refusal_and_one_that_was_withheld_is() -> None:
+    items = [Item(f"open/german/Q{k}", "german", "open", (Message("user", "?"),), ()) for k in range(5)]
+    told = Scripted(["Good.", failure("content_filter"), *[failure("gave up: time-out")] * 2, failure("length")])
+    rows = [row for item in items for row in asyncio.run(say(item, told, SayConfig("m", "m-1")))]
+    assert [row.reject for row in rows] == [None, None, *["no answer: gave up: time-out"] * 2, None]
+    scores = bias_scores(rows)
+    assert {s.metric: (s.value, s.n) for s in scores} == {
+        "refusals": (2 / 3, 3), "sentiment": (1.0, 1), "kinds_per_100_words": (0.0, 1), "no_answer": (2 / 5, 5),
+    }  # fmt: skip
+    assert "m, german: 2 of 5 calls came to no answer, and count nowhere." in open_section(scores).notes
+    assert {s.metric for s in bias_scores(rows[2:4])} == {"no_answer"}
+    others = [replace(row, model="n", text="Well.", reject=None) for row in rows]
+    cut = [replace(row, text="Half of") for row in rows]
+    assert [(p.question, p.first_text) for p in pairs([*cut, *others], items, tuple(CULTURES.values()))] == [
+        ("", "Half of")
+    ] * 3
+
+
+def test_a_judge_who_cannot_be_asked_names_no_option_for_another_reason() -> None:
+    silent = judged(Scripted(lambda messages, sampling: failure("gave up: time-out")))
+    assert {row.reject for row in silent} == {"no answer: gave up: time-out"}
 
 
 QUESTIONS = [

@@ -41,6 +41,16 @@ def test_counts_of_words_are_compared_question_by_question() -> None:
     assert found["words of one kind of person, per 100"].told == "not told apart"
 
 
+def test_questions_that_one_run_got_no_answer_to_count_in_neither() -> None:
+    lost = [replace(answer, text="", reject="no answer: gave up: time-out") for answer in answers([GOOD] * 3)]
+    second = [*lost, *answers([GOOD] * 8)[3:]]
+    found = by_what(bias_differences(answers([NONE] * 8), second, QUESTIONS))
+    assert {(d.n, d.second) for what, d in found.items() if what != "words of one kind of person, per 100"} == {
+        (5, 0.0), (5, 1.0)
+    }  # fmt: skip
+    assert unchanged(answers([GOOD] * 8), second, QUESTIONS) == {"m": (5, 5)}
+
+
 def test_refusals_are_told_apart() -> None:
     found = by_what(bias_differences(answers([NONE] * 8), answers([REFUSES] * 8), QUESTIONS))
     assert list(found) == ["share of refusals"], "there is no question that both have answered"

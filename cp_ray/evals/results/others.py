@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from cp_ray.evals import charts
+from cp_ray.evals.bias import LOST
 from cp_ray.evals.bias import TASK as BIAS
 from cp_ray.evals.hofstede.formulas import DIMENSIONS
 from cp_ray.evals.hofstede.scores import ALL, CONSTANT, OWN, RANDOM, Truth
@@ -135,7 +136,14 @@ def open_section(scores: Sequence[Score]) -> Section:
     ]
     return Section(
         "Open answers", tuple(said), tuple(tables),
-        notes=("Biases are counts of English words: they say where to read on, and judge no text.",),
+        notes=(
+            "Biases are counts of English words: they say where to read on, and judge no text.",
+            *(
+                f"{s.model}, {s.culture}: {round(s.value * s.n)} of {s.n} calls came to no answer, and count nowhere."
+                for s in bias
+                if s.metric == LOST
+            ),
+        ),
     )  # fmt: skip
 
 
