@@ -1,7 +1,7 @@
 """cp-ray compare over run folders with planted rows: what is compared, and what is not and why."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,22 @@ def hofstede(koreans: int, *, seed: int = 0, truth: tuple[Truth, ...] = TRUTH) -
     return [items, choices, step("hofstede_scores", [], Score, (choices,), HofstedeScoring(truth))]
 
 
+def moderation(lost: int) -> list[Step]:
+    """A model that is right about all texts to which it answers."""
+    rows = [
+        Item(f"s/{k}", "german", "s", (Message("user", str(k)),), ("no", "yes"), ("no", "yes")[k % 2])
+        for k in range(20)
+    ]
+    said = [
+        predicted(i, "m", (float(i.gold == "no"), float(i.gold == "yes"))) if k >= lost
+        else replace(predicted(i, "m", ()), reject="no answer: gave up: time-out")
+        for k, i in enumerate(rows)
+    ]  # fmt: skip
+    items = step("moderation_items", rows, Item)
+    choices = step("moderation_choices.m", said, Prediction, (items,), Of(str(lost)))
+    return [items, choices, step("moderation_scores", [], Score, (choices,))]
+
+
 def open_answers(text: str, verdict: str, asked: str = "Why?", lost: int = 0) -> list[Step]:
     """`lost`: to so many of the eight questions the second model came to no answer."""
     ids = [f"open/german/Q{k}" for k in range(8)]
@@ -143,6 +159,9 @@ def test_calls_that_came_to_no_answer_are_said_in_a_line(tmp_path: Path) -> None
     second = open_answers("They are kind.", "tie", lost=3)
     section = sections(tmp_path, open_answers("They work.", "tie"), second)["Open answers"]
     assert "Calls that came to no answer count nowhere: 0 of the first run, 3 of the second." in section.notes
+    texts = sections(tmp_path / "texts", moderation(2), moderation(8))["Content moderation"]
+    assert "Calls that came to no answer count nowhere: 2 of the first run, 8 of the second." in texts.notes
+    assert texts.tables[0].rows[0][3:5] == ("1.000", "1.000")
     counts = next(table for table in section.tables if table.title == "Counts of words")
     assert {(row[0], row[7]) for row in counts.rows} == {("one", "8"), ("two", "5")}
 

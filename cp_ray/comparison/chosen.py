@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from cp_ray.comparison.evaluated import Evaluated, manifest_of
-from cp_ray.comparison.held import not_compared, section
+from cp_ray.comparison.held import OVER_ITEMS, left_out, not_compared, section
+from cp_ray.evals.answer import came_to_none
 from cp_ray.evals.benchmarks.scores import Solved
 from cp_ray.evals.differences import corrected, item_differences, moderation_differences, survey_differences
 from cp_ray.evals.hofstede.differences import correlation_differences, distance_differences
@@ -34,7 +35,9 @@ def moderation(first: Evaluated, second: Evaluated) -> Section:
     if _asked(asked[0]) != _asked(asked[1]):
         return not_compared(title, "their test sets are not the same; evaluate both with the same files and options")
     told = [run.rows("moderation_scores", "moderation_choices", Prediction) for run in runs]
-    return section(title, {f"{title} (higher is better)": moderation_differences(asked[0], told[0], told[1])})
+    lost = [sum(map(came_to_none, rows)) for rows in told]
+    found = moderation_differences(asked[0], told[0], told[1])
+    return section(title, {f"{title} (higher is better)": found}, (OVER_ITEMS, *left_out(lost[0], lost[1])))
 
 
 def hofstede(first: Evaluated, second: Evaluated) -> Section:

@@ -23,12 +23,24 @@ from cp_ray.evals.reveal import LEADS, WRAPPING, Tree, plain, reveal, revealed
 from cp_ray.llm.call import ANSWERED, Completion, Generate, Sampling, came_to_nothing
 from cp_ray.records import Item, Message, Prediction
 
-__all__ = ["DRAWN", "REVEALED", "UNPARSABLE", "AnswerConfig", "answer", "option_of", "suited", "unanswered"]
+__all__ = [
+    "DRAWN",
+    "REVEALED",
+    "UNPARSABLE",
+    "AnswerConfig",
+    "answer",
+    "came_to_none",
+    "option_of",
+    "suited",
+    "unanswered",
+]
 
 UNPARSABLE = "names no option"
 
 REVEALED = "log-probabilities of drawn answers' tokens"
 DRAWN = "drawn answers"
+
+_NO_ANSWER = "no answer: "
 
 _MOST_DRAWS = 8
 _UNSURE = 0.02
@@ -64,7 +76,13 @@ class AnswerConfig:
 def unanswered(*said: Completion) -> str | None:
     """Why there is no answer, where one of these calls came to none; a withheld one is an answer."""
     lost = next((one.finish_reason for one in said if came_to_nothing(one.finish_reason)), None)
-    return None if lost is None else f"no answer: {lost}"
+    return None if lost is None else f"{_NO_ANSWER}{lost}"
+
+
+def came_to_none(row: Prediction) -> bool:
+    """Did all calls for an item come to no answer? It says nothing of the model, and is to count nowhere."""
+    reason = row.reject or ""
+    return reason.startswith(_NO_ANSWER) and came_to_nothing(reason.removeprefix(_NO_ANSWER))
 
 
 async def suited(generate: Generate, config: AnswerConfig) -> AnswerConfig:
@@ -138,19 +156,26 @@ async def _drawn(item: Item, generate: Generate, config: AnswerConfig) -> Predic
             for k in range(config.samples)
         )
     )
-    named = Counter(option for one in drawn if (option := option_of(one.text, item.options)) is not None)
+    said = [one for one in drawn if unanswered(one) is None]
+    named = Counter(option for one in said if (option := option_of(one.text, item.options)) is not None)
     total = named.total()
     if not total:
         return _nothing(item, config, drawn)
     shares = tuple(named[option] / total for option in item.options)
-    return predicted(item, config.name, shares, lost=1 - total / len(drawn))
+    return predicted(item, config.name, shares, lost=1 - total / len(said))
 
 
 def _nothing(item: Item, config: AnswerConfig, drawn: Sequence[Completion]) -> Prediction:
-    """No option, for the commonest reason: the provider's where there is no text, otherwise what the text lacks."""
-    reasons = Counter(UNPARSABLE if one.text.strip() else f"no answer: {one.finish_reason}" for one in drawn)
-    row = predicted(item, config.name, (), lost=1.0)
-    return replace(row, output=drawn[0].text.strip()[:200], reject=reasons.most_common(1)[0][0])
+    """No option, for the commonest reason: the provider's where there is no text, otherwise what the text lacks.
+
+    Calls that came to no answer are the reason where all did.
+    """
+    said = [one for one in drawn if unanswered(one) is None]
+    reasons = Counter(UNPARSABLE if one.text.strip() else f"{_NO_ANSWER}{one.finish_reason}" for one in said)
+    row = predicted(item, config.name, (), lost=float(bool(said)))
+    if not said:
+        return replace(row, reject=unanswered(*drawn))
+    return replace(row, output=said[0].text.strip()[:200], reject=reasons.most_common(1)[0][0])
 
 
 def _logprob(told: Completion, answer: str) -> float | None:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from cp_ray.evals.answer import came_to_none
 from cp_ray.evals.compare import difference, holm, paired, paired_f1
 from cp_ray.evals.f1 import confusion, macro_f1
 from cp_ray.evals.intervals import Interval
@@ -91,8 +92,14 @@ def gain_difference(
 def moderation_differences(
     items: Sequence[Item], first: Sequence[Prediction], second: Sequence[Prediction], *, resamples: int = 2000
 ) -> list[Difference]:
-    """Macro-F1 of the models that both have, set by set; higher is better."""
-    told = [{(p.model, p.item): p.output if p.reject is None else None for p in rows} for rows in (first, second)]
+    """Macro-F1 of the models that both have, set by set; higher is better.
+
+    It is over the rows to which an answer came in both, whatever it was.
+    """
+    told = [
+        {(p.model, p.item): p.output if p.reject is None else None for p in rows if not came_to_none(p)}
+        for rows in (first, second)
+    ]
     sets: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         if item.reject is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cp_ray.cultures import Culture, of
 from cp_ray.errors import ConfigError
+from cp_ray.evals.answer import came_to_none
 from cp_ray.evals.choose import LocalModels, choose
 from cp_ray.records import Item, Prediction, Seed
 from cp_ray.survey.asking import FRAMES, ask
@@ -90,6 +91,7 @@ def survey_answers(predictions: Iterable[Prediction], seeds: Sequence[Seed]) -> 
 
 def _joined(seed: Seed, model: str, ways: Mapping[int, Prediction]) -> Prediction:
     given = [ways[k] for k in sorted(ways)]
+    said = [p for p in given if not came_to_none(p)]
     asked = tuple(p.probabilities for p in given if p.probabilities)
     shares = tuple(sum(column) / len(asked) for column in zip(*asked, strict=True))
     return Prediction(
@@ -102,7 +104,7 @@ def _joined(seed: Seed, model: str, ways: Mapping[int, Prediction]) -> Predictio
         probabilities=shares,
         # Gaps between ways of asking are told where every way brought an answer.
         asked=asked if len(asked) == len(given) else (),
-        lost=sum(p.lost for p in given) / len(given),
+        lost=sum(p.lost for p in said) / len(said) if said else 0.0,
         way=given[0].way,
-        reject=None if shares else given[0].reject,
+        reject=None if shares else (said or given)[0].reject,
     )

@@ -19,7 +19,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from cp_ray.arrow import schema, to_table
-from cp_ray.evals.answer import AnswerConfig, answer, suited
+from cp_ray.evals.answer import AnswerConfig, answer, came_to_none, suited
 from cp_ray.evals.choose import LocalModels, choose
 from cp_ray.evals.results.sections import Way
 from cp_ray.folder import Folder, write_rows
@@ -82,9 +82,12 @@ def predictions(inputs: Inputs, steps: Sequence[Step]) -> list[Prediction]:
 
 
 def write_ways(folder: Folder, rows: Iterable[Prediction]) -> None:
-    """Write down how each model was asked, for the page."""
-    found = Counter((row.model, row.way) for row in rows if row.way)
-    write_rows(to_table([Way(*pair, n) for pair, n in found.items()], Way), folder / "ways" / "rows", Way)
+    """Write down how each model was asked, and how often no answer came, for the page."""
+    asked = [row for row in rows if row.way]
+    found = Counter((row.model, row.way) for row in asked)
+    lost = Counter((row.model, row.way) for row in asked if came_to_none(row))
+    ways = [Way(*pair, n, lost[pair]) for pair, n in found.items()]
+    write_rows(to_table(ways, Way), folder / "ways" / "rows", Way)
 
 
 def _suited(door: Door, config: AnswerConfig) -> AnswerConfig:

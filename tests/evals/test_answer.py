@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from cp_ray.errors import ConfigError, TeacherUnreachable
-from cp_ray.evals.answer import DRAWN, REVEALED, UNPARSABLE, AnswerConfig, answer, option_of, suited
+from cp_ray.evals.answer import (
+    DRAWN,
+    REVEALED,
+    UNPARSABLE,
+    AnswerConfig,
+    answer,
+    came_to_none,
+    option_of,
+    suited,
+)
 from cp_ray.evals.choose import WHOLE
 from cp_ray.llm.call import Completion, Sampling, Token, Usage, failure
 from cp_ray.llm.endpoint import Endpoint
@@ -58,6 +67,24 @@ def test_what_brings_no_option_says_why() -> None:
     assert (garbage.reject, garbage.output, garbage.lost) == (UNPARSABLE, "as a language model …", 1.0)
     (refused,) = asked([Completion("", "content_filter", Usage(9, 0))])
     assert refused.reject == "no answer: content_filter"
+
+
+LOST = failure("gave up: time-out")
+
+
+def test_calls_that_came_to_no_answer_are_no_answers() -> None:
+    (partly,) = asked(["Yes", LOST, "well", LOST], samples=4, temperature=1.0)
+    assert (partly.probabilities, partly.lost, partly.reject) == ((1, 0, 0), 0.5, None)
+    (vague,) = asked([LOST, LOST, "well"], samples=3, temperature=1.0)
+    assert (vague.reject, vague.output, vague.lost) == (UNPARSABLE, "well", 1.0)
+    for way in (DRAWN, REVEALED, WHOLE):
+        (nothing,) = asked(lambda messages, sampling: LOST, way=way)
+        assert (nothing.reject, nothing.lost) == ("no answer: gave up: time-out", 0.0)
+        assert came_to_none(nothing)
+    for own in (failure("content_filter"), failure("stop"), "well"):
+        (said,) = asked([own])
+        assert said.reject is not None
+        assert not came_to_none(said), "what a model says to this"
 
 
 def test_samples_of_one_and_the_same_answer_are_refused() -> None:

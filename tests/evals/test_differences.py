@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,9 @@ def test_moderation_is_compared_by_the_rows_that_both_have() -> None:
     assert (found.second, found.told, found.n) == (1.0, "higher", 80)
     (same,) = moderation_differences(items, right, right[:40])
     assert (same.told, same.n) == ("not told apart", 40)
+    lost = [replace(row, output="", probabilities=(), reject="no answer: gave up: time-out") for row in right[:20]]
+    (some,) = moderation_differences(items, right, [*lost, *right[20:]])
+    assert (some.first, some.second, some.n) == (1.0, 1.0, 60)
 
 
 def test_any_measure_is_compared_by_its_items() -> None:

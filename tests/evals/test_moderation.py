@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,22 @@ def test_planted_models_get_the_scores_worked_out_by_hand(tmp_path: Path) -> Non
     theirs = binomtest(6, 10).proportion_ci(method="wilson")
     accuracy = found["always yes", "accuracy"]
     assert (accuracy.low, accuracy.value, accuracy.high) == pytest.approx((theirs.low, 0.6, theirs.high), abs=1e-9)
+
+
+def test_items_to_which_no_answer_came_are_no_wrong_labels(tmp_path: Path) -> None:
+    items = written(tmp_path / "set.jsonl", [(f"t{k}", "HS" if k % 2 else "NOT_HS") for k in range(20)])
+    right = answered(items, "m", lambda item: item.gold)
+    silent = answered(items, "m", lambda item: None)
+    lost = [replace(row, reject="no answer: gave up: time-out") for row in silent]
+    scores = moderation_scores(items, [*lost[:8], *right[8:]], CONFIG)
+    found = {s.metric: s for s in scores if (s.model, s.task) == ("m", HATE.id)}
+    assert {name: (found[name].value, found[name].n) for name in ("macro_f1", "accuracy", "unparsable")} == {
+        "macro_f1": (1.0, 12), "accuracy": (1.0, 12), "unparsable": (0.0, 12),
+    }  # fmt: skip
+    assert {s.model for s in moderation_scores(items, lost, CONFIG)} == set(BASELINES)
+    withheld = [replace(row, reject="no answer: content_filter") for row in silent]
+    scores = moderation_scores(items, [*withheld[:8], *right[8:]], CONFIG)
+    assert [s.value for s in scores if (s.model, s.metric) == ("m", "unparsable")] == [8 / 20]
 
 
 def test_fine_grained_classes_are_kept_apart(tmp_path: Path) -> None:

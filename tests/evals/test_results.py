@@ -1,13 +1,17 @@
 """The evaluation page's tables with planted figures."""
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
 from cp_ray.evals.charts import matrix_chart
 from cp_ray.evals.results.page import html_page, markdown
 from cp_ray.evals.results.questions import question_tables
-from cp_ray.evals.results.sections import Section, Table
+from cp_ray.evals.results.sections import Section, Table, Way, ways_notes
 from cp_ray.evals.results.survey import survey_section
-from cp_ray.records import QuestionScore, Score, Seed, Split
+from cp_ray.folder import open_folder
+from cp_ray.records import Prediction, QuestionScore, Score, Seed, Split
+from cp_ray.steps.evaluation import write_ways
 
 
 def scored(model: str, culture: str, *distances: float, split: Split = "heldout") -> list[QuestionScore]:
@@ -85,3 +89,16 @@ def test_tables_that_are_opened_one_by_one() -> None:
     assert page.count("<caption>") == 1, "a summary is a title"
     assert re.search(r"<details><summary>x &lt; y</summary>\n\n\| question \| own \|\n\| --- \| --- \|\n"
                      r"\| A\\\|B \| 0.1 \|\n\n</details>", text)  # fmt: skip
+
+
+def test_items_to_which_no_answer_came_are_told(tmp_path: Path) -> None:
+    said = Prediction("1", "m", "german", "t", "1", "", way="drawn", reject="no answer: content_filter")
+    lost = replace(said, reject="no answer: gave up: time-out")
+    write_ways(open_folder(str(tmp_path)), [said, lost, said, lost, replace(said, model="n")])
+    assert open_folder(str(tmp_path / "ways")).read(Way) == [Way("m", "drawn", 4, 2), Way("n", "drawn", 1)]
+    assert ways_notes([Way("base", "whole", 20), Way("m", "drawn", 20, 8), Way("n", "drawn", 9, 9)]) == (
+        "How each model's answers were found: base: whole; m, n: drawn.",
+        "Items to which no answer came, and which count in none of the model's figures: m 8 of 20, n 9 of 9.",
+    )
+    assert ways_notes([Way("base", "whole", 20)]) == ("How each model's answers were found: base: whole.",)
+    assert ways_notes([]) == ()

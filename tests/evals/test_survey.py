@@ -143,6 +143,10 @@ def test_answers_to_every_way_of_asking_are_averaged_and_their_gaps_kept() -> No
     assert partly.probabilities == pytest.approx((1 / 3, 2 / 3, 0))
     assert partly.asked == ()
     assert survey_answers([lost], rows)[0].reject == "names no option"
+    away = replace(lost, lost=0.0, reject="no answer: gave up: time-out")
+    (rest,) = survey_answers([away, *made[2:]], rows)
+    assert (rest.probabilities, rest.lost) == ((0, 1, 0), 0.5), "who could not be asked said nothing that names none"
+    assert survey_answers([away], rows)[0].lost == 0
     with pytest.raises(ConfigError, match="wordings: must be between 1 and 3, got 4"):
         PredictConfig("smollm2", (), (), wordings=4)
 

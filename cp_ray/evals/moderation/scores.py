@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cp_ray.errors import ConfigError
+from cp_ray.evals.answer import came_to_none
 from cp_ray.evals.f1 import Drawn, average_interval, confusion, drawn, interval_of
 from cp_ray.evals.intervals import Interval, share_interval
 from cp_ray.evals.moderation.state import set_states
@@ -35,6 +36,8 @@ class ModerationConfig:
 
     resamples: int = 2000
     seed: int = 0
+    lost: str = "left out"
+    """An item without an answer; all that it can be, here so that a change of it changes the step's fingerprint."""
 
     def __post_init__(self) -> None:
         if self.resamples < 100:
@@ -44,11 +47,17 @@ class ModerationConfig:
 def moderation_scores(
     items: Sequence[Item], predictions: Iterable[Prediction], config: ModerationConfig
 ) -> list[Score]:
-    """All figures: by set and model, and by culture over the sets that are in the averages."""
+    """All figures: by set and model, and by culture over the sets that are in the averages.
+
+    A model's figures are over the items of which an answer came, whatever it was.
+    """
     used = [item for item in items if item.reject is None]
     said: dict[str, dict[str, str | None]] = defaultdict(dict)
+    asked: dict[str, set[str]] = defaultdict(set)
     for p in predictions:
-        said[p.model][p.item] = p.output if p.reject is None else None
+        asked[p.model].add(p.item)
+        if not came_to_none(p):
+            said[p.model][p.item] = p.output if p.reject is None else None
     sets: dict[str, list[Item]] = defaultdict(list)
     for item in used:
         sets[item.task].append(item)
@@ -56,9 +65,12 @@ def moderation_scores(
     scores: list[Score] = []
     draws: dict[tuple[str, str], list[Drawn]] = defaultdict(list)
     for task, own in sets.items():
-        answers = {model: told for model, told in said.items() if all(item.id in told for item in own)}
+        answers = {model: told for model, told in said.items() if all(item.id in asked[model] for item in own)}
         for model, told in {**_baselines(own, config.seed), **answers}.items():
-            counts = confusion([item.gold for item in own], [told[item.id] for item in own], own[0].options)
+            there = [item for item in own if item.id in told]
+            if not there:
+                continue
+            counts = confusion([item.gold for item in there], [told[item.id] for item in there], own[0].options)
             # Sets are drawn apart from each other, hence a seed of its own for each.
             seed = config.seed + len(draws.get((own[0].culture, model), ()))
             found = drawn(counts, resamples=config.resamples, seed=seed)

@@ -52,15 +52,21 @@ class Way:
     way: str
     n: int
     """Items."""
+    lost: int = 0
+    """Of these, those to which no answer came."""
 
 
 def ways_notes(ways: Sequence[Way]) -> tuple[str, ...]:
-    """Which models were asked in which way, in a sentence."""
+    """Which models were asked in which way, and to how many items no answer came, a sentence each."""
     by_way: dict[str, list[str]] = {}
     for one in ways:
         by_way.setdefault(one.way, []).append(one.model)
     told = "; ".join(f"{', '.join(ordered(models))}: {way}" for way, models in by_way.items())
-    return (f"How each model's answers were found: {told}.",) if told else ()
+    lost = ", ".join(f"{one.model} {one.lost} of {one.n}" for one in ways if one.lost)
+    return (
+        *([f"How each model's answers were found: {told}."] if told else []),
+        *([f"Items to which no answer came, and which count in none of the model's figures: {lost}."] if lost else []),
+    )
 
 
 def shown(score: Score | None, digits: int = 3) -> str:
