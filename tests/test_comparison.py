@@ -15,15 +15,17 @@ from cp_ray.errors import RunFolderError
 from cp_ray.evals.benchmarks.scores import BenchmarksConfig, Solved
 from cp_ray.evals.bias import OpenAnswer
 from cp_ray.evals.choose import predicted
+from cp_ray.evals.forgetting import ForgettingConfig
 from cp_ray.evals.hofstede.items import HofstedeConfig, hofstede_items, read_items
 from cp_ray.evals.hofstede.scores import HofstedeScoring, Truth
 from cp_ray.evals.judge import Judgement
 from cp_ray.evals.learning import Exam, LearnerConfig, Lesson, Said
 from cp_ray.evals.results.sections import Section
+from cp_ray.evals.survey import PredictConfig, survey_items
 from cp_ray.folder import Folder, write_rows
 from cp_ray.pipeline import Run, Step
-from cp_ray.records import Item, Message, Prediction, Score
-from cp_ray.steps.suite import BenchmarkedBy
+from cp_ray.records import Item, Message, Prediction, QuestionScore, Score, Seed, TextLoss
+from cp_ray.steps.suite import BenchmarkedBy, ForgottenBy
 from tests.doing import do
 
 TRUTH = (Truth("german", (40.0, *[None] * 5)), Truth("korean", (60.0, *[None] * 5)))
@@ -51,6 +53,41 @@ def step(
         return to_table(rows, row)
 
     return Step(name, config or Of(name), run, inputs, row)
+
+
+GERMAN = CULTURES["german"]
+ASKED = [
+    Seed(f"german/Q{k}", "german", "s", f"Q{k}", "t", f"Is it so in {k}?", ("yes", "no"), (0.75, 0.25), 9, "yes",
+         "heldout")
+    for k in range(8)
+]  # fmt: skip
+
+
+def distances(far: float, seeds: Sequence[Seed]) -> tuple[str, Sequence[Any], type]:
+    rows = [QuestionScore("german", "german", s.question_id, "t", s.split, far, far) for s in seeds]
+    return "questions", rows, QuestionScore
+
+
+def survey(far: float, seeds: Sequence[Seed] = ASKED, wordings: int = 1) -> list[Step]:
+    """As `cp-ray evaluate` leaves it."""
+    asked = step("survey_seeds", seeds, Seed)
+    items = step("survey_items", survey_items(seeds, (GERMAN,), wordings), Item, (asked,))
+    choices = step("survey_choices", [], Prediction, (items,), Of(str(far)))
+    scores = step("survey_scores", [], Score, (asked, choices), beside=distances(far, seeds))
+    return [asked, items, choices, scores]
+
+
+def trained(far: float, wordings: int = 1) -> list[Step]:
+    """As a recipe leaves it."""
+    asked = step("seeds", ASKED, Seed)
+    predict = step("predict", [], Prediction, (asked,), PredictConfig("b", ("german",), (GERMAN,), wordings))
+    return [asked, predict, step("evaluate", [], Score, (asked, predict), beside=distances(far, ASKED))]
+
+
+def forgetting(nats: float, texts: Sequence[str], tokens: int = 10) -> list[Step]:
+    rows = [TextLoss("base", str(k), tokens, nats, tokens) for k, _ in enumerate(texts)]
+    config = ForgottenBy(ForgettingConfig("b", (), tuple(texts)), ())
+    return [step("forgetting_scores", [], Score, config=config, beside=("texts", rows, TextLoss))]
 
 
 def benchmarks(right: bool, files: Sequence[tuple[str, str]], harness: str = "0.4.9") -> list[Step]:
@@ -194,6 +231,55 @@ def test_benchmarks_of_both_areas_are_corrected_as_one_family(tmp_path: Path) ->
     assert [(row[1], row[6]) for row in table.rows] == [
         ("share of gsm8k solved", f"{2 * 2 / 64:.3f}"), ("share of bbh solved", f"{2 * 2 / 64:.3f}")
     ]  # fmt: skip
+
+
+def told_of(section: Section, note: str = "") -> tuple[str, ...]:
+    """Both runs' figures and the number of items, a row each, of a section that says nothing else was left out."""
+    assert section.notes[1:] == ((note,) if note else ())
+    (table,) = section.tables
+    return tuple(f"{row[3]} {row[4]} {row[7]}" for row in table.rows)
+
+
+def test_questions_of_the_survey_count_where_they_were_put_alike(tmp_path: Path) -> None:
+    title = "Alignment with the survey"
+    other = [
+        replace(ASKED[0], question="Is it not so in 0?"), replace(ASKED[1], options=("yes", "maybe")),
+        replace(ASKED[2], distribution=(0.25, 0.75)), *ASKED[3:7],
+    ]  # fmt: skip
+    found = sections(tmp_path / "words", survey(0.25), survey(0.125, other))[title]
+    note = (
+        "Left out: 4 of 8 questions to a culture, which only one run has, or whose words, options, wordings or "
+        "people's answers differ."
+    )
+    assert told_of(found, note) == ("0.250 0.125 4",)
+    (said,) = sections(tmp_path / "wordings", survey(0.25), survey(0.125, wordings=2))[title].said
+    assert said.startswith("Not compared: no held-out question has the same words, options, wordings and")
+    # What a recipe asks is the same as what `cp-ray evaluate` asks in one wording.
+    assert told_of(sections(tmp_path / "recipe", trained(0.25), survey(0.125))[title]) == ("0.250 0.125 8",)
+    (said,) = sections(tmp_path / "recipes", trained(0.25), trained(0.125, 3))[title].said
+    assert said.startswith("Not compared")
+
+
+def test_texts_are_compared_in_the_same_tokens_only(tmp_path: Path) -> None:
+    found = sections(tmp_path / "texts", forgetting(20, ["a", "b", "c"]), forgetting(10, ["c", "a"]))["Forgetting"]
+    assert told_of(found, "Left out: 1 of 3 texts, which only one run has.") == ("2.000 1.000 2",)
+    same = sections(tmp_path / "same", forgetting(20, ["a"]), forgetting(10, ["a"]))["Forgetting"]
+    assert told_of(same) == ("2.000 1.000 1",)
+    other = sections(tmp_path / "tokens", forgetting(20, ["a"]), forgetting(20, ["a"], tokens=5))["Forgetting"]
+    assert other.said[0].startswith("Not compared: the same texts have other numbers of tokens")
+    assert not other.tables
+
+
+def test_benchmarks_are_compared_on_the_same_data_by_the_same_harness(tmp_path: Path) -> None:
+    first = benchmarks(False, [("gsm8k", "one"), ("bbh/snarks", "two"), ("bbh/navigate", "three")])
+    second = benchmarks(True, [("gsm8k", "other"), ("bbh/snarks", "two"), ("bbh/hyperbaton", "four")])
+    note = "Left out: gsm8k, bbh/navigate, bbh/hyperbaton, which only one run has, or whose data differ."
+    assert told_of(sections(tmp_path / "some", first, second)["Benchmarks"], note) == ("0.000 1.000 6",)
+    (said,) = sections(tmp_path / "none", first, benchmarks(True, [("gsm8k", "other")]))["Benchmarks"].said
+    assert said.startswith("Not compared: no benchmark has the same data")
+    same = [("gsm8k", "one")]
+    older = sections(tmp_path / "harness", benchmarks(False, same), benchmarks(True, same, "0.4.8"))["Benchmarks"]
+    assert "lm-evaluation-harness is 0.4.9 in the first run and 0.4.8 in the second" in older.said[0]
 
 
 def test_scores_whose_rows_are_gone_are_told_in_one_line(tmp_path: Path) -> None:

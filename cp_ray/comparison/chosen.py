@@ -1,8 +1,9 @@
 """Evaluations in which models choose among options or read texts."""
 
 import math
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from cp_ray.comparison.evaluated import Evaluated, manifest_of
 from cp_ray.comparison.held import OVER_ITEMS, left_out, not_compared, section
@@ -21,11 +22,25 @@ Row = TypeVar("Row")
 
 
 def survey(first: Evaluated, second: Evaluated) -> Section:
-    """Held-out distances, question by question."""
-    known = (HUMAN, *NULLS)
-    sides = [[q for q in run.questions() if q.model not in known] for run in (first, second)]
-    title = "Alignment with the survey"
-    return section(title, {f"{title} (lower is better)": survey_differences(sides[0], sides[1])})
+    """Held-out distances, question by question, of those that were put alike."""
+    title, runs = "Alignment with the survey", (first, second)
+    put = [run.put() for run in runs]
+    rows = [[q for q in run.questions() if q.split == "heldout" and q.model not in (HUMAN, *NULLS)] for run in runs]
+    asked = [{(q.culture, q.question_id) for q in own} for own in rows]
+    every = asked[0] | asked[1]
+    same = {pair for pair in asked[0] & asked[1] if pair in put[0] and put[0][pair] == put[1].get(pair)}
+    if not same:
+        return not_compared(
+            title, "no held-out question has the same words, options, wordings and people's answers in both; evaluate "
+            "both with the same --survey and --wordings",
+        )  # fmt: skip
+    sides = [[q for q in own if (q.culture, q.question_id) in same] for own in rows]
+    others = (
+        f"Left out: {len(every) - len(same)} of {len(every)} questions to a culture, which only one run has, or whose "
+        "words, options, wordings or people's answers differ.",
+    )
+    notes = (OVER_ITEMS, *(others if same != every else ()))
+    return section(title, {f"{title} (lower is better)": survey_differences(sides[0], sides[1])}, notes)
 
 
 def moderation(first: Evaluated, second: Evaluated) -> Section:
@@ -72,16 +87,44 @@ def hofstede(first: Evaluated, second: Evaluated) -> Section:
 
 
 def forgetting(first: Evaluated, second: Evaluated) -> Section:
-    """Nats a token of the same texts."""
-    rows = [(run.steps["forgetting_scores"] / "texts").read(TextLoss) for run in (first, second)]
+    """Nats a token of the same texts, in the same tokens."""
+    title, runs = "Forgetting", (first, second)
+    texts: list[list[str]] = [_config(run, "forgetting_scores")["texts"] for run in runs]
+    rows = [
+        [replace(row, text=own[int(row.text)]) for row in (run.steps["forgetting_scores"] / "texts").read(TextLoss)]
+        for own, run in zip(texts, runs, strict=True)
+    ]
+    tokens = [{(row.model, row.text): row.tokens for row in own} for own in rows]
+    if any(n != tokens[1].get(place, n) for place, n in tokens[0].items()):
+        return not_compared(
+            title, "the same texts have other numbers of tokens, so that nats a token are of different tokens; compare "
+            "runs whose bases have the same tokenizer",
+        )  # fmt: skip
     told = [_by_model(own, lambda row: (row.model, row.text, row.nats / row.tokens)) for own in rows]
     found = item_differences("nats a token of neutral text", told[0], told[1], (-math.inf, math.inf))
-    return section("Forgetting", {"Forgetting (lower is better)": corrected(found)})
+    alone, every = set(texts[0]) ^ set(texts[1]), set(texts[0]) | set(texts[1])
+    others = (f"Left out: {len(alone)} of {len(every)} texts, which only one run has.",) if alone else ()
+    return section(title, {f"{title} (lower is better)": corrected(found)}, (OVER_ITEMS, *others))
 
 
 def benchmarks(first: Evaluated, second: Evaluated) -> Section:
-    """Shares of items solved, by area."""
-    rows = [(run.steps["benchmarks_scores"] / "solved").read(Solved) for run in (first, second)]
+    """Shares of items solved, by area, of benchmarks with the same data and prompts."""
+    title, runs = "Benchmarks", (first, second)
+    configs = [_config(run, "benchmarks_scores") for run in runs]
+    versions = [config["harness"] for config in configs]
+    if versions[0] != versions[1]:
+        return not_compared(
+            title, f"lm-evaluation-harness is {versions[0]} in the first run and {versions[1]} in the second, and may "
+            "ask otherwise; evaluate both with the same",
+        )  # fmt: skip
+    files: list[dict[str, str]] = [dict(config["files"]) for config in configs]
+    same = {name for name, content in files[0].items() if files[1].get(name) == content}
+    if not same:
+        return not_compared(title, "no benchmark has the same data in both; evaluate both with the same files")
+    rows = [
+        [row for row in (run.steps["benchmarks_scores"] / "solved").read(Solved) if row.benchmark in same]
+        for run in runs
+    ]
     found = []
     for area in dict.fromkeys(row.area for row in rows[0]):
         told = [
@@ -92,7 +135,15 @@ def benchmarks(first: Evaluated, second: Evaluated) -> Section:
             for own in rows
         ]
         found += item_differences(f"share of {area} solved", told[0], told[1], (-1.0, 1.0))
-    return section("Benchmarks", {"Benchmarks (higher is better)": corrected(found)})
+    alone = [name for name in {**files[0], **files[1]} if name not in same]
+    others = (f"Left out: {', '.join(alone)}, which only one run has, or whose data differ.",) if alone else ()
+    return section(title, {f"{title} (higher is better)": corrected(found)}, (OVER_ITEMS, *others))
+
+
+def _config(run: Evaluated, scores: str) -> Mapping[str, Any]:
+    """What an evaluation was made of, beside the trainings that it looks at."""
+    found: Mapping[str, Any] = manifest_of(run.steps[scores]).config["config"]
+    return found
 
 
 def _asked(items: Iterable[Item]) -> dict[str, object]:

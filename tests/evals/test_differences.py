@@ -25,7 +25,7 @@ from cp_ray.evals.differences import (
 )
 from cp_ray.pipeline import Run, Step
 from cp_ray.recipe import load_recipe
-from cp_ray.records import Item, Message, QuestionScore, Score, TextLoss
+from cp_ray.records import Item, Message, QuestionScore, Score, Seed, TextLoss
 from jobs.ablations import STUDIES
 
 ROOT = Path(__file__).parent.parent.parent
@@ -102,7 +102,17 @@ def numbered(values: Iterable[float]) -> list[tuple[str, float]]:
 
 def evaluated(root: Path, shift: float) -> str:
     from cp_ray.evals.alignment import ScoreConfig
+    from cp_ray.evals.forgetting import ForgettingConfig
     from cp_ray.folder import Folder, write_rows
+    from cp_ray.steps.suite import ForgottenBy, SurveyItems
+
+    def put(folder: Folder, inputs: object) -> pa.Table:
+        rows = [
+            Seed(f"{c}/Q{k}", c, "s", f"Q{k}", "t", f"{k}?", ("yes", "no"), (0.5, 0.5), 9, "yes", "heldout")
+            for c in ("german", "greek")
+            for k in range(len(HARD))
+        ]
+        return to_table(rows, Seed)
 
     def run(folder: Folder, inputs: object) -> pa.Table:
         rows = to_table(questions(shift), QuestionScore)
@@ -111,14 +121,18 @@ def evaluated(root: Path, shift: float) -> str:
 
     made = Run(str(root))
     made.begin()
-    made.do(Step("survey_scores", ScoreConfig(), run, (), Score))
+    seeds = Step("survey_seeds", ScoreConfig(), put, (), Seed)
+    items = Step("survey_items", SurveyItems((), ()), lambda folder, inputs: to_table([], Item), (seeds,), Item)
+    for step in (seeds, items, Step("survey_scores", ScoreConfig(), run, (seeds, items), Score)):
+        made.do(step)
 
     def read(folder: Folder, inputs: object) -> pa.Table:
         texts = [TextLoss("base", str(k), 10, 10 * float(h) + shift, 10) for k, h in enumerate(HARD)]
         write_rows(to_table(texts, TextLoss), folder / "texts" / "rows", TextLoss)
         return to_table([], Score)
 
-    made.do(Step("forgetting_scores", ScoreConfig(), read, (), Score))
+    texts = ForgettingConfig("b", (), tuple(f"text {k}" for k in range(len(HARD))))
+    made.do(Step("forgetting_scores", ForgottenBy(texts, ()), read, (), Score))
     return str(root)
 
 
