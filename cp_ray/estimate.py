@@ -19,6 +19,7 @@ from cp_ray.llm.call import Completion, Sampling, Usage
 from cp_ray.llm.plausible import plausible
 from cp_ray.pipeline import Run, Step
 from cp_ray.records import Message
+from cp_ray.stages.analyse import SampleConfig
 
 __all__ = ["Estimate", "estimate"]
 
@@ -74,6 +75,8 @@ class _Dry:
                 found += [] if _later(step) else [line]
             elif step.rows is not None:
                 write_rows(self._made(step, inputs, folder), folder / "rows", step.rows)
+                if isinstance(step.config, SampleConfig):
+                    self.times[step.name] = self._sampled(step, folder)
         return found
 
     def _made(self, step: Step, inputs: Mapping[str, Folder], folder: Folder) -> Any:
@@ -87,6 +90,13 @@ class _Dry:
         if name == "dedup":
             return pa.concat_tables([inputs[i.name].table() for i in step.inputs if not i.name.startswith("dedup")])
         return step.run(folder, inputs)
+
+    def _sampled(self, step: Step, folder: Folder) -> float:
+        """So many are asked for, however many rows one stands for; there may be fewer."""
+        cultures = folder.table(["culture"])["culture"].to_pylist()
+        held = sum(self.folders[i.name].table(["culture"]).num_rows * self.times[i.name] for i in step.inputs)
+        wanted: float = min(held, step.config.dialogues * len(set(cultures)))
+        return wanted / len(cultures) if cultures else 1.0
 
     def _generate(self, step: Step, inputs: Mapping[str, Folder], folder: Folder) -> Estimate:
         source = step.inputs[0]
