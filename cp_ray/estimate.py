@@ -19,6 +19,7 @@ from cp_ray.llm.call import Completion, Sampling, Usage
 from cp_ray.llm.plausible import plausible
 from cp_ray.pipeline import Run, Step
 from cp_ray.records import Message
+from cp_ray.stages.analyse import SampleConfig
 
 __all__ = ["Estimate", "estimate"]
 
@@ -59,8 +60,6 @@ class _Dry:
         """How many rows one row of a step stands for."""
 
     def estimates(self, steps: Sequence[Step]) -> list[Estimate]:
-        # Of the waves of a quota the first is made as large as should do.
-        steps = [step for step in steps if not step.name.partition(".")[2].isdigit() or step.name.endswith(".1")]
         last = max((k for k, step in enumerate(steps) if step.stage is not None), default=-1)
         found = []
         for step in steps[: last + 1]:
@@ -72,21 +71,32 @@ class _Dry:
             folder = self.folders[step.name] = self.root / step.name
             inputs = {i.name: self.folders[i.name] for i in step.inputs}
             if step.stage is not None:
-                found.append(self._generate(step, inputs, folder))
+                line = self._generate(step, inputs, folder)
+                found += [] if _later(step) else [line]
             elif step.rows is not None:
                 write_rows(self._made(step, inputs, folder), folder / "rows", step.rows)
+                if isinstance(step.config, SampleConfig):
+                    self.times[step.name] = self._sampled(step, folder)
         return found
 
     def _made(self, step: Step, inputs: Mapping[str, Folder], folder: Folder) -> Any:
         """The rows of a step that calls nobody; what would be set aside on Ray is counted as kept."""
         name = step.name.split(".")[0]
-        if name.endswith(("_choices", "_scores")):  # made on local models, and asked by nobody
+        asked_by_nobody = name.endswith(("_choices", "_scores"))  # made on local models
+        if asked_by_nobody or (name == "candidates" and _later(step)):
             return to_table([], step.rows) if step.rows is not None else None
         if name in ("voice", "near", "check"):
             return inputs[step.inputs[0].name].table()
         if name == "dedup":
             return pa.concat_tables([inputs[i.name].table() for i in step.inputs if not i.name.startswith("dedup")])
         return step.run(folder, inputs)
+
+    def _sampled(self, step: Step, folder: Folder) -> float:
+        """So many are asked for, however many rows one stands for; there may be fewer."""
+        cultures = folder.table(["culture"])["culture"].to_pylist()
+        held = sum(self.folders[i.name].table(["culture"]).num_rows * self.times[i.name] for i in step.inputs)
+        wanted: float = min(held, step.config.dialogues * len(set(cultures)))
+        return wanted / len(cultures) if cultures else 1.0
 
     def _generate(self, step: Step, inputs: Mapping[str, Folder], folder: Folder) -> Estimate:
         source = step.inputs[0]
@@ -102,6 +112,12 @@ class _Dry:
         write_rows(to_table(made, step.rows), folder / "rows", step.rows)
         counts = (model.calls, model.prompt_tokens, model.completion_tokens)
         return Estimate(step.name, *(round(count * times) for count in counts))
+
+
+def _later(step: Step) -> bool:
+    """Is it of a quota's second wave, or one after it? The first is made as large as should do, and these are empty."""
+    wave = step.name.partition(".")[2]
+    return wave.isdigit() and wave != "1"
 
 
 async def _roll(step: Step, rows: Sequence[Any], model: "_Counting") -> list[Any]:

@@ -44,6 +44,22 @@ def test_of_a_quota_the_first_wave_is_counted(tmp_path: Path) -> None:
     assert found[0].calls == 2 * 29 * 14
 
 
+def test_what_takes_the_opinions_or_dialogues_of_all_waves_takes_the_first_one_s(tmp_path: Path) -> None:
+    more = ("--accepted", "5", "--analysed", "2", "--rounds", "3")
+    found = {line.step: line.calls for line in estimate(Run(str(tmp_path / "run")), steps_of(tmp_path / "run", *more))}
+    assert list(found) == ["dialogue.1", "extract.1", "verify.1", "analyse"]
+    assert found["dialogue.1"] == 2 * 2 * 3 * 2
+    assert found["analyse"] == 2 * 2 * 3 * 2, "every utterance of two dialogues of each culture"
+
+
+@pytest.mark.parametrize("analysed", [2, 30])
+def test_of_a_sample_as_many_dialogues_are_counted_as_are_asked_for(tmp_path: Path, analysed: int) -> None:
+    more = ("--per-seed", "20", "--rounds", "3", "--analysed", f"{analysed}")
+    found = {line.step: line.calls for line in estimate(Run(str(tmp_path / "run")), steps_of(tmp_path / "run", *more))}
+    assert found["dialogue"] == 2 * 40 * 20 * 3 * 2
+    assert found["analyse"] == analysed * 2 * 3 * 2
+
+
 def test_the_command_prints_it(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "cp_ray.cli", "show", "jobs/culturepark.py", "--root", str(tmp_path / "run"), "--cost",

@@ -30,6 +30,8 @@ class SayConfig:
     seed: int = 0
     lost: str = "set aside"
     """A call that came to no answer; all that it can be, here so that a change of it changes the step's fingerprint."""
+    url: str = ""
+    """Of its server."""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from cp_ray.cultures import Culture, restored
 from cp_ray.errors import ConfigError
 from cp_ray.folder import Folder
+from cp_ray.llm.contents import check_contents
 from cp_ray.pipeline import Run
 
 __all__ = ["Trained", "trained_models"]
@@ -30,10 +31,11 @@ class Trained:
 
 
 def trained_models(root: str) -> Trained:
-    """The adapters, or whole models, of the run's last finished trainings.
+    """The adapters, or whole models, of the run's last trainings.
 
     Raises:
-        ConfigError: there is none, they are of both kinds, or on different bases or questions.
+        ConfigError: there is none, they are of both kinds, on different bases or questions, or on a base that has
+            become another since.
     """
     folders: dict[str, Folder] = {}
     kinds: dict[str, str] = {}
@@ -41,10 +43,10 @@ def trained_models(root: str) -> Trained:
     bases: dict[str, str] = {}
     seeds: dict[str, Folder] = {}
     run = Run(root)
-    for folder in run.done():
+    for folder in run.last("train"):
         manifest = folder.manifest()
-        if manifest is None or manifest.name.split(".")[0] != "train":
-            continue
+        assert manifest is not None
+        check_contents(manifest.config["base_model"], manifest.config.get("base_contents"))
         kind = "models" if manifest.config["method"] == "full" else "adapters"
         for adapter in manifest.config["adapters"]:
             name = adapter["name"]
