@@ -9,13 +9,16 @@ from typing import Protocol
 from cp_ray.errors import ConfigError
 from cp_ray.records import Message
 
-__all__ = ["ANSWERED", "Completion", "Generate", "Sampling", "Token", "Usage", "failure", "request_key"]
+__all__ = ["ANSWERED", "GAVE_UP", "Completion", "Generate", "Sampling", "Token", "Usage", "failure", "request_key"]
 
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 """Made once: `json.dumps` makes an encoder for each call."""
 
 ANSWERED = ("stop", "length", "refusal")
 """Finish reasons of answers that were paid for and would come out alike if asked again."""
+
+GAVE_UP = "gave up"
+"""How the reason begins of a call that kept failing in ways that may pass: another model may have an answer."""
 
 
 @dataclass(frozen=True, slots=True)
