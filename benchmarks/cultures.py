@@ -26,10 +26,13 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.results import append
 from cp_ray.cultures import CULTURES, Culture
+from cp_ray.embedding import Embedder
 from cp_ray.evals.distances import emd
 from cp_ray.evals.nulls import SCALE, UNIFORM, null_answers
-from cp_ray.records import Example, Seed
+from cp_ray.records import Example, Mixture, Seed
 from cp_ray.stages.examples import ExamplesConfig, make_examples
+from cp_ray.stages.leakage import LeakageConfig
+from cp_ray.stages.mixed import MixedConfig, mix
 from cp_ray.stages.seeds import SeedsConfig, make_seeds
 from cp_ray.survey.asking import ask
 from cp_ray.survey.read import WVS7, read_survey
@@ -135,6 +138,16 @@ def _fold(seeds: Sequence[Seed], fold: int) -> list[Seed]:
     return [replace(seed, split="heldout" if seed.question_id in held else "train") for seed in training]
 
 
+def _too_near(mixtures: Sequence[Mixture], seeds: Sequence[Seed]) -> list[str]:
+    """Those that the pipeline would leave out."""
+    if not mixtures:
+        return []
+    embedder, heldout = Embedder("minilm"), sorted({seed.question for seed in seeds if seed.split == "heldout"})
+    cosines = embedder.encode([mixture.text for mixture in mixtures]) @ embedder.encode(heldout).T
+    near = cosines.max(axis=1) > LeakageConfig().tau
+    return [mixture.id for mixture, is_near in zip(mixtures, near, strict=True) if is_near]
+
+
 def _train(given: argparse.Namespace, seeds: Sequence[Seed], cultures: Sequence[Culture], out: str) -> dict[str, float]:
     import torch.distributed as dist
 
@@ -144,8 +157,11 @@ def _train(given: argparse.Namespace, seeds: Sequence[Seed], cultures: Sequence[
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
     dist.init_process_group("gloo")
     seed, every = int(given.seeds), tuple(cultures)
-    data = {name: getattr(given, name) for name in ("answers", "draw", "pooling", "mixed")}
-    examples = make_examples(seeds, (), ExamplesConfig(every, seed=seed, **data))
+    data = {name: getattr(given, name) for name in ("answers", "draw", "pooling")}
+    mixtures = mix(seeds, MixedConfig(given.mixed, seed))
+    examples = make_examples(
+        seeds, (), ExamplesConfig(every, seed=seed, **data), mixtures=mixtures, left_out=_too_near(mixtures, seeds)
+    )
     how: dict[str, Any] = {"learning_rate": given.learning_rate, "passes": given.passes}
     one = AdapterConfig(UNIFIED, every, batch_size=given.batch_size * len(every), **how)
     own = [AdapterConfig(c.id, (c,), batch_size=given.batch_size, **how) for c in every]

@@ -5,7 +5,7 @@
     ├── SurveyError              a survey file cannot be read as one
     ├── RunFolderError           a run folder is of another version or is damaged
     ├── TeacherError             the model behind the door cannot be used at all
-    │   ├── TeacherUnreachable   nothing answers at its address
+    │   ├── TeacherUnreachable   nothing answers at its address, or nothing but errors
     │   ├── TeacherDenied        it refuses the key
     │   ├── TeacherUnknownModel  it does not know the model
     │   └── TooManyFailures      too large a share of the calls came to no answer
@@ -62,7 +62,7 @@ class TeacherError(CpRayError):
 
 
 class TeacherUnreachable(TeacherError):
-    """Nothing answers at the teacher's address."""
+    """Nothing answers at the teacher's address, or nothing but errors that may pass."""
 
 
 class TeacherDenied(TeacherError):

@@ -1,7 +1,8 @@
 """The rows that flow through the pipeline.
 
     Seed ─ Candidate ─ Dialogue ─ Opinion ─┐
-      └─── Paraphrase ─ Translation ───────┴─ Example ─ Prediction ─ Score
+      ├─── Paraphrase ─ Translation ───────┼─ Example ─ Prediction ─ Score
+      └─── Mixture ────────────────────────┘
 
 Each row is a frozen dataclass, from which its Arrow schema is derived (`cp_ray.arrow`). Every row names what it came
 from. `reject` is None on a row that counts; otherwise it says why the row was set aside. Rejected rows are kept.
@@ -17,6 +18,7 @@ __all__ = [
     "Example",
     "Item",
     "Message",
+    "Mixture",
     "Nearness",
     "Opinion",
     "Paraphrase",
@@ -192,6 +194,23 @@ class Translation:
     """Ids of the paraphrases, in the order of `texts`."""
     texts: tuple[str, ...]
     options: tuple[str, ...]
+    reject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """A question that begins like one training question of a culture and ends like another."""
+
+    id: str
+    """`culture/question_id+other_question_id`."""
+    culture: str
+    question_id: str
+    """It begins like this one."""
+    other_question_id: str
+    """It ends like this one."""
+    cut: float
+    """Of the words that the two do not begin with alike: the share that the first one gives."""
+    text: str
     reject: str | None = None
 
 

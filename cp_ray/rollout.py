@@ -5,7 +5,7 @@ has paid for is in the ledger: when it dies, its records are done again from the
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pyarrow as pa
@@ -28,8 +28,6 @@ Config = TypeVar("Config", contravariant=True)
 WORKER_CPUS = 0.25
 """Of each worker: it mostly waits."""
 
-_YIELD_S = 0.25
-
 
 class Stage(Protocol[In, Config, Out]):
     """`async (record, generate, config) -> list[record]`; may call `generate` as often as it likes."""
@@ -50,7 +48,7 @@ def rollout(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> "Dataset":
-    """The stage's results for every record, in any order.
+    """The stage's results for every record: of a block in the order of its records, the blocks in any.
 
     Args:
         dataset: rows of `rows_in`.
@@ -69,7 +67,8 @@ def rollout(
         fn_constructor_args=(stage, config, door, rows_in, rows_out, progress),
         batch_format="pyarrow",
         batch_size=None,  # a whole block: with a number, Ray would join blocks that were made for several workers
-        # One block at a time each, or the first worker that is up would take them all.
+        # One block at a time each, or the first worker that is up would take them all. A worker takes the next when the
+        # last call of one has come back, so a block for each worker is quicker than several.
         compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         num_cpus=WORKER_CPUS,
     )
@@ -110,33 +109,32 @@ class _Worker:
         self.generate: OpenDoor | None = None
         _allow_files(door.in_flight)
 
-    async def __call__(self, table: pa.Table) -> AsyncIterator[pa.Table]:
+    async def __call__(self, table: pa.Table) -> pa.Table:
+        """The results in the order of their records, whichever was finished first.
+
+        Ray cuts a large result into blocks, and where one is lost it takes that block of a second call's result: in
+        another order, rows would be lost and others doubled.
+        """
         if self.generate is None:  # here, because connections belong to the loop that runs this
             self.generate = self.door.open(self.progress)
         records: list[Any] = from_table(table, self.rows_in)
-        waiting, made = iter(records), list[Any]()
-        lanes = {
+        waiting, made = iter(enumerate(records)), [list[Any]() for _ in records]
+        lanes = [
             asyncio.create_task(self._lane(waiting, made, self.generate))
             for _ in range(min(self.under_way, len(records)))
-        }
+        ]
         try:
-            while lanes:
-                # A yield costs Ray a block, so what is finished is handed over a few times a second.
-                finished, lanes = await asyncio.wait(lanes, timeout=_YIELD_S, return_when=asyncio.FIRST_EXCEPTION)
-                for lane in finished:
-                    lane.result()
-                if made:
-                    yield to_table(made, self.rows_out)
-                    made.clear()
+            await asyncio.gather(*lanes)
         finally:
             for lane in lanes:
                 lane.cancel()
             await self.generate.flush()
+        return to_table([row for rows in made for row in rows], self.rows_out)
 
-    async def _lane(self, waiting: Iterator[Any], made: list[Any], generate: Generate) -> None:
+    async def _lane(self, waiting: Iterator[tuple[int, Any]], made: list[list[Any]], generate: Generate) -> None:
         """One record after the other."""
-        for record in waiting:
-            made += await self.stage(record, generate, self.config)
+        for number, record in waiting:
+            made[number] = await self.stage(record, generate, self.config)
             if self.progress is not None:
                 self.progress.add(done=1)
 

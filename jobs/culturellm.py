@@ -17,6 +17,7 @@ from cp_ray.stages.check import CheckConfig
 from cp_ray.stages.entail import EntailConfig
 from cp_ray.stages.examples import ExamplesConfig
 from cp_ray.stages.leakage import LeakageConfig
+from cp_ray.stages.mixed import MixedConfig
 from cp_ray.stages.pick import PickConfig
 from cp_ray.stages.translate import TranslateConfig
 
@@ -119,12 +120,13 @@ def culturellm(
             chosen, options.chosen, teacher, TranslateConfig(model, seed=seed, structured=json)
         )
         made += [english, translations]
-    leakage = steps.leakage(seeds, [chosen], LeakageConfig())
+    mixtures = [steps.mixed(near or seeds, MixedConfig(mixed, seed))] if mixed else []
+    leakage = steps.leakage(seeds, [chosen, *mixtures], LeakageConfig())
     examples = steps.examples(
-        seeds, ExamplesConfig(options.chosen, answers=answers, draw=draw, pooling=pooling, mixed=mixed, seed=seed),
-        leakage=leakage, wordings=chosen, translations=translations, answers=near,
+        seeds, ExamplesConfig(options.chosen, answers=answers, draw=draw, pooling=pooling, seed=seed),
+        leakage=leakage, wordings=chosen, translations=translations, answers=near, mixed=mixtures,
     )  # fmt: skip
-    made += [leakage, *([near] if near else []), examples]
+    made += [*([near] if near else []), *mixtures, leakage, examples]
     made.append(steps.export(made, options))
     made += steps.culture_models(
         seeds,

@@ -22,6 +22,7 @@ from cp_ray.stages.direct import DirectConfig
 from cp_ray.stages.examples import ExamplesConfig
 from cp_ray.stages.extract import ExtractConfig
 from cp_ray.stages.leakage import LeakageConfig
+from cp_ray.stages.mixed import MixedConfig
 from cp_ray.stages.near import NearConfig
 from cp_ray.stages.quota import QuotaConfig
 from cp_ray.stages.seeds import CandidatesConfig
@@ -171,12 +172,13 @@ def culturepark(
             workers=workers,
         )
         made.append(measured)
-    leakage = steps.leakage(seeds, [chosen], LeakageConfig())
+    mixtures = [steps.mixed(seeds, MixedConfig(mixed, seed))] if mixed else []
+    leakage = steps.leakage(seeds, [chosen, *mixtures], LeakageConfig())
     examples = steps.examples(
-        seeds, ExamplesConfig(cultures, answers=answers, draw=draw, pooling=pooling, mixed=mixed, seed=seed),
-        leakage=leakage, opinions=chosen, quality=measured,
+        seeds, ExamplesConfig(cultures, answers=answers, draw=draw, pooling=pooling, seed=seed),
+        leakage=leakage, opinions=chosen, quality=measured, mixed=mixtures,
     )  # fmt: skip
-    made += [leakage, examples]
+    made += [*mixtures, leakage, examples]
     made.append(steps.export(made, options))
     made += steps.culture_models(
         seeds,

@@ -15,6 +15,7 @@ from cp_ray.stages.dialogue import DialogueConfig
 from cp_ray.stages.examples import ExamplesConfig
 from cp_ray.stages.extract import ExtractConfig
 from cp_ray.stages.leakage import LeakageConfig
+from cp_ray.stages.mixed import MixedConfig
 from cp_ray.stages.seeds import CandidatesConfig
 from cp_ray.stages.verify import VerifyConfig
 
@@ -77,14 +78,16 @@ def demo(
     )
     verify = steps.verify(extract, teacher, VerifyConfig(model, seed=seed, structured=options.json))
     dedup = steps.dedup([verify], DedupConfig(per_seed=4, seed=seed))
-    leakage = steps.leakage(seeds, [dedup], LeakageConfig())
+    mixtures = [steps.mixed(seeds, MixedConfig(mixed, seed))] if mixed else []
+    leakage = steps.leakage(seeds, [dedup, *mixtures], LeakageConfig())
     examples = steps.examples(
         seeds,
-        ExamplesConfig(cultures, answers=answers, draw=draw, pooling=pooling, mixed=mixed, seed=seed),
+        ExamplesConfig(cultures, answers=answers, draw=draw, pooling=pooling, seed=seed),
         leakage=leakage,
         opinions=dedup,
+        mixed=mixtures,
     )
-    rows = [seeds, candidates, dialogue, extract, verify, dedup, leakage, examples]
+    rows = [seeds, candidates, dialogue, extract, verify, dedup, *mixtures, leakage, examples]
     models = steps.culture_models(
         seeds,
         examples,

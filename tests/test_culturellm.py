@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from cp_ray.arrow import to_table
+from cp_ray.embedding import Embedder
 from cp_ray.errors import ConfigError
 from cp_ray.evals.intervals import interval
 from cp_ray.folder import open_folder, write_rows
 from cp_ray.pipeline import Run, pending, select
 from cp_ray.recipe import load_recipe, parse_recipe
-from cp_ray.records import Example, Nearness, Paraphrase, QuestionScore, Seed, Translation
+from cp_ray.records import Example, Mixture, Nearness, Paraphrase, QuestionScore, Seed, Translation
 from cp_ray.sweep import Point, parse_over, plan, point_of, sweep, swept_page, table
 from tests.doing import do
 
@@ -80,6 +81,42 @@ def test_a_sweep_pays_once_for_what_does_not_change(ray_cluster: None, scripted_
     page = (tmp_path / "sweep-tau.html").read_text()
     assert page.count("<svg") >= 3
     assert json.loads((tmp_path / "sweep-tau.json").read_text())[1]["wordings"] == 0
+
+
+@pytest.mark.timeout(600)
+def test_no_question_made_of_two_is_near_a_held_out_one(ray_cluster: None, tmp_path: Path) -> None:
+    asked = ["--root", str(tmp_path), "--cultures", "german", "--method", "none", "--samples", "0", "--mixed", "1"]
+    options, steps = parse_recipe(RECIPE, asked, "test")
+    run, chosen = Run(options.root), select(steps, "examples")
+    do(run, chosen)
+    folders = {step.name: run.folder(step) for step in chosen}
+    heldout = {s.question for s in folders["seeds"].read(Seed) if s.split == "heldout"}
+    mixed = {e.messages[1].content.partition("\n")[0] for e in folders["examples"].read(Example) if e.kind == "mixed"}
+    assert len(mixed) > 30
+    embedder = Embedder("minilm")
+    assert float((embedder.encode(sorted(mixed)) @ embedder.encode(sorted(heldout)).T).max()) <= 0.8
+    (aside,) = (row for row in folders["leakage"].read(Nearness) if row.reject is not None)
+    assert aside.reject == "near a held-out question"
+    assert aside.id in {row.id for row in folders["mixed"].read(Mixture)}
+
+
+@pytest.mark.parametrize("recipe", ["culturellm", "culturepark", "demo"])
+def test_questions_made_of_two_are_checked_in_every_recipe(tmp_path: Path, recipe: str) -> None:
+    made = load_recipe(str(Path(__file__).parent.parent / "jobs" / f"{recipe}.py"))
+
+    def inputs(*more: str) -> dict[str, list[str]]:
+        steps = parse_recipe(made, ["--root", str(tmp_path), *more], "test")[1]
+        return {step.name: [given.name for given in step.inputs] for step in steps}
+
+    found = inputs("--mixed", "1")
+    assert "mixed" in found["leakage"]
+    assert "mixed" in found["examples"]
+    assert list(found).index("mixed") < list(found).index("leakage")
+    assert "mixed" not in inputs()
+    with pytest.raises(ConfigError, match="mixed: must be at least 0, got -1"):
+        inputs("--mixed", "-1")
+    if recipe == "culturellm":
+        assert inputs("--mixed", "1", "--answers-from", "neighbours")["mixed"] == ["neighbours"]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from cp_ray.folder import LABEL, Folder, Manifest, open_folder
 from cp_ray.pipeline import Run, Step
 from cp_ray.records import Example, Message, Opinion, Seed
 from cp_ray.stages.examples import ExamplesConfig, make_examples
+from cp_ray.stages.mixed import MixedConfig, mix
 from cp_ray.stages.seeds import SeedsConfig
 from cp_ray.survey.read import WVS7
 
@@ -123,7 +124,7 @@ def test_the_card_tells_of_questions_that_nobody_was_asked(tmp_path: Path) -> No
         replace(s, question=f"Is it {s.question_id} that {said}?")
         for s, said in zip(rows("german")[0], ("may be", "is so", "was thus"), strict=True)
     ]
-    made = make_examples(seeds, [], ExamplesConfig(CONFIG.cultures, answers=8, mixed=1))
+    made = make_examples(seeds, [], ExamplesConfig(CONFIG.cultures, answers=8), mixtures=mix(seeds, MixedConfig(1)))
     write_export(out := open_folder(str(tmp_path)), seeds, made, MADE, CONFIG)
     card = out.read_text("huggingface/README.md") or ""
     assert "16 rows ask what nobody was asked" in card

@@ -1,7 +1,8 @@
 """An async stage on real Ray, against a scripted teacher over real HTTP."""
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,23 @@ def test_every_record_ends_once_and_nothing_is_paid_twice(
     assert server.stats()["calls"] == 120, "the second run was replayed"
     assert [p.output for p in run(server, tmp_path, 40, turns=4)] == [f"item {k}-7" for k in range(40)]
     assert server.stats()["calls"] == 160, "only the new turn was paid for"
+
+
+async def last_first(row: Prediction, generate: Generate, config: Config) -> list[Prediction]:
+    """The sooner the later the record, by more than a while; two rows of each."""
+    await asyncio.sleep(0.05 * (20 - int(row.id[1:])))
+    return [row, replace(row, output="again")]
+
+
+def test_rows_come_in_the_order_of_their_records(ray_cluster: None, tmp_path: Path) -> None:
+    import ray
+    import ray.data
+
+    door = Door((Target("http://127.0.0.1:9/v1", "m"),), str(tmp_path), "test")
+    given = ray.data.from_arrow(to_table(rows(20), Prediction))
+    made = rollout(given, last_first, Config(0), door, rows_in=Prediction, rows_out=Prediction)
+    found = from_table(pa.concat_tables(ray.get(made.to_arrow_refs())), Prediction)
+    assert [(p.id, p.output) for p in found] == [(row.id, text) for row in rows(20) for text in ("", "again")]
 
 
 def test_one_bad_row_voids_none_of_its_neighbours(ray_cluster: None, scripted_server: Any, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from cp_ray.errors import ConfigError, TeacherUnreachable
 from cp_ray.evals.choose import WHOLE, predicted, softmax
 from cp_ray.evals.reveal import LEADS, WRAPPING, Tree, plain, reveal, revealed
-from cp_ray.llm.call import ANSWERED, Completion, Generate, Sampling, came_to_nothing
+from cp_ray.llm.call import ANSWERED, GAVE_UP, Completion, Generate, Sampling, came_to_nothing
 from cp_ray.records import Item, Message, Prediction
 
 __all__ = [
@@ -102,7 +102,7 @@ async def suited(generate: Generate, config: AnswerConfig) -> AnswerConfig:
         free = await generate(messages, Sampling(0.0, 4, logprobs=top))
         if free.logprobs and len(free.logprobs[0].top) > 1:
             return replace(config, way=REVEALED, top=len(free.logprobs[0].top))
-    if forced.finish_reason.startswith("gave up") and free.finish_reason.startswith("gave up"):
+    if forced.finish_reason.startswith(GAVE_UP) and free.finish_reason.startswith(GAVE_UP):
         raise TeacherUnreachable(
             f"models: {config.model!r} does not answer ({free.finish_reason}); run again when it does"
         )

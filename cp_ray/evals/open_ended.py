@@ -28,8 +28,6 @@ class SayConfig:
     max_tokens: int = 160
     temperature: float = 0.7
     seed: int = 0
-    lost: str = "set aside"
-    """A call that came to no answer; all that it can be, here so that a change of it changes the step's fingerprint."""
     url: str = ""
     """Of its server."""
 

@@ -22,7 +22,7 @@ from typing import Literal
 from cp_ray.errors import ConfigError, TeacherError
 from cp_ray.llm.batch_provider import ATTEMPTS, BatchProvider, Refused, Transient, gave_up, no_answer, patiently, pause
 from cp_ray.llm.batch_records import BatchRecords, Sent
-from cp_ray.llm.call import Completion, Sampling, request_key
+from cp_ray.llm.call import GAVE_UP, Completion, Sampling, request_key
 from cp_ray.records import Message
 
 __all__ = ["BatchEndpoint", "ProviderName"]
@@ -277,7 +277,7 @@ class BatchEndpoint:
                 continue
             await self._forget(call)
             if call.tries >= self._tries:
-                self._resolve(call, no_answer(f"{outcome.reason}, tried {call.tries}×"))
+                self._resolve(call, no_answer(f"{GAVE_UP}: {outcome.reason}, tried {call.tries}×"))
             else:
                 again.append(call)
         if again and not results.found:  # the batch as a whole went wrong, and may the next time if that comes at once

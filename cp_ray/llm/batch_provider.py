@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from cp_ray.errors import TeacherDenied, TeacherError, TeacherUnknownModel, TeacherUnreachable
+from cp_ray.errors import TeacherDenied, TeacherUnknownModel, TeacherUnreachable
 from cp_ray.llm.call import Completion, Sampling, Usage
 from cp_ray.records import Message
 
@@ -125,7 +125,7 @@ async def patiently(call: Callable[[], Awaitable[T]], url: str) -> T:
     """The call's result, tried again while its failures may pass.
 
     Raises:
-        TeacherError: it still fails after all attempts.
+        TeacherUnreachable: it still fails after all attempts.
     """
     attempt = 1
     while True:
@@ -165,10 +165,10 @@ def no_answer(reason: str) -> Completion:
     return Completion("", reason, Usage(0, 0))
 
 
-def gave_up(failure: Transient, url: str) -> TeacherError:
+def gave_up(failure: Transient, url: str) -> TeacherUnreachable:
     """What is raised after the last attempt."""
     if failure.status is not None:
-        return TeacherError(
+        return TeacherUnreachable(
             f"teacher-url: {url} answered {ATTEMPTS} times with status {failure.status}; wait, and run again"
         )
     if failure.unsure:

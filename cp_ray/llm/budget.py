@@ -2,17 +2,23 @@
 
 A worker reserves the most that a call can cost before the call goes, and tells what it did cost afterwards. The sum of
 what is spent, reserved and granted never passes the budget, so neither does the bill.
+
+A worker with calls tells of its money a few times a second. When nothing was heard of it for `SILENT_S`, it has died.
+How much of its last grant it had reserved nobody knows, so all that it had reserved or been granted counts as spent.
 """
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from cp_ray.errors import ConfigError
 from cp_ray.records import Message
 
-__all__ = ["NOTHING", "Price", "Purse", "Spending", "parse_budget"]
+__all__ = ["NOTHING", "SILENT_S", "Price", "Purse", "Spending", "parse_budget"]
 
+SILENT_S = 60.0
+"""Without a word for so long, a worker is taken for dead."""
 _MILLION = 1_000_000
 
 
@@ -61,22 +67,24 @@ class Purse:
     spent_before: float = 0.0
     seen: float = 0.0
     """The total that a worker was told of; after a restart no less than this is gone."""
+    clock: Callable[[], float] = time.monotonic
     _told: dict[str, Spending] = field(default_factory=dict)
     _granted: dict[str, float] = field(default_factory=dict)
+    _heard: dict[str, float] = field(default_factory=dict)
 
     def grant(self, worker: str, told: Spending) -> float:
         """USD that the worker may reserve on top of what it has reserved: for what waits, and as much as is under way.
 
         All or nothing: a part that would not do for a call is left to the others.
         """
-        self._told[worker] = told
+        self._told[worker], self._heard[worker] = told, self.clock()
         self._granted.pop(worker, None)
         if math.isinf(self.budget):
             return math.inf
         free, wanted = self.free(), told.wanted + told.reserved
         if told.next > free or not wanted:
             return 0.0
-        part = max(told.next, min(wanted, free / len(self._told)))
+        part = max(told.next, min(wanted, free / len(self._here())))
         self._granted[worker] = part
         return part
 
@@ -84,21 +92,35 @@ class Purse:
         """A worker is done; what it spent stays spent."""
         told = self._told.pop(worker, None)
         self._granted.pop(worker, None)
+        self._heard.pop(worker, None)
         self.spent_before += told.spent if told else 0.0
 
     def free(self) -> float:
         """USD that nobody has spent, reserved or been granted."""
-        return self.budget - self.spent() - sum(t.reserved for t in self._told.values()) - sum(self._granted.values())
+        here = self._here()
+        granted = sum(self._granted.get(worker, 0.0) for worker in here)
+        return self.budget - self.spent() - sum(t.reserved for t in here.values()) - granted
 
     def spent(self) -> float:
         """USD that are gone."""
-        return max(self.seen, self.spent_before + sum(t.spent for t in self._told.values()))
+        return max(self.seen, self.spent_before + sum(t.spent for t in self._told.values()) + self.lost())
+
+    def lost(self) -> float:
+        """USD of them that the dead had reserved or been granted."""
+        dead = self._told.keys() - self._here().keys()
+        return sum(self._told[worker].reserved + self._granted.get(worker, 0.0) for worker in dead)
 
     def used_up(self) -> bool:
         """Does somebody wait whom the rest of the money would not serve, with nothing under way that might be left?"""
-        waiting = [t.next for t in self._told.values() if t.next]
-        under_way = any(t.reserved > 1e-12 for t in self._told.values()) or bool(self._granted)
+        here = self._here()
+        waiting = [t.next for t in here.values() if t.next]
+        under_way = any(t.reserved > 1e-12 or worker in self._granted for worker, t in here.items())
         return bool(waiting) and not under_way and min(waiting) > self.free()
+
+    def _here(self) -> dict[str, Spending]:
+        """What those told who are not taken for dead."""
+        since = self.clock() - SILENT_S
+        return {worker: told for worker, told in self._told.items() if self._heard[worker] >= since}
 
 
 def parse_budget(text: str) -> float:

@@ -10,8 +10,8 @@ from cp_ray.errors import ConfigError
 from cp_ray.records import Message
 
 __all__ = [
-    "ANSWERED", "WITHHELD", "Completion", "Generate", "Sampling", "Token", "Usage", "came_to_nothing", "failure",
-    "request_key",
+    "ANSWERED", "GAVE_UP", "WITHHELD", "Completion", "Generate", "Sampling", "Token", "Usage", "came_to_nothing",
+    "failure", "request_key",
 ]  # fmt: skip
 
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
@@ -21,6 +21,9 @@ ANSWERED = ("stop", "length", "refusal")
 """Finish reasons of answers that were paid for and would come out alike if asked again."""
 WITHHELD = "content_filter"
 """Finish reason of an answer that the provider keeps back: what there is to say to this question."""
+
+GAVE_UP = "gave up"
+"""How the reason begins of a call that kept failing in ways that may pass: another model may have an answer."""
 
 
 @dataclass(frozen=True, slots=True)

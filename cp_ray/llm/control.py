@@ -144,9 +144,12 @@ class Control:
 
     def _reason(self) -> tuple[str, str] | None:
         if self._purse.used_up():
+            told, lost = f"{self._purse.spent():.4f} are spent", self._purse.lost()
+            if round(lost, 4):
+                told += f", of which {lost:.4f} were with workers that died"
             return "BudgetReached", (
-                f"budget: {self._rules.budget:.2f} USD would be passed by the next call ({self._purse.spent():.4f} "
-                "are spent); the same command with a larger --budget goes on from here"
+                f"budget: {self._rules.budget:.2f} USD would be passed by the next call ({told}); the same command "
+                "with a larger --budget goes on from here"
             )
         calls, failures = self._counts()
         return self._too_many(calls, failures) if calls >= _FEW else None

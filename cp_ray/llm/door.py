@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cp_ray.errors import TeacherUnreachable
 from cp_ray.llm.budget import Price
-from cp_ray.llm.call import ANSWERED, Completion, Generate, Sampling, failure, request_key
+from cp_ray.llm.call import ANSWERED, GAVE_UP, Completion, Generate, Sampling, failure, request_key
 from cp_ray.llm.limiter import NO_LIMITS, Limits
 from cp_ray.records import Message
 
@@ -140,10 +140,10 @@ class OpenDoor:
 
     async def _ask(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """The first endpoint's answer, or the next one's where it has none to give."""
-        answer = failure("gave up")
+        answer = failure(GAVE_UP)
         for number, endpoint in enumerate(self._endpoints, 1):
             answer = await _answer(endpoint, messages, sampling, last=number == len(self._endpoints))
-            if not answer.finish_reason.startswith("gave up"):
+            if not answer.finish_reason.startswith(GAVE_UP):
                 break
         if self._gates:
             self._gates[0].ended(None if answer.finish_reason in ANSWERED else answer.finish_reason)
@@ -181,10 +181,10 @@ class Batched:
 
 
 async def _answer(endpoint: Generate, messages: Sequence[Message], sampling: Sampling, *, last: bool) -> Completion:
-    """An endpoint that cannot be reached at all is as good as one that gave up, if there is another."""
+    """An endpoint that cannot be reached, or only answers with errors, has given up, if there is another."""
     try:
         return await endpoint(messages, sampling)
     except TeacherUnreachable:
         if last:
             raise
-        return failure("gave up: nothing answers")
+        return failure(f"{GAVE_UP}: nothing answers")

@@ -21,7 +21,7 @@ import aiohttp
 
 from cp_ray.errors import TeacherDenied, TeacherError, TeacherUnknownModel, TeacherUnreachable
 from cp_ray.llm.budget import Price
-from cp_ray.llm.call import Completion, Sampling, Token, Usage, failure
+from cp_ray.llm.call import GAVE_UP, Completion, Sampling, Token, Usage, failure
 from cp_ray.llm.headers import retry_after, shown_limits
 from cp_ray.records import Message
 
@@ -94,7 +94,7 @@ class Endpoint:
             if attempt >= self._attempts or time.monotonic() - asked > _PATIENCE_S:
                 if refused_connections == self._attempts:
                     raise _unreachable(self._url)
-                return failure(f"gave up: {outcome.kind}")
+                return failure(f"{GAVE_UP}: {outcome.kind}")
             await asyncio.sleep(_wait(outcome, attempt))
 
     async def close(self) -> None:

@@ -182,7 +182,8 @@ class Ledger:
                 offset = await asyncio.to_thread(self._append, b"".join(lines))
             except OSError as error:
                 for _, _, durable in some:
-                    durable.set_exception(error)
+                    if not durable.done():  # else who waited has gone
+                        durable.set_exception(error)
                 continue
             for key, line, durable in some:
                 self._index.add(key, self._file.fileno(), offset, len(line))
@@ -205,11 +206,25 @@ class Ledger:
         if not local:
             self._parts += 1
             self._put(f"{self._name}-{self._parts:06d}.jsonl", data)
-        self._file.write(data)
-        if local:
-            os.fsync(self._file.fileno())
+        self._write(data, durable=local)
         offset, self._length = self._length, self._length + len(data)
         return offset
+
+    def _write(self, data: bytes, *, durable: bool) -> None:
+        """All of it or nothing: the next line would be joined to one that is torn.
+
+        One write takes what there is room for, where a disk is nearly full.
+        """
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            if durable:
+                os.fsync(self._file.fileno())
+        except OSError:
+            self._file.seek(self._length)
+            self._file.truncate()
+            raise
 
     def _create(self) -> Any:
         os.makedirs(self._folder, exist_ok=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from cp_ray.cultures import Culture, of
 from cp_ray.errors import ConfigError
-from cp_ray.records import Example, Message, Opinion, Paraphrase, Seed, Translation
+from cp_ray.records import Example, Message, Mixture, Opinion, Paraphrase, Seed, Translation
 from cp_ray.survey.asking import ask, persona
-from cp_ray.survey.mixed import mixed, pairs
+from cp_ray.survey.mixed import mixed
 from cp_ray.survey.pooled import pooled
 
 __all__ = ["ExamplesConfig", "check_split", "make_examples"]
@@ -35,8 +35,6 @@ class ExamplesConfig:
     options (partial pooling). What a culture's answers have in common holds for other questions too, so with few
     questions more of it makes a model that knows more about those it has not seen, and less about those it has.
     Questions that training keeps to validate with are pooled like the rest."""
-    mixed: int = 0
-    """Questions made of two training questions, for each question; asked and answered like the others."""
     seed: int = 0
     opinion_user: str = "What do {people} think about this? {question}"
 
@@ -45,8 +43,6 @@ class ExamplesConfig:
             raise ConfigError(f"answers: must be at least 2, one for each order of the options, got {self.answers}")
         if self.draw not in ("sampled", "apportioned"):
             raise ConfigError(f"draw: must be sampled or apportioned, got {self.draw!r}")
-        if self.mixed < 0:
-            raise ConfigError(f"mixed: must be at least 0, got {self.mixed}")
         if not 0 <= self.pooling <= 1:
             raise ConfigError(f"pooling: must be a share from 0 to 1, got {self.pooling}")
 
@@ -58,6 +54,7 @@ def make_examples(
     *,
     wordings: Sequence[Paraphrase] = (),
     translations: Sequence[Translation] = (),
+    mixtures: Sequence[Mixture] = (),
     left_out: Iterable[str] = (),
 ) -> list[Example]:
     """Training chats from the training seeds and the opinions that count.
@@ -68,7 +65,9 @@ def make_examples(
         config: how much of what.
         wordings: other wordings of the questions; rejected ones are left out.
         translations: with any, a culture whose language is not English is asked in its language alone.
-        left_out: ids of opinions, wordings and questions that are not to be trained on.
+        mixtures: questions made of two, which are asked like the others and answered with the mean of the two;
+            rejected ones are left out.
+        left_out: ids of opinions, wordings and questions, made of two or not, that are not to be trained on.
 
     Raises:
         ConfigError: a question has more wordings than answers.
@@ -82,9 +81,10 @@ def make_examples(
         {row.id: row for row in translations if row.reject is None} if translations else None,
     )
     examples = [example for seed in training for example in _answers(seed, asked.of(seed, config), config)]
-    asked_of_people = {seed.question for seed in seeds}
-    for one, other, cut in pairs(training, config.mixed, config.seed):
-        examples += _mixed(one, other, cut, asked, asked_of_people, config)
+    trained = {seed.id: seed for seed in training}
+    for mixture in mixtures:
+        if mixture.reject is None and mixture.id not in unwanted:
+            examples += _mixed(mixture, trained, asked, config)
     for opinion in opinions:
         if opinion.reject is None and opinion.id not in unwanted:
             if opinion.seed_id not in by_id:
@@ -148,21 +148,23 @@ def _by_question(wordings: Iterable[Paraphrase]) -> dict[str, list[Paraphrase]]:
     return found
 
 
-def _mixed(
-    one: Seed, other: Seed, cut: float, asked: _Asked, taken: Iterable[str], config: ExamplesConfig
-) -> list[Example]:
+def _mixed(mixture: Mixture, trained: Mapping[str, Seed], asked: _Asked, config: ExamplesConfig) -> list[Example]:
     """Answers to a question that begins like one and ends like the other, from the mean of theirs.
 
-    None if that comes out as a question which is `taken`, or one of the two.
+    None if one of the two is not trained on, or if in the culture's language it comes out as one of them.
     """
+    one = trained.get(f"{mixture.culture}/{mixture.question_id}")
+    other = trained.get(f"{mixture.culture}/{mixture.other_question_id}")
+    if one is None or other is None:
+        return []
     first, second = (asked.of(seed, config)[:1] for seed in (one, other))
     if not first or not second:
         return []
-    question = mixed(first[0].question, second[0].question, cut)
-    if any(known in question for known in (first[0].question, second[0].question, *taken)):
+    question = mixed(first[0].question, second[0].question, mixture.cut)
+    if first[0].question in question or second[0].question in question:
         return []
     between = tuple((a + b) / 2 for a, b in zip(one.distribution, other.distribution, strict=True))
-    seed = replace(one, id=f"{one.id}+{other.question_id}", distribution=between)
+    seed = replace(one, id=mixture.id, distribution=between)
     return [
         replace(example, kind="mixed", parents=(one.id, other.id), other_question_id=other.question_id)
         for example in _answers(seed, [replace(first[0], id="", question=question)], config)

@@ -9,7 +9,7 @@ import pyarrow as pa
 from cp_ray.arrow import from_table, to_table
 from cp_ray.embedding import Embedder, model_actors
 from cp_ray.errors import ConfigError
-from cp_ray.records import Nearness, Opinion, Paraphrase, Seed
+from cp_ray.records import Mixture, Nearness, Opinion, Paraphrase, Seed
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -34,14 +34,17 @@ class LeakageConfig:
 
 
 def texts_to_check(
-    seeds: Iterable[Seed], opinions: Iterable[Opinion], wordings: Iterable[Paraphrase]
+    seeds: Iterable[Seed],
+    opinions: Iterable[Opinion],
+    wordings: Iterable[Paraphrase],
+    mixtures: Iterable[Mixture] = (),
 ) -> list[Nearness]:
-    """Every text that training rows are made of, once: questions, other wordings of them, and opinions."""
+    """Every text that training rows are made of: questions, once, other wordings, questions made of two, opinions."""
     found: dict[str, Nearness] = {}
     for seed in seeds:
         if seed.split == "train":
             found.setdefault(seed.question_id, Nearness(seed.question_id, seed.question))
-    made: list[Opinion | Paraphrase] = [*wordings, *opinions]
+    made: list[Opinion | Paraphrase | Mixture] = [*wordings, *mixtures, *opinions]
     found |= {row.id: Nearness(row.id, row.text) for row in made if row.reject is None}
     return list(found.values())
 

@@ -16,20 +16,21 @@ from cp_ray.exports.export import remarks as export_remarks
 from cp_ray.folder import Folder
 from cp_ray.pipeline import Step
 from cp_ray.recipe import Options
-from cp_ray.records import Candidate, Example, Nearness, Opinion, Paraphrase, Quality, Seed, Translation
+from cp_ray.records import Candidate, Example, Mixture, Nearness, Opinion, Paraphrase, Quality, Seed, Translation
 from cp_ray.stages.examples import ExamplesConfig, make_examples
 from cp_ray.stages.leakage import LeakageConfig, texts_to_check
 from cp_ray.stages.leakage import leakage as find_nearest
+from cp_ray.stages.mixed import MixedConfig, mix
 from cp_ray.stages.quota import QuotaConfig, next_wave
 from cp_ray.stages.seeds import CandidatesConfig, NeighboursConfig, SeedsConfig, from_neighbours, make_seeds
 from cp_ray.stages.seeds import candidates as make_candidates
-from cp_ray.steps.rows import Inputs, dataset_of
+from cp_ray.steps.rows import Inputs, dataset_of, emptied
 from cp_ray.survey.read import read_survey
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-__all__ = ["candidates", "examples", "export", "leakage", "neighbours", "seeds", "wave"]
+__all__ = ["candidates", "examples", "export", "leakage", "mixed", "neighbours", "seeds", "wave"]
 
 Row = TypeVar("Row")
 
@@ -101,17 +102,27 @@ def wave(seeds: Step, waves: Sequence[Sequence[Step]], config: QuotaConfig) -> S
     return Step(f"candidates.{len(waves) + 1}", config, run, (seeds, *before), Candidate)
 
 
+def mixed(seeds: Step, config: MixedConfig) -> Step:
+    """Questions made of two training questions; `seeds`: those whose answers are trained on."""
+
+    def run(folder: Folder, inputs: Inputs) -> pa.Table:
+        return to_table(mix(inputs[seeds.name].read(Seed), config), Mixture)
+
+    return Step("mixed", config, run, (seeds,), Mixture, remarks=emptied)
+
+
 def leakage(seeds: Step, trained_on: Sequence[Step], config: LeakageConfig) -> Step:
     """Every text that training rows will be made of, with the held-out question that is nearest to it.
 
-    `trained_on`: steps that give opinions or wordings.
+    `trained_on`: steps that give opinions, wordings or questions made of two.
     """
 
     def run(folder: Folder, inputs: Inputs) -> "Dataset | pa.Table":
+        def made(row: type[Row]) -> list[Row]:
+            return [one for step in trained_on if step.rows is row for one in inputs[step.name].read(row)]
+
         rows = inputs[seeds.name].read(Seed)
-        opinions = [row for step in trained_on if step.rows is Opinion for row in inputs[step.name].read(Opinion)]
-        worded = [row for step in trained_on if step.rows is Paraphrase for row in inputs[step.name].read(Paraphrase)]
-        texts = to_table(texts_to_check(rows, opinions, worded), Nearness)
+        texts = to_table(texts_to_check(rows, made(Opinion), made(Paraphrase), made(Mixture)), Nearness)
         heldout = {seed.question_id: seed.question for seed in rows if seed.split == "heldout"}
         if not heldout or not texts.num_rows:
             return texts
@@ -130,10 +141,12 @@ def examples(
     translations: Step | None = None,
     quality: Step | None = None,
     answers: Step | None = None,
+    mixed: Sequence[Step] = (),
 ) -> Step:
     """Chats to train on, without what is near to a held-out question or of poor quality.
 
-    `answers`: the seeds with others' answers, which are trained on in the place of their own.
+    `answers`: the seeds with others' answers, which are trained on in the place of their own. `mixed`: steps that
+    give questions made of two, which `leakage` has looked at, too.
     """
 
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
@@ -144,6 +157,7 @@ def examples(
         made = make_examples(
             rows(answers or seeds, Seed), rows(opinions, Opinion), config,
             wordings=rows(wordings, Paraphrase), translations=rows(translations, Translation),
+            mixtures=[row for step in mixed for row in rows(step, Mixture)],
             left_out=[row.id for row in left_out if row.reject is not None],
         )  # fmt: skip
         return to_table(made, Example)
@@ -160,8 +174,8 @@ def examples(
             told.append(f"no opinion of {', '.join(sorted(bare))}: answers of the survey alone")
         return told
 
-    given = [step for step in (seeds, answers, opinions, wordings, translations, leakage, quality) if step is not None]
-    return Step("examples", config, run, tuple(given), Example, remarks=said)
+    given = (seeds, answers, opinions, wordings, translations, *mixed, leakage, quality)
+    return Step("examples", config, run, tuple(step for step in given if step is not None), Example, remarks=said)
 
 
 def export(before: Sequence[Step], options: Options) -> Step:

@@ -91,8 +91,11 @@ def dedup(verified: Sequence[Step], config: DedupConfig, before: Step | None = N
     def run(folder: Folder, inputs: Inputs) -> "Dataset | pa.Table":
         tables = [counting(inputs[step.name].table()) for step in verified]
         if before is not None and not tables[-1].num_rows:
-            write_vectors(folder, [read_vectors(inputs[before.name])])
-            return inputs[before.name].table()
+            given = inputs[before.name]
+            rows = given.table()
+            if rows.num_rows:  # where no wave has brought an opinion, none was embedded
+                write_vectors(folder, [read_vectors(given)])
+            return rows
         found = pa.concat_tables(tables)
         if not found.num_rows:
             return found

@@ -157,7 +157,7 @@ def test_what_expired_is_sent_again(provider: ProviderName, start: Start, tmp_pa
 def test_what_keeps_expiring_becomes_a_reason(provider: ProviderName, start: Start, tmp_path: Path) -> None:
     server = start(echo, faults=BatchFaults(expired=99))
     answers = ask(provider, server.url, tmp_path, chats(2), tries=2)
-    told = "batch_expired, tried 2×" if provider == "openai" else "batch expired, tried 2×"
+    told = f"gave up: batch{'_' if provider == 'openai' else ' '}expired, tried 2×"
     assert answers == [Completion("", told, Usage(0, 0))] * 2
     assert server.stats()["batches"] == [2, 2]
 
@@ -168,7 +168,7 @@ def test_a_failed_batch_is_sent_again(provider: ProviderName, start: Start, tmp_
     assert server.stats()["batches"] == [3, 3]
     told = {a.finish_reason for a in ask(provider, start(faults=BatchFaults(failed=9)).url, tmp_path, chats(3))}
     assert told == {
-        "batch failed: token_limit_exceeded, tried 3×" if provider == "openai" else "batch canceled, tried 3×"
+        f"gave up: {'batch failed: token_limit_exceeded' if provider == 'openai' else 'batch canceled'}, tried 3×"
     }
 
 
@@ -214,7 +214,7 @@ def test_a_batch_that_is_not_taken_is_told(provider: ProviderName, start: Start,
         assert "\n" not in str(raised.value)
     else:  # finds out afterwards
         answers = ask(provider, start(most=2).url, tmp_path, chats(3), tries=1)
-        assert {a.finish_reason for a in answers} == {"batch failed: too_many_tasks, tried 1×"}
+        assert {a.finish_reason for a in answers} == {"gave up: batch failed: too_many_tasks, tried 1×"}
 
 
 def test_nobody_there(provider: ProviderName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cp_ray.errors import BudgetReached, ConfigError, TooManyFailures
-from cp_ray.llm.budget import Price, Purse, Spending, parse_budget
+from cp_ray.llm.budget import SILENT_S, Price, Purse, Spending, parse_budget
 from cp_ray.llm.concurrency import Concurrency
 from cp_ray.llm.control import Control, Rules, State, control
 from cp_ray.llm.gate import Gate
@@ -121,6 +121,41 @@ def test_a_dear_call_in_front_of_cheap_ones_stops_the_run_and_does_not_block_it(
     assert {type(end) for end in asyncio.run(asyncio.wait_for(run(), 60))} == {BudgetReached}
 
 
+def test_a_worker_that_died_does_not_keep_a_run_from_its_end() -> None:
+    now = 0.0
+    actor = Control(Rules(budget=1.0))
+    actor._purse.clock = lambda: now
+    actor.renew(State("dead", 0, money=Spending(0.1, 0.0, 0.2, 0.4)))
+    assert actor.renew(State("dead", 2, money=Spending(0.1, 0.4))).grant == pytest.approx(0.4)
+    waiting = State("other", 0, money=Spending(0.0, 0.0, 0.2, 0.2))
+    assert not actor.renew(waiting).stopping, "what the first one has may be left"
+    now += SILENT_S - 1
+    assert not actor.renew(waiting).stopping
+    assert actor.verdict() is None
+    now += 2
+    orders = actor.renew(waiting)
+    assert (orders.grant, orders.stopping) == (0.0, True)
+    assert orders.spent == pytest.approx(0.9)
+    kind, said = actor.verdict() or ("", "")
+    assert kind == "BudgetReached"
+    assert "(0.9000 are spent, of which 0.8000 were with workers that died)" in said
+
+
+def test_whoever_was_silent_and_comes_back_is_taken_at_their_word() -> None:
+    now = 0.0
+    purse = Purse(1.0, clock=lambda: now)
+    assert purse.grant("a", Spending(0.1, 0.2, 0.1, 0.1)) == pytest.approx(0.3)
+    now += SILENT_S + 1
+    assert purse.grant("b", Spending(0.0, 0.0, 0.4, 0.4)) == 0.4, "the rest of the budget is nobody's but the living's"
+    assert purse.spent() == pytest.approx(0.6)
+    assert purse.lost() == pytest.approx(0.5)
+    purse.grant("a", Spending(0.3, 0.0))
+    assert purse.spent() == pytest.approx(0.3)
+    assert purse.lost() == 0.0
+    purse.settle("a")
+    assert purse.spent() == pytest.approx(0.3)
+
+
 def test_too_many_failures_stop_the_run(ray_cluster: None) -> None:
     async def run() -> None:
         gate = gate_of(control(Rules(max_failures=0.2)), most=8)
@@ -193,17 +228,25 @@ def test_what_happens_stands_in_ray_s_metrics(ray_cluster: None) -> None:
             if any(f"cp_ray_{name}" in line for line in lines)} >= {"calls", "under_way", "spent_usd"}  # fmt: skip
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0.01, 2), st.booleans()), max_size=80))
-def test_what_is_spent_reserved_and_granted_never_passes_the_budget(moves: list[tuple[int, float, bool]]) -> None:
-    purse = Purse(10.0)
+MOVES = st.tuples(st.integers(0, 3), st.floats(0.01, 2), st.booleans(), st.booleans(), st.sampled_from([0.1, 40.0]))
+
+
+@given(st.lists(MOVES, max_size=80))
+def test_what_is_spent_reserved_and_granted_never_passes_the_budget(
+    moves: list[tuple[int, float, bool, bool, float]],
+) -> None:
+    now = 0.0
+    purse = Purse(10.0, clock=lambda: now)
     grants, reserved, spent = [0.0] * 4, [0.0] * 4, [0.0] * 4
-    for who, cost, ends in moves:
+    for who, cost, ends, tells, seconds in moves:
+        now += seconds
         if ends and reserved[who]:
             spent[who], reserved[who] = spent[who] + reserved[who] * 0.7, 0.0
         elif cost <= grants[who]:
             grants[who] -= cost
             reserved[who] += cost
-        grants[who] = purse.grant(str(who), Spending(spent[who], reserved[who], cost, cost))
+        if tells:
+            grants[who] = purse.grant(str(who), Spending(spent[who], reserved[who], cost, cost))
         assert sum(grants) + sum(reserved) + sum(spent) <= 10.0 + 1e-9
 
 

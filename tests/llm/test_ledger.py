@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import json
 import subprocess
 import sys
@@ -222,6 +223,51 @@ asyncio.run(main())
 
     assert asyncio.run(replay()) == given_out
     assert calls == []
+
+
+def test_an_answer_that_there_is_no_room_for_is_an_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    code = f"""
+import asyncio, resource
+from cp_ray.llm.call import Completion, Usage
+from cp_ray.llm.ledger import Ledger
+
+async def pay(ledger, k):
+    async def call():
+        return Completion("x" * 40, "stop", Usage(1, 1))
+    try:
+        await ledger.get_or_call(f"{{k:032x}}", call)
+    except OSError as error:
+        print("no room", error.errno, flush=True)
+    else:
+        print(k, flush=True)
+
+async def main():
+    ledger = Ledger({str(tmp_path)!r}, "s", "m")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (900, resource.RLIM_INFINITY))
+    for k in range(4):
+        await pay(ledger, k)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    await pay(ledger, 4)
+    answer, paid = await ledger.get_or_call(f"{{4:032x}}", None)
+    print(answer.text == "x" * 40 and not paid)
+    ledger.close()
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
+    # Lines of some 245 bytes: the fourth is cut off by the limit in its midst.
+    assert done.splitlines() == ["0", "1", "2", f"no room {errno.EFBIG}", "4", "True"]
+    (file,) = (tmp_path / "ledger").iterdir()
+    assert [json.loads(line)["key"] for line in file.read_text().splitlines()] == [key(k) for k in (0, 1, 2, 4)]
+    calls: list[int] = []
+
+    async def replay() -> None:
+        with closing(Ledger(str(tmp_path), "s", "m")) as ledger:
+            for k in range(5):
+                await ledger.get_or_call(key(k), paying(ANSWER, calls))
+
+    asyncio.run(replay())
+    assert len(calls) == 1, "only what was told to be lost is paid for again"
 
 
 @given(st.data())

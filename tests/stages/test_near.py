@@ -95,6 +95,18 @@ def test_what_dedup_embedded_is_not_embedded_again(
         do(steps.near(deduped, NearConfig()))
 
 
+def test_waves_that_bring_no_opinion_leave_nothing_to_compare(ray_cluster: None, tmp_path: Path) -> None:
+    config, run = DedupConfig(per_seed=1), Run(str(tmp_path))
+    empty = [Step(f"verify.{k}", NearConfig(), lambda *_: to_table([], Opinion), rows=Opinion) for k in (1, 2)]
+    said = Step("verify.3", NearConfig(), lambda *_: to_table(OPINIONS, Opinion), rows=Opinion)
+    waves, before = [*empty, said], None
+    for k in range(3):
+        before = steps.dedup(waves[: k + 1], config, before)
+        last = steps.near(before, NearConfig())
+        execute(run, [waves[k], before, last], on_start=lambda _: None, on_done=lambda *_, skipped: None)
+        assert len(run.folder(last).read(Opinion)) == (k == 2) * sum(o.reject is None for o in OPINIONS)
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

@@ -36,8 +36,6 @@ class ModerationConfig:
 
     resamples: int = 2000
     seed: int = 0
-    lost: str = "left out"
-    """An item without an answer; all that it can be, here so that a change of it changes the step's fingerprint."""
 
     def __post_init__(self) -> None:
         if self.resamples < 100:

@@ -56,8 +56,8 @@ def near(inputs: "Mapping[str, Folder]") -> dict[str, Any] | None:
         return None
     kept = [row for row in rows if row.reject is None]
     return {
-        "texts": len(rows),
-        "left_out": len(rows) - len(kept),
+        "texts": len({row.text for row in rows}),
+        "left_out": len({row.text for row in rows if row.reject is not None}),
         "nearest": max(kept, key=lambda row: row.similarity, default=None),
     }
 
