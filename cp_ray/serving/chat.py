@@ -87,7 +87,7 @@ class ChatRequest:
     adapter: str | None = None
     """Where the model's adapter lies, for an engine that does not have it yet."""
     tenant: str = ""
-    """Who asks; those who wait are served in turn."""
+    """Who asks; those who wait are served in turn, and what is kept of a chat is kept for its tenant alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,7 +203,7 @@ class Engine:
             return
         while (row := self._waiting.peek(self._turns.goes)) is not None and self._fits(row):
             self._waiting.pop(self._turns.goes)
-            past = self._prefixes.find(row.model, row.prompt) if self._prefixes else None
+            past = self._prefixes.find(row.tenant, row.model, row.prompt) if self._prefixes else None
             row.cached = past.tokens if past else 0
             self._slots.append(past, len(row.prompt) + min(row.limit, _ANSWER_TOKENS))
             row.admitted = next(self._admitted)
@@ -261,7 +261,7 @@ class Engine:
         """Keep the state of a row that has ended."""
         if self._prefixes is not None:
             # The last token drawn was never fed to the model.
-            self._prefixes.put(row.model, row.ids[: state.tokens], state)
+            self._prefixes.put(row.tenant, row.model, row.ids[: state.tokens], state)
 
 
 def _into(told: list[Piece | BadRequest]) -> Callable[[Piece | BaseException], None]:

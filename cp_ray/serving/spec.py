@@ -85,8 +85,8 @@ class Settings:
     max_adapters: int = 64
     """On its base at once."""
     prefix_mib: int = 2_048
-    """Memory of a replica for the keys and values of chats that may go on, which fills in time; 0: none are kept. vLLM
-    keeps them, unless it is 0, in what its GPU has."""
+    """Memory of a replica for the keys and values of chats that may go on, which fills in time; 0: none are kept. Each
+    API key's are found by its own requests alone. vLLM keeps them, unless it is 0, in what its GPU has."""
     max_under_way: int = 256
     """Requests answered or waiting; more are told to come again (429). While keys that had more to themselves give
     way to others there may be up to three times as many."""

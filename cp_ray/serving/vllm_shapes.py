@@ -18,7 +18,9 @@ __all__ = ["asked", "asked_label", "bodies", "label_logprob", "pieces"]
 _TOKEN = "token_id:"
 
 
-def asked(row: Row, *, model: str, ends: Collection[int], context: int, stream: bool, priority: int) -> dict[str, Any]:
+def asked(
+    row: Row, *, model: str, ends: Collection[int], context: int, stream: bool, priority: int, salt: str
+) -> dict[str, Any]:
     """The fields of a CompletionRequest for an answer to be drawn.
 
     Args:
@@ -28,9 +30,10 @@ def asked(row: Row, *, model: str, ends: Collection[int], context: int, stream: 
         context: tokens of a prompt and its answer together.
         stream: whether it is told as it comes.
         priority: the lower, the earlier it is computed.
+        salt: what is kept of its prompt serves requests of the same salt alone.
     """
     request = row.request
-    fields = _common(row, model, priority) | {
+    fields = _common(row, model, priority, salt) | {
         "max_tokens": row.limit,
         "temperature": request.temperature,
         "top_p": request.top_p,
@@ -50,12 +53,12 @@ def asked(row: Row, *, model: str, ends: Collection[int], context: int, stream: 
     return fields
 
 
-def asked_label(row: Row, label: int, *, model: str, priority: int) -> dict[str, Any]:
+def asked_label(row: Row, label: int, *, model: str, priority: int, salt: str) -> dict[str, Any]:
     """The fields of a CompletionRequest for a token's log-probability as the answer's first.
 
     Nothing else may be drawn, and the log-probability told is the one from before that.
     """
-    return _common(row, model, priority) | {
+    return _common(row, model, priority, salt) | {
         "max_tokens": 1,
         "temperature": 0.0,
         "logprobs": 0,
@@ -63,11 +66,12 @@ def asked_label(row: Row, label: int, *, model: str, priority: int) -> dict[str,
     }
 
 
-def _common(row: Row, model: str, priority: int) -> dict[str, Any]:
+def _common(row: Row, model: str, priority: int, salt: str) -> dict[str, Any]:
     return {
         "model": model,
         "prompt": row.prompt,
         "priority": priority,
+        "cache_salt": salt,
         "return_tokens_as_token_ids": True,
         # Ray would give all that one HTTP request asks the same.
         "request_id": uuid.uuid4().hex,

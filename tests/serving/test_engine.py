@@ -176,6 +176,16 @@ def test_a_chat_that_goes_on_is_answered_alike_with_and_without_what_was_kept(
             chat.extend([Message("assistant", result.text), Message("user", f"on {turn}")])
 
 
+def test_of_another_tenant_s_chats_the_engine_tells_nothing(base: Path, adapters: dict[str, Path | None]) -> None:
+    keeping = Engine(str(base), adapters, dtype="float32")
+    secret, digits = "my PIN is 4711", ("4", "5")
+    answers(keeping, ask(secret, tenant="school"))
+    guessed = answers(keeping, *(ask(f"my PIN is {digit}", tenant="thief") for digit in digits))
+    assert [result.cached_tokens for result in guessed] == [0, 0]
+    own = answers(keeping, ask(secret, tenant="school"))[0]
+    assert own.cached_tokens == own.prompt_tokens - 1
+
+
 def run(engine: Engine, *requests: ChatRequest, before: int = 0) -> list[list[Piece]]:
     """The pieces of requests of which the first is added `before` steps ahead of the others."""
     got: list[list[Piece]] = []

@@ -18,7 +18,7 @@ def row(**options: Any) -> Row:
 
 
 def fields(**options: Any) -> dict[str, Any]:
-    return asked(row(**options), model="adapter/german", ends={9, 8}, context=100, stream=False, priority=2)
+    return asked(row(**options), model="adapter/german", ends={9, 8}, context=100, stream=False, priority=2, salt="s")
 
 
 def read(responses: list[dict[str, Any]], **options: Any) -> list[Piece]:
@@ -39,7 +39,7 @@ def choice(text: str, reason: str | None = None, logprobs: Any = None) -> dict[s
 def test_a_prompt_goes_as_tokens_and_each_request_is_its_own() -> None:
     one, other = fields(seed=3, stop=("x",), top_p=0.5), fields(seed=3)
     assert (one["prompt"], one["max_tokens"], one["stop"], one["top_p"]) == ([1, 2], 7, ["x"], 0.5)
-    assert one["stop_token_ids"] == [8, 9]
+    assert (one["stop_token_ids"], one["cache_salt"]) == ([8, 9], "s")
     assert one["request_id"] != other["request_id"]
     assert one["seed"] == other["seed"]
 
@@ -57,8 +57,9 @@ def test_what_an_answer_may_be() -> None:
 
 
 def test_a_label_alone_may_be_drawn() -> None:
-    one = asked_label(row(), 5, model="base", priority=0)
+    one = asked_label(row(), 5, model="base", priority=0, salt="s")
     assert (one["allowed_token_ids"], one["max_tokens"], one["logprobs"], one["temperature"]) == ([5], 1, 0, 0)
+    assert one["cache_salt"] == "s"
 
 
 def test_events_are_read_and_errors_sorted_by_whose_they_are() -> None:
