@@ -70,7 +70,7 @@ def _add_health(api: FastAPI, service: Service) -> None:
     @api.get("/readyz")
     async def readyz() -> Response:
         """Whether requests are answered: 503 while an engine is missing, and once no more are taken."""
-        ready = not service.draining and await service.backend.ready()
+        ready = not service.draining and await service.backend.load() is not None
         state = {"status": "ready" if ready else "draining" if service.draining else "no engine"}
         return JSONResponse(state, 200 if ready else 503, {} if ready else {"retry-after": "1"})
 
@@ -78,6 +78,7 @@ def _add_health(api: FastAPI, service: Service) -> None:
     async def metrics(request: Request) -> Response:
         if not request.state.call.key.admin:
             raise Refusal(403, "this key may not see metrics; it is no admin's", code="forbidden")
+        service.metrics.engine(await service.backend.load())
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
 

@@ -128,8 +128,6 @@ class Piece:
     logprobs: tuple[TokenLogprob, ...] = ()
     labels: tuple[float, ...] = ()
     """Log-probabilities of the request's labels."""
-    load: Load | None = None
-    """On the last piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +141,6 @@ class ChatResult:
     cached_tokens: int = field(default=0, compare=False)
     logprobs: tuple[TokenLogprob, ...] = ()
     labels: tuple[float, ...] = ()
-    load: Load | None = field(default=None, compare=False)
 
 
 def whole(pieces: "list[Piece]") -> ChatResult:
@@ -157,7 +154,6 @@ def whole(pieces: "list[Piece]") -> ChatResult:
         last.cached_tokens,
         tuple(token for piece in pieces for token in piece.logprobs),
         last.labels,
-        last.load,
     )
 
 
@@ -204,6 +200,6 @@ class Backend(Protocol):
         """
         ...
 
-    async def ready(self) -> bool:
-        """Whether it answers."""
+    async def load(self) -> Load | None:
+        """What it, or one of its replicas, is busy with now; None: it does not answer."""
         ...

@@ -184,9 +184,6 @@ async def _events(
 def _count(service: Service, call: Call, results: Mapping[int, ChatResult | Piece], choices: int) -> None:
     usage = usage_of(results, choices)
     call.took(usage["prompt_tokens"], usage["completion_tokens"])
-    for result in results.values():
-        if result.load is not None:
-            service.metrics.engine(result.load)
 
 
 def _message(message: ChatMessage) -> Message:

@@ -158,7 +158,7 @@ class Engine:
         if not any(map(self._turns.goes, self._rows)):
             # There is no room for those who are first: the others go on and make it; nobody is admitted meanwhile.
             self._turns.all_go({row.tenant for row in self._rows})
-        self.load = self._load()  # told with answers that end in this step
+        self.load = self._load()  # told to those who ask during a long step
         fed = self._fed()
         if fed:
             self._pass(fed)
@@ -255,7 +255,7 @@ class Engine:
         self._rows.pop()
 
     def _draw(self, rows: list[Row], logits: Tensor) -> None:
-        advance(rows, logits, self._tokenizer, self._ends, self.load)
+        advance(rows, logits, self._tokenizer, self._ends)
 
     def _remember(self, row: Row, state: RowState) -> None:
         """Keep the state of a row that has ended."""

@@ -158,9 +158,6 @@ class VLLMReplica(LLMServer):
 
     async def load(self) -> Load:
         """What it is busy with, as far as can be told from outside: vLLM is taken to fill its rows."""
-        return self._load()
-
-    def _load(self) -> Load:
         rows = min(len(self._under_way), self._max_rows)
         models = {row.model for row in self._under_way}
         held = sum(len(row.prompt) for row in self._under_way)
@@ -181,7 +178,7 @@ class VLLMReplica(LLMServer):
                 salt=self._salt(row.tenant),
             )  # fmt: skip
             async with aclosing(self._responses(fields)) as responses:  # type: ignore[type-var]
-                async for piece in pieces(responses, row, self._text, self._load):
+                async for piece in pieces(responses, row, self._text):
                     yield piece
         finally:
             self._under_way.discard(row)
@@ -193,7 +190,7 @@ class VLLMReplica(LLMServer):
                 return label_logprob(await anext(responses))
 
         told = [await one(label) for label in row.labels]  # each after the first finds the prompt computed
-        return Piece("", "stop", len(row.prompt), labels=tuple(told), load=self._load())
+        return Piece("", "stop", len(row.prompt), labels=tuple(told))
 
     def _salt(self, tenant: str) -> str:
         """Of a tenant, for vLLM to keep prompts apart by; nobody outside can work it out."""

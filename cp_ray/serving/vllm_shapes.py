@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from cp_ray.serving.chat import BadRequest, ChatRequest, Load, Piece, TokenLogprob
+from cp_ray.serving.chat import BadRequest, ChatRequest, Piece, TokenLogprob
 from cp_ray.serving.rows import Row
 
 __all__ = ["asked", "asked_label", "bodies", "label_logprob", "pieces"]
@@ -110,7 +110,7 @@ def _raise(error: Mapping[str, Any]) -> None:
 
 
 async def pieces(
-    responses: AsyncIterator[dict[str, Any]], row: Row, text_of: Callable[[int], str], load: Callable[[], Load]
+    responses: AsyncIterator[dict[str, Any]], row: Row, text_of: Callable[[int], str]
 ) -> AsyncIterator[Piece]:
     """An answer's pieces from its responses: several chunks, or one whole.
 
@@ -118,7 +118,6 @@ async def pieces(
         responses: as from `bodies`.
         row: the request that they answer.
         text_of: a token's text.
-        load: what the engine is busy with, to be told with the last piece.
 
     Raises:
         RuntimeError: they end before the answer does.
@@ -138,7 +137,7 @@ async def pieces(
     if last is None or last[1] not in ("stop", "length"):
         raise RuntimeError(f"vLLM ended before the answer did ({last[1] if last else 'without a reason'})")
     text, reason, logprobs = last
-    yield Piece(text, reason, len(row.prompt), drawn, cached, logprobs, load=load())
+    yield Piece(text, reason, len(row.prompt), drawn, cached, logprobs)
 
 
 def label_logprob(response: Mapping[str, Any]) -> float:

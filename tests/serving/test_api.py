@@ -162,7 +162,7 @@ def test_without_a_seed_answers_are_drawn_anew(http: TestClient, backend: Fake) 
 def test_health_and_readiness(http: TestClient, backend: Fake) -> None:
     assert http.get("/healthz").json() == {"status": "ok"}
     assert http.get("/readyz").json() == {"status": "ready"}
-    backend.up = False
+    backend.busy = None
     missing = http.get("/readyz")
     assert (missing.status_code, missing.json()) == (503, {"status": "no engine"})
     assert missing.headers["retry-after"]

@@ -73,6 +73,15 @@ def test_an_answer_streams_over_http(url: str) -> None:
     assert "".join(pieces) == ask(url)[0]
 
 
+def test_an_engine_that_has_answered_is_told_to_prometheus_as_idle(url: str) -> None:
+    ask(url)
+    while engine_rows():
+        time.sleep(0.05)
+    with urllib.request.urlopen(url.removesuffix("/v1") + "/metrics") as reply:
+        text = reply.read().decode()
+    assert [f'cp_ray_engine{{what="{what}"}} 0.0' in text for what in ("rows", "adapters", "held")] == [True] * 3
+
+
 def test_a_new_version_is_loaded_promoted_and_rolled_back_under_traffic(url: str) -> None:
     first, version = ask(url)
     assert version == "1"

@@ -8,11 +8,12 @@ import pytest
 from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import RayServeException
 
-from cp_ray.serving.chat import ChatRequest, ChatResult, Piece
+from cp_ray.serving.chat import ChatRequest, ChatResult, Load, Piece
 from cp_ray.serving.handles import Engines
 
 ANSWER = ChatResult("hi", "stop", 1, 1)
 REQUEST = ChatRequest("base", ())
+LOAD = Load(1, 1, 0, 5)
 
 
 class Response:
@@ -61,7 +62,7 @@ class Handle:
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cp_ray.serving.handles._PAUSE_S", 0)
-    monkeypatch.setattr("cp_ray.serving.handles._READY_S", 0.05)
+    monkeypatch.setattr("cp_ray.serving.handles._LOAD_S", 0.05)
 
 
 def engines(*told: Any) -> tuple[Engines, Handle]:
@@ -96,12 +97,12 @@ def test_without_any_replica_it_says_so(told: list[Exception], ask: Callable[[En
 
 
 @pytest.mark.parametrize("told", [ActorDiedError(), RayServeException("unavailable")], ids=["dead", "gone"])
-def test_an_engine_that_is_not_there_is_not_ready(told: Exception) -> None:
-    assert not asyncio.run(engines(*[told] * 6)[0].ready())
-    assert asyncio.run(engines(ANSWER)[0].ready())
+def test_an_engine_that_is_not_there_is_busy_with_nothing_that_is_known(told: Exception) -> None:
+    assert asyncio.run(engines(*[told] * 6)[0].load()) is None
+    assert asyncio.run(engines(LOAD)[0].load()) == LOAD
 
 
-def test_a_question_whether_it_is_ready_is_not_left_waiting() -> None:
+def test_a_question_what_it_is_busy_with_is_not_left_waiting() -> None:
     backend, handle = engines(None)
-    assert not asyncio.run(backend.ready())
+    assert asyncio.run(backend.load()) is None
     assert handle.responses[0].cancelled

@@ -5,12 +5,10 @@ from typing import Any
 
 import pytest
 
-from cp_ray.serving.chat import BadRequest, ChatRequest, Load, Piece
+from cp_ray.serving.chat import BadRequest, ChatRequest, Piece
 from cp_ray.serving.rows import Row
 from cp_ray.serving.text import Writer
 from cp_ray.serving.vllm_shapes import asked, asked_label, bodies, pieces
-
-LOAD = Load(1, 1, 0, 2)
 
 
 def row(**options: Any) -> Row:
@@ -27,7 +25,7 @@ def read(responses: list[dict[str, Any]], **options: Any) -> list[Piece]:
             yield response
 
     async def run() -> list[Piece]:
-        return [p async for p in pieces(told(), row(**options), lambda token: f"<{token}>", lambda: LOAD)]
+        return [p async for p in pieces(told(), row(**options), lambda token: f"<{token}>")]
 
     return asyncio.run(run())
 
@@ -74,7 +72,7 @@ def test_events_are_read_and_errors_sorted_by_whose_they_are() -> None:
 def test_the_last_piece_has_the_usage_that_follows_it() -> None:
     usage = {"completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 1}}
     told = read([{"choices": [choice("a")]}, {"choices": [choice("b", "length")]}, {"choices": [], "usage": usage}])
-    assert told == [Piece("a", "", 2), Piece("b", "length", 2, 2, 1, load=LOAD)]
+    assert told == [Piece("a", "", 2), Piece("b", "length", 2, 2, 1)]
 
 
 def test_the_likeliest_tokens_are_those_asked_for_and_not_the_drawn_one() -> None:
