@@ -83,8 +83,12 @@ def add_admin(api: FastAPI, service: Service) -> None:
 
     @api.post("/admin/models/{id}/rollback")
     async def roll_back(id: str, request: Request) -> dict[str, Any]:
-        """Go back to the version before."""
-        traffic.roll_back(checked(request, id))
+        """Go back to the version before, once it is there."""
+        id = checked(request, id)
+        before = traffic.before(id)
+        if before is not None and before.adapter is not None:
+            await service.backend.check(before.name, before.adapter)
+        traffic.roll_back(id)
         return state(id)
 
 

@@ -1,5 +1,6 @@
 """What is asked of a served model and what it answers; plain data, shared by engine, API and application."""
 
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -42,6 +43,13 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if not self.id:
             raise ConfigError("models: each needs an id, got ''; name it, for example after its culture")
+
+    @property
+    def engine_name(self) -> str:
+        """What an engine knows it by: with another adapter it is another, so that none is taken for the one before."""
+        if self.adapter is None:
+            return self.id
+        return f"{self.id}@{hashlib.sha256(self.adapter.encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,11 +46,11 @@ class Replica:
 
         torch.set_num_threads(1)  # of this thread and later ones; the engine's has its own
         self._fetched = 0
-        folders = {m.id: self._fetch(m.id, m.adapter) if m.adapter else None for m in spec.models}
-        whole = {id: folder for id, folder in folders.items() if folder is not None and is_whole(folder)}
-        shared = {id: folder for id, folder in folders.items() if id not in whole}
+        folders = {m.engine_name: self._fetch(m.id, m.adapter) if m.adapter else None for m in spec.models}
+        whole = {name: folder for name, folder in folders.items() if folder is not None and is_whole(folder)}
+        shared = {name: folder for name, folder in folders.items() if name not in whole}
         self._engine = _engine(spec.base, shared, settings, 1 + len(whole))
-        self._whole = {id: _engine(str(folder), {id: None}, settings, 1 + len(whole)) for id, folder in whole.items()}
+        self._whole = {name: _engine(str(path), {name: None}, settings, 1 + len(whole)) for name, path in whole.items()}
         for folder in whole.values():
             shutil.rmtree(folder)  # they are in memory, and do not leave it
         self._loop = EngineLoop(
@@ -91,7 +91,8 @@ class Replica:
         """Bring an adapter here and see whether it fits the base."""
         try:
             await self._bring(name, adapter)
-            await asyncio.to_thread(self._engine.adapters.fetch, name)
+            if name not in self._whole:
+                await asyncio.to_thread(self._engine.adapters.fetch, name)
         except BaseModelError as error:
             self._engine.adapters.forget(name)
             return Wrong(f"adapter: {error}")

@@ -113,7 +113,7 @@ class VLLMReplica(LLMServer):
         self._secret = secrets.token_bytes(32)
         self._fetched = 0
         self._fetching, self._embedding = asyncio.Lock(), asyncio.Lock()
-        first = {model.id: self._fetch(model.id, model.adapter) for model in spec.models if model.adapter}
+        first = {model.engine_name: self._fetch(model.id, model.adapter) for model in spec.models if model.adapter}
         rank = max((rank_of(name, folder) for name, folder in first.items()), default=0)
         room = next((most for most in _RANKS if most >= rank), rank)
         llm_config.update_engine_kwargs(max_model_len=self._context, max_lora_rank=room)

@@ -10,7 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class Served:
     url: str
     engine: Engine
     """This project's, with the same models."""
+    german: str
+    """What vLLM's replica knows the model by."""
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,8 @@ def served(ray_cluster: None, paths: list[str], tmp_path_factory: pytest.TempPat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vllm, "LLMConfig", lambda **fields: LLMConfig(runtime_env={"env_vars": variables}, **fields))
         with serving(ServeSpec(str(base), models), name="vllm", route_prefix="/vllm", settings=settings) as url:
-            yield Served(url, Engine(str(base), {"german": one, "base": None}, dtype="float32"))
+            engine = Engine(str(base), {"german": one, "base": None}, dtype="float32")
+            yield Served(url, engine, models[0].engine_name)
 
 
 def client(served: Served) -> openai.OpenAI:
@@ -186,6 +189,7 @@ def test_labels_are_scored_and_moderation_works(served: Served) -> None:
     handle: Any = serve.get_deployment_handle("engine", "vllm")
     request = ChatRequest("german", messages(), labels=("Yes", "No"))
     mine: Any = served.engine.generate([request])[0]
+    request = replace(request, model=served.german)
     assert handle.complete.remote(request).result().labels == pytest.approx(mine.labels, abs=1e-4)
     result = post(served, "/v1/moderations", {"input": "You fool.", "culture": "german"})["results"][0]
     assert len(set(result["category_scores"].values())) == 13
