@@ -54,6 +54,9 @@ class Instant:
     async def check(self, name: str, adapter: str) -> None:
         """Every adapter fits."""
 
+    async def forget(self, name: str) -> None:
+        """It keeps none."""
+
     async def load(self) -> Load:
         """Nothing."""
         return Load(0, 0, 0, 0)

@@ -208,6 +208,10 @@ class Backend(Protocol):
         """
         ...
 
+    async def forget(self, name: str) -> None:
+        """An adapter is not served any more; what is kept of it may go."""
+        ...
+
     async def load(self) -> Load | None:
         """What it, or one of its replicas, is busy with now; None: it does not answer."""
         ...

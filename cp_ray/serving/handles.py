@@ -1,6 +1,7 @@
 """The engine's replicas as the gateway sees them: a request whose replica dies is asked again of another."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -66,6 +67,15 @@ class Engines:
         wrong: Wrong | None = await self._asked(lambda: self._handle.check.remote(name, adapter))
         if wrong is not None:
             raise wrong.error()
+
+    async def forget(self, name: str) -> None:
+        """As in `Backend`; a replica that does not answer keeps a copy that it does not need."""
+        from ray.exceptions import RayError
+        from ray.serve.exceptions import RayServeException
+
+        with contextlib.suppress(TimeoutError, RayError, RayServeException):
+            told = self._handle.broadcast("forget", name)
+            await told.results_async(timeout_s=_LOAD_S, return_exceptions=True)
 
     async def load(self) -> Load | None:
         """As in `Backend`."""

@@ -125,21 +125,26 @@ class Versions:
         self._trial(model)
         self._set(model, replace(self._traffic[model], share=_share(share)))
 
-    def promote(self, model: str) -> None:
-        """The version on trial answers everything from now on.
+    def promote(self, model: str) -> Release | None:
+        """The version on trial answers everything from now on: the one that no roll-back returns to any more.
 
         Raises:
             BadRequest: none is on trial.
         """
-        self._set(model, Traffic(self._trial(model), previous=self._traffic[model].stable))
+        before = self._traffic[model]
+        self._set(model, Traffic(self._trial(model), previous=before.stable))
+        return before.previous
 
     def before(self, model: str) -> Release | None:
         """The version that a roll-back would bring back; None: it would only end a trial, or there is none."""
         traffic = self._traffic[model]
         return traffic.previous if traffic.canary is None else None
 
-    def roll_back(self, model: str) -> None:
+    def roll_back(self, model: str) -> Release:
         """The version on trial answers nothing from now on; without one, the version before the stable one is back.
+
+        Returns:
+            The version that is gone.
 
         Raises:
             BadRequest: there is neither.
@@ -147,10 +152,11 @@ class Versions:
         traffic = self._traffic[model]
         if traffic.canary is not None:
             self._set(model, replace(traffic, canary=None, share=0.0))
-        elif traffic.previous is not None:
-            self._set(model, Traffic(traffic.previous))
-        else:
+            return traffic.canary
+        if traffic.previous is None:
             raise BadRequest(f"version: {model!r} has no other version to go back to")
+        self._set(model, Traffic(traffic.previous))
+        return traffic.stable
 
     def _trial(self, model: str) -> Release:
         canary = self._traffic[model].canary

@@ -30,6 +30,7 @@ from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, Load, Piece
 from cp_ray.serving.replica import Wrong, fetch, wrong
 from cp_ray.serving.rows import Prepare, Row, end_tokens
 from cp_ray.serving.spec import ServeSpec, Settings
+from cp_ray.serving.uses import Uses
 from cp_ray.serving.vllm_shapes import asked, asked_label, bodies, label_logprob, pieces
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class VLLMReplica(LLMServer):
         self._fetched = 0
         self._fetching, self._embedding = asyncio.Lock(), asyncio.Lock()
         first = {model.engine_name: self._fetch(model.id, model.adapter) for model in spec.models if model.adapter}
+        self._uses = Uses(self._drop, first)
         rank = max((rank_of(name, folder) for name, folder in first.items()), default=0)
         room = next((most for most in _RANKS if most >= rank), rank)
         llm_config.update_engine_kwargs(max_model_len=self._context, max_lora_rank=room)
@@ -156,6 +158,10 @@ class VLLMReplica(LLMServer):
             return Wrong(f"adapter: {error}")
         return None
 
+    async def forget(self, name: str) -> None:
+        """Delete the copy of an adapter that is not served any more, once nothing uses it; vLLM lets it go in time."""
+        self._uses.forget(name)
+
     async def load(self) -> Load:
         """What it is busy with, as far as can be told from outside: vLLM is taken to fill its rows."""
         rows = min(len(self._under_way), self._max_rows)
@@ -164,8 +170,14 @@ class VLLMReplica(LLMServer):
         return Load(rows, len(models), len(self._under_way) - rows, held)
 
     async def _answer(self, request: ChatRequest, *, stream: bool) -> AsyncIterator[Piece]:
-        row = await asyncio.to_thread(self._prepare, request)
-        model = await self._bring(request.model, request.adapter)
+        with self._uses.of(request.model):
+            row = await asyncio.to_thread(self._prepare, request)
+            model = await self._bring(request.model, request.adapter)
+            async with aclosing(self._drawn(row, model, stream=stream)) as drawn:  # type: ignore[type-var]
+                async for piece in drawn:
+                    yield piece
+
+    async def _drawn(self, row: Row, model: str, *, stream: bool) -> AsyncIterator[Piece]:
         # Who asks for little goes before who asks for much.
         priority = sum(other.tenant == row.tenant for other in self._under_way)
         self._under_way.add(row)
@@ -237,6 +249,10 @@ class VLLMReplica(LLMServer):
                 raise
             raise BaseModelError(f"adapter {name!r}: {' '.join(str(error).split())[:300]}") from error
         self._adapters[name] = folder
+
+    def _drop(self, name: str) -> None:
+        if (folder := self._adapters.pop(name, None)) is not None:
+            shutil.rmtree(folder)
 
     def _fetch(self, name: str, uri: str) -> Path:
         self._fetched += 1

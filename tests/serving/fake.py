@@ -27,6 +27,7 @@ class Fake:
 
     def __init__(self) -> None:
         self.asked: list[ChatRequest] = []
+        self.forgotten: list[str] = []
         self.busy: Load | None = Load(0, 0, 0, 0)
 
     async def complete(self, request: ChatRequest) -> ChatResult:
@@ -72,6 +73,10 @@ class Fake:
         """Refuse what is called bad."""
         if "bad" in adapter:
             raise BadRequest(f"adapter: {name} does not fit")
+
+    async def forget(self, name: str) -> None:
+        """Note it."""
+        self.forgotten.append(name)
 
     async def load(self) -> Load | None:
         """As told."""

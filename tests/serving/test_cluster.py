@@ -3,9 +3,11 @@
 import asyncio
 import itertools
 import json
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -13,6 +15,7 @@ import pytest
 
 from cp_ray.serving.app import ServeSpec, Settings, serving
 from cp_ray.serving.chat import ModelSpec
+from tests.processes import ray_processes
 from tests.tiny import make_adapter, make_base
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -113,6 +116,12 @@ def test_a_new_version_is_loaded_promoted_and_rolled_back_under_traffic(url: str
     told = asyncio.run(traffic())
     assert all(answers[version] == text for text, version in told)
     assert ask(url) == (first, "1")
+    assert len(copies_of_adapters()) == 1, "only the first version's is left"
+
+
+def copies_of_adapters() -> list[Path]:
+    (engine,) = ray_processes("ServeReplica:cultures:engine")
+    return list(Path(tempfile.gettempdir()).glob(f"cp_ray-adapters-{engine.pid}-*/*"))
 
 
 def engine_rows() -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,6 +59,14 @@ class Handle:
     def remote(self, *_: Any) -> Response:
         return self.left.pop(0)
 
+    def broadcast(self, *told: Any) -> Any:
+        self.told = told
+
+        async def results_async(**_: Any) -> list[Any]:
+            return [await self.left.pop(0)]
+
+        return SimpleNamespace(results_async=results_async)
+
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +109,13 @@ def test_without_any_replica_it_says_so(told: list[Exception], ask: Callable[[En
 def test_an_engine_that_is_not_there_is_busy_with_nothing_that_is_known(told: Exception) -> None:
     assert asyncio.run(engines(*[told] * 6)[0].load()) is None
     assert asyncio.run(engines(LOAD)[0].load()) == LOAD
+
+
+@pytest.mark.parametrize("told", ["done", ActorDiedError(), RayServeException("unavailable"), TimeoutError()])
+def test_all_replicas_are_told_of_an_adapter_that_goes_and_none_has_to_answer(told: Any) -> None:
+    backend, handle = engines(told)
+    asyncio.run(backend.forget("german@2"))
+    assert (handle.told, handle.left) == (("forget", "german@2"), [])
 
 
 def test_a_question_what_it_is_busy_with_is_not_left_waiting() -> None:

@@ -194,6 +194,22 @@ def test_an_adapter_s_name_reaches_nothing_outside_its_folder(http: TestClient, 
     assert http.get("/admin/models/german").json()["canary"] is None
 
 
+def test_versions_that_no_request_can_be_answered_by_are_forgotten(backend: Judge, http: TestClient) -> None:
+    def told(path: str, version: str = "") -> list[str]:
+        http.post(f"/admin/models/german/{path}", json={"version": version, "adapter": "two", "share": 1})
+        return [name.partition("-")[0].removeprefix("german@") for name in backend.forgotten]
+
+    first = MODELS[0].engine_name.removeprefix("german@")
+    assert told("versions", "2") == []
+    assert told("versions", "3") == ["3"], "another one is on trial"
+    assert told("promote") == ["3"]
+    assert told("versions", "4") == ["3"]
+    assert told("rollback") == ["3", "4"]
+    assert told("versions", "5") == ["3", "4"]
+    assert told("promote") == ["3", "4", first]
+    assert told("rollback") == ["3", "4", first, "5"]
+
+
 def test_a_roll_back_to_a_version_that_is_not_there_any_more_changes_nothing(
     backend: Judge, http: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

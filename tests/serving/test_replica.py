@@ -23,8 +23,12 @@ def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     made._folder.cleanup()
 
 
-def ask(model: str, adapter: Path) -> ChatRequest:
-    return ChatRequest(model, (Message("user", "hi"),), max_tokens=2, adapter=str(adapter))
+def ask(model: str, adapter: Path, max_tokens: int = 2) -> ChatRequest:
+    return ChatRequest(model, (Message("user", "hi"),), max_tokens=max_tokens, adapter=str(adapter))
+
+
+def copies_of(replica: Replica) -> set[Path]:
+    return set(Path(replica._folder.name).iterdir())
 
 
 def test_an_adapter_that_is_not_there_is_whoever_offers_it_s_fault_and_not_whoever_asks_s(
@@ -39,11 +43,13 @@ def test_an_adapter_that_is_not_there_is_whoever_offers_it_s_fault_and_not_whoev
 
 
 def test_an_adapter_that_does_not_fit_is_told_and_forgotten(replica: Replica, tmp_path: Path) -> None:
-    wide = make_base(tmp_path / "wide", layers=3)
+    wide, copies = make_base(tmp_path / "wide", layers=3), copies_of(replica)
     offered = asyncio.run(replica.check("german@3", str(make_adapter(wide, tmp_path / "three", 1))))
     assert isinstance(offered, Wrong)
     assert "made for another" in offered.message
     assert not replica._engine.adapters.knows("german@3")
+    assert isinstance(asyncio.run(replica.check("german@3", str(wide))), Wrong)
+    assert copies_of(replica) == copies
 
 
 def test_an_adapter_comes_with_the_first_request_for_it(replica: Replica, tmp_path: Path) -> None:
@@ -53,6 +59,36 @@ def test_an_adapter_comes_with_the_first_request_for_it(replica: Replica, tmp_pa
     assert not isinstance(answers[0], Wrong)
     assert answers[0].completion_tokens
     assert replica._fetched == before + 1
+
+
+def test_the_copy_of_an_adapter_that_is_not_served_any_more_goes_with_the_last_answer(
+    replica: Replica, tmp_path: Path
+) -> None:
+    adapter, copies = make_adapter(Path(replica._engine._model.name_or_path), tmp_path / "six", 1), copies_of(replica)
+
+    async def run() -> None:
+        pieces = replica.stream(ask("german@6", adapter, 40))
+        await anext(pieces)
+        await replica.forget("german@6")
+        assert len(copies_of(replica) - copies) == 1
+        assert [piece async for piece in pieces][-1].finish_reason  # type: ignore[union-attr]
+        assert copies_of(replica) == copies
+        assert isinstance(await replica.complete(ask("german@6", adapter)), ChatResult), "it was on its way"
+        assert copies_of(replica) == copies
+
+    asyncio.run(run())
+
+
+def test_what_is_configured_is_kept_whatever_is_told(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base")
+    model = ModelSpec("german", str(make_adapter(base, tmp_path / "one", 1)))
+    replica = Replica(ServeSpec(str(base), (model,)), Settings())
+    try:
+        asyncio.run(replica.forget(model.engine_name))
+        assert len(copies_of(replica)) == 1
+    finally:
+        replica._loop.close()
+        replica._folder.cleanup()
 
 
 def test_after_a_new_training_both_adapters_answer_each_under_its_own_name(tmp_path: Path) -> None:
