@@ -10,7 +10,6 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from cp_ray.serving.admin import add_admin
-from cp_ray.serving.bodies import MAX_TOKENS
 from cp_ray.serving.chat import BadRequest, ModelCard
 from cp_ray.serving.chats import add_chats
 from cp_ray.serving.education import add_education
@@ -23,7 +22,7 @@ from cp_ray.serving.routing import UnknownModel
 from cp_ray.serving.service import Service
 from cp_ray.survey.counts import items, read_counts
 
-__all__ = ["MAX_TOKENS", "build_api"]
+__all__ = ["build_api"]
 
 
 def build_api(service: Service) -> FastAPI:

@@ -40,6 +40,8 @@ class Gateway:
             versions=versions,
             log=RequestLog(settings.request_log, prompts=settings.log_prompts),
             timeout_s=settings.timeout_s,
+            answer_tokens=settings.answer_tokens,
+            max_answer_tokens=settings.max_answer_tokens,
             origins=origins(versions.adapters),
             adapters=Path(settings.adapters).expanduser() if settings.adapters else None,
         )

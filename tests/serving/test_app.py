@@ -177,6 +177,8 @@ def test_the_config_files_in_the_repository_build_an_application(file: str) -> N
         ({"base": "smollm2", "models": [{"id": "a"}], "timeout_s": 0}, "timeout_s: must be above 0"),
         ({"base": "smollm2", "models": [{"id": "a"}], "num_cpus": -1}, "num_cpus: must be"),
         ({"base": "smollm2", "models": [{"id": "a"}], "prefix_mib": -1}, "prefix_mib: must be"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "answer_tokens": 0}, "answer_tokens: must be"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "answer_tokens": 5_000}, "at most max_answer_tokens"),
         (
             {"base": "smollm2", "models": [{"id": "a"}], "dtype": "int8"},
             "dtype: must be bfloat16 or float32",
