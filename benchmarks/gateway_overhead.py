@@ -45,7 +45,7 @@ class Instant:
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[Piece]:
         """In one piece."""
-        yield Piece("Familie.", "stop", 12, 3, load=Load(1, 1, 0, 15))
+        yield Piece("Familie.", "stop", 12, 3)
 
     async def embed(self, texts: list[str]) -> list[list[float]]:
         """Nothing."""
@@ -54,9 +54,12 @@ class Instant:
     async def check(self, name: str, adapter: str) -> None:
         """Every adapter fits."""
 
-    async def ready(self) -> bool:
-        """It is."""
-        return True
+    async def forget(self, name: str) -> None:
+        """It keeps none."""
+
+    async def load(self) -> Load:
+        """Nothing."""
+        return Load(0, 0, 0, 0)
 
 
 def main() -> None:

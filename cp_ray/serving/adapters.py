@@ -69,9 +69,9 @@ class Adapters:
         """Requests may ask for one more."""
         self._folders[name] = folder
 
-    def forget(self, name: str) -> None:
-        """Requests may not ask for it any more; it leaves the base when its place is needed."""
-        self._folders.pop(name, None)
+    def forget(self, name: str) -> Path | None:
+        """Requests may not ask for it any more, and it leaves the base when its place is needed: its folder."""
+        return self._folders.pop(name, None)
 
     def fetch(self, name: str) -> Fetched | None:
         """Its matrices, if it is not on the base; all who wait for them share them.
@@ -101,6 +101,8 @@ class Adapters:
         if name in self._used:
             self._used.move_to_end(name)
             return True
+        if name not in self._folders and fetched is None:
+            return False  # it was forgotten; whoever waits for it has left
         folder = self._folders.get(name)
         if folder is None and fetched is None:
             return True

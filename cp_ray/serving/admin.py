@@ -66,7 +66,11 @@ def add_admin(api: FastAPI, service: Service) -> None:
         adapter = inside(service.adapters, body.adapter)
         release = traffic.candidate(id, body.version, adapter)
         await service.backend.check(release.name, adapter)
-        traffic.offer(id, release, body.share)
+        try:
+            traffic.offer(id, release, body.share)
+        except BadRequest:
+            await service.backend.forget(release.name)
+            raise
         return state(id)
 
     @api.post("/admin/models/{id}/share")
@@ -78,13 +82,19 @@ def add_admin(api: FastAPI, service: Service) -> None:
     @api.post("/admin/models/{id}/promote")
     async def promote(id: str, request: Request) -> dict[str, Any]:
         """Let the version on trial answer everything."""
-        traffic.promote(checked(request, id))
+        id = checked(request, id)
+        if (gone := traffic.promote(id)) is not None:
+            await service.backend.forget(gone.name)
         return state(id)
 
     @api.post("/admin/models/{id}/rollback")
     async def roll_back(id: str, request: Request) -> dict[str, Any]:
-        """Go back to the version before."""
-        traffic.roll_back(checked(request, id))
+        """Go back to the version before, once it is there."""
+        id = checked(request, id)
+        before = traffic.before(id)
+        if before is not None and before.adapter is not None:
+            await service.backend.check(before.name, before.adapter)
+        await service.backend.forget(traffic.roll_back(id).name)
         return state(id)
 
 

@@ -10,7 +10,6 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from cp_ray.serving.admin import add_admin
-from cp_ray.serving.bodies import MAX_TOKENS
 from cp_ray.serving.chat import BadRequest, ModelCard
 from cp_ray.serving.chats import add_chats
 from cp_ray.serving.education import add_education
@@ -23,7 +22,7 @@ from cp_ray.serving.routing import UnknownModel
 from cp_ray.serving.service import Service
 from cp_ray.survey.counts import items, read_counts
 
-__all__ = ["MAX_TOKENS", "build_api"]
+__all__ = ["build_api"]
 
 
 def build_api(service: Service) -> FastAPI:
@@ -70,7 +69,7 @@ def _add_health(api: FastAPI, service: Service) -> None:
     @api.get("/readyz")
     async def readyz() -> Response:
         """Whether requests are answered: 503 while an engine is missing, and once no more are taken."""
-        ready = not service.draining and await service.backend.ready()
+        ready = not service.draining and await service.backend.load() is not None
         state = {"status": "ready" if ready else "draining" if service.draining else "no engine"}
         return JSONResponse(state, 200 if ready else 503, {} if ready else {"retry-after": "1"})
 
@@ -78,6 +77,7 @@ def _add_health(api: FastAPI, service: Service) -> None:
     async def metrics(request: Request) -> Response:
         if not request.state.call.key.admin:
             raise Refusal(403, "this key may not see metrics; it is no admin's", code="forbidden")
+        service.metrics.engine(await service.backend.load())
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
 

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import importlib.util
 import logging
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,10 @@ _HEAD = "node:__internal_head__"
 """What Ray calls the resource that its head alone has."""
 _MANY = 100_000
 """Requests that Serve lets through: the gateway's own limits refuse with what a client can use."""
-_DRAIN_S = 30.0
 _HEALTH_S = 2.0
 """Between two looks at a replica: one that died is missed, and replaced, after so long."""
+_LOOK_S = 0.1
+"""Between two looks whether an application has gone."""
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
@@ -41,9 +43,9 @@ def build_app(spec: ServeSpec, settings: Settings | None = None) -> "Application
         "max_ongoing_requests": _MANY,
         "logging_config": _QUIET,
         "health_check_period_s": _HEALTH_S,
-        # Requests that are under way are answered before a replica goes.
+        # Requests that are under way are answered before a replica goes: after their time-out there are none.
         "graceful_shutdown_wait_loop_s": 0.5,
-        "graceful_shutdown_timeout_s": min(_DRAIN_S, settings.timeout_s),
+        "graceful_shutdown_timeout_s": settings.timeout_s,
     }
     # There is one of it, so it is where all is lost anyway if the node is lost.
     on_head = {"num_cpus": 0, "resources": {_HEAD: 0.001}}
@@ -59,7 +61,7 @@ def start(
 
     Args:
         spec: the base and its models.
-        name: of the application; one that runs under this name is replaced.
+        name: of the application; one that runs under this name is replaced; it answers what it was asked before.
         route_prefix: where it is, such as `/teacher`; applications under other prefixes live on.
         port: on 127.0.0.1; None takes a free one. A cluster has one port for all its applications: the first
             one's, whatever later ones ask for.
@@ -87,7 +89,7 @@ def start(
         serve.run(build_app(spec, settings), name=name, route_prefix=route_prefix)
     except RuntimeError as error:
         why = _why(name) or BaseModelError(f"serving {name!r}: {' '.join(str(error).split())}")
-        serve.delete(name)
+        serve.delete(name, _blocking=False)
         raise why from error
     return f"http://{_HOST}:{actual}{route_prefix.rstrip('/')}/v1"
 
@@ -104,14 +106,20 @@ def application_of(kind: str, *owner: str) -> str:
 def serving(
     spec: ServeSpec, *, name: str, route_prefix: str, port: int | None = None, settings: Settings | None = None
 ) -> Iterator[str]:
-    """Serve `spec` while inside: the base URL for clients; the arguments and errors are those of `start`."""
+    """Serve `spec` while inside: the base URL for clients; the arguments and errors are those of `start`.
+
+    At the end it is waited until what is under way has been answered. An error goes on at once: Serve ends the
+    application by itself.
+    """
     from ray import serve
 
     url = start(spec, name=name, route_prefix=route_prefix, port=port, settings=settings)
     try:
         yield url
     finally:
-        serve.delete(name)
+        serve.delete(name, _blocking=False)  # what waits there gives up after a minute
+    while name in serve.status().applications:
+        time.sleep(_LOOK_S)
 
 
 def app(args: dict[str, Any]) -> "Application":

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
-    "MAX_TOKENS",
     "ChatBody",
     "ChatMessage",
     "CompletionBody",
@@ -19,9 +18,6 @@ __all__ = [
     "Text",
 ]
 
-MAX_TOKENS = 4096
-"""The longest answer that may be asked for."""
-
 _STOPS, _CHOICES, _TEXTS, _MESSAGES, _OPTIONS = 4, 8, 256, 1_000, 64
 _LONGEST = 400_000
 """Characters of one text."""
@@ -30,6 +26,15 @@ _LONGEST = 400_000
 Text = Annotated[str, Field(max_length=_LONGEST)]
 """A text; pydantic refuses half of a surrogate pair, which JSON can spell and no tokenizer takes."""
 Ratio = Annotated[float, Field(allow_inf_nan=False)]
+Tokens = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=2**31 - 1,
+        description="The longest answer; the context may end it sooner. Left out, it is the server's `answer_tokens` "
+        "for a chat (256 unless set otherwise), and 16 for a text. At most the server's `max_answer_tokens` (4096).",
+    ),
+]
 
 
 class _Body(BaseModel):
@@ -96,7 +101,7 @@ class Sampling(_Body):
     metadata: Metadata | None = None
     temperature: Annotated[Ratio, Field(ge=0, le=2)] | None = None
     top_p: Annotated[Ratio, Field(gt=0, le=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    max_tokens: Tokens | None = None
     seed: int | None = None
     stop: Text | Annotated[list[Text], Field(max_length=_STOPS)] | None = None
     n: Annotated[int, Field(ge=1, le=_CHOICES)] | None = None
@@ -118,7 +123,7 @@ class ChatBody(Sampling):
     """The body of a chat completion request."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=_MESSAGES)]
-    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    max_completion_tokens: Tokens | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None

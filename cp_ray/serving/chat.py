@@ -1,5 +1,6 @@
 """What is asked of a served model and what it answers; plain data, shared by engine, API and application."""
 
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -42,6 +43,13 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if not self.id:
             raise ConfigError("models: each needs an id, got ''; name it, for example after its culture")
+
+    @property
+    def engine_name(self) -> str:
+        """What an engine knows it by: with another adapter it is another, so that none is taken for the one before."""
+        if self.adapter is None:
+            return self.id
+        return f"{self.id}@{hashlib.sha256(self.adapter.encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,7 @@ class ChatRequest:
     adapter: str | None = None
     """Where the model's adapter lies, for an engine that does not have it yet."""
     tenant: str = ""
-    """Who asks; those who wait are served in turn."""
+    """Who asks; those who wait are served in turn, and what is kept of a chat is kept for its tenant alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +136,6 @@ class Piece:
     logprobs: tuple[TokenLogprob, ...] = ()
     labels: tuple[float, ...] = ()
     """Log-probabilities of the request's labels."""
-    load: Load | None = None
-    """On the last piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +149,6 @@ class ChatResult:
     cached_tokens: int = field(default=0, compare=False)
     logprobs: tuple[TokenLogprob, ...] = ()
     labels: tuple[float, ...] = ()
-    load: Load | None = field(default=None, compare=False)
 
 
 def whole(pieces: "list[Piece]") -> ChatResult:
@@ -157,7 +162,6 @@ def whole(pieces: "list[Piece]") -> ChatResult:
         last.cached_tokens,
         tuple(token for piece in pieces for token in piece.logprobs),
         last.labels,
-        last.load,
     )
 
 
@@ -204,6 +208,10 @@ class Backend(Protocol):
         """
         ...
 
-    async def ready(self) -> bool:
-        """Whether it answers."""
+    async def forget(self, name: str) -> None:
+        """An adapter is not served any more; what is kept of it may go."""
+        ...
+
+    async def load(self) -> Load | None:
+        """What it, or one of its replicas, is busy with now; None: it does not answer."""
         ...

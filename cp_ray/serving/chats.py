@@ -23,8 +23,8 @@ __all__ = ["add_chats", "answer_all"]
 
 _log = logging.getLogger("cp_ray.serving")
 
-DEFAULT_TOKENS = 256
-"""The length of an answer when none is asked for."""
+_TEXT_TOKENS = 16
+"""The length of what a text goes on with where none is asked for, as in OpenAI's API."""
 
 
 def add_chats(api: FastAPI, service: Service) -> None:
@@ -48,7 +48,7 @@ def add_chats(api: FastAPI, service: Service) -> None:
             logprobs=top,
             schema=schema,
             choices=choices,
-            max_tokens=body.max_completion_tokens or body.max_tokens or DEFAULT_TOKENS,
+            max_tokens=_length(service, body, "max_completion_tokens", "max_tokens") or service.answer_tokens,
         )
         card = next(card for card in service.cards if card.id == request.state.call.model)
         if card.system and all(m.role != "system" for m in messages):
@@ -61,7 +61,7 @@ def add_chats(api: FastAPI, service: Service) -> None:
         """Go on with a text."""
         texts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
         asked = _request(service, request, body, texts[-1])
-        asked = replace(asked, logprobs=body.logprobs, max_tokens=body.max_tokens or 16)
+        asked = replace(asked, logprobs=body.logprobs, max_tokens=_length(service, body, "max_tokens") or _TEXT_TOKENS)
         requests = [replace(asked, text=text, choice=k) for text in texts for k in range(body.n or 1)]
         return await _answer(service, request.state.call, requests, body, chat=False)
 
@@ -86,6 +86,18 @@ def _request(service: Service, request: Request, body: Sampling, said: str) -> C
         adapter=release.adapter,
         tenant=key.name if key else "",
     )
+
+
+def _length(service: Service, body: Sampling, *fields: str) -> int | None:
+    """The longest answer that is asked for, by the first of these fields that says it."""
+    for field in fields:
+        asked: int | None = getattr(body, field)
+        if asked is not None and asked > service.max_answer_tokens:
+            message = f"{field}: must be at most {service.max_answer_tokens} here, got {asked}; ask for less"
+            raise Refusal(400, message, param=field)
+        if asked is not None:
+            return asked
+    return None
 
 
 async def _answer(
@@ -184,9 +196,6 @@ async def _events(
 def _count(service: Service, call: Call, results: Mapping[int, ChatResult | Piece], choices: int) -> None:
     usage = usage_of(results, choices)
     call.took(usage["prompt_tokens"], usage["completion_tokens"])
-    for result in results.values():
-        if result.load is not None:
-            service.metrics.engine(result.load)
 
 
 def _message(message: ChatMessage) -> Message:

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cp_ray.serving.chat import BadRequest, Load, Piece, TokenLogprob
+from cp_ray.serving.chat import BadRequest, Piece, TokenLogprob
 from cp_ray.serving.rows import Row
 from cp_ray.serving.sampling import draw, uniform
 
 __all__ = ["advance"]
 
 
-def advance(rows: Sequence[Row], logits: Tensor, tokenizer: Any, ends: set[int], load: Load) -> None:
+def advance(rows: Sequence[Row], logits: Tensor, tokenizer: Any, ends: set[int]) -> None:
     """Draw a token for each row and deliver what it brings; rows that have ended get their `finish_reason`.
 
     Args:
@@ -21,7 +21,6 @@ def advance(rows: Sequence[Row], logits: Tensor, tokenizer: Any, ends: set[int],
         logits: [rows, vocabulary], after each row's last token; changed in place.
         tokenizer: the model's.
         ends: tokens that end an answer.
-        load: to be told with an answer's last piece.
     """
     asked = [row.request for row in rows]
     told = [i for i, row in enumerate(rows) if row.labels or row.request.logprobs is not None]
@@ -37,14 +36,14 @@ def advance(rows: Sequence[Row], logits: Tensor, tokenizer: Any, ends: set[int],
             _fail(row, f"model: {row.model!r} has come to numbers that are not finite; ask another, or load it anew")
             continue
         if row.labels:
-            _finish(row, "", "stop", load, labels=tuple(logprobs[i][list(row.labels)].tolist()))
+            _finish(row, "", "stop", labels=tuple(logprobs[i][list(row.labels)].tolist()))
             continue
         if i in logprobs:
             row.logprobs.append(_logprob(tokenizer, token, logprobs[i], row.request.logprobs or 0))
-        _take(row, token, ends, load)
+        _take(row, token, ends)
 
 
-def _take(row: Row, token: int, ends: set[int], load: Load) -> None:
+def _take(row: Row, token: int, ends: set[int]) -> None:
     """Add a token to a row."""
     row.drawn.append(token)
     complete = row.guide.follow(token) if row.guide is not None else False
@@ -57,14 +56,14 @@ def _take(row: Row, token: int, ends: set[int], load: Load) -> None:
     if ended or full:
         text += row.writer.end()
     if ended or full or row.writer.stopped:
-        _finish(row, text, "stop" if ended or row.writer.stopped else "length", load)
+        _finish(row, text, "stop" if ended or row.writer.stopped else "length")
     elif text or row.logprobs:
         row.deliver(Piece(text, "", len(row.prompt), len(row.drawn), row.cached, _told(row)))
 
 
-def _finish(row: Row, text: str, reason: str, load: Load, labels: tuple[float, ...] = ()) -> None:
+def _finish(row: Row, text: str, reason: str, labels: tuple[float, ...] = ()) -> None:
     row.finish_reason = reason
-    row.deliver(Piece(text, reason, len(row.prompt), len(row.drawn), row.cached, _told(row), labels, load))
+    row.deliver(Piece(text, reason, len(row.prompt), len(row.drawn), row.cached, _told(row), labels))
 
 
 def _fail(row: Row, why: str) -> None:

@@ -158,7 +158,7 @@ class Engine:
         if not any(map(self._turns.goes, self._rows)):
             # There is no room for those who are first: the others go on and make it; nobody is admitted meanwhile.
             self._turns.all_go({row.tenant for row in self._rows})
-        self.load = self._load()  # told with answers that end in this step
+        self.load = self._load()  # told to those who ask during a long step
         fed = self._fed()
         if fed:
             self._pass(fed)
@@ -203,7 +203,7 @@ class Engine:
             return
         while (row := self._waiting.peek(self._turns.goes)) is not None and self._fits(row):
             self._waiting.pop(self._turns.goes)
-            past = self._prefixes.find(row.model, row.prompt) if self._prefixes else None
+            past = self._prefixes.find(row.tenant, row.model, row.prompt) if self._prefixes else None
             row.cached = past.tokens if past else 0
             self._slots.append(past, len(row.prompt) + min(row.limit, _ANSWER_TOKENS))
             row.admitted = next(self._admitted)
@@ -255,13 +255,13 @@ class Engine:
         self._rows.pop()
 
     def _draw(self, rows: list[Row], logits: Tensor) -> None:
-        advance(rows, logits, self._tokenizer, self._ends, self.load)
+        advance(rows, logits, self._tokenizer, self._ends)
 
     def _remember(self, row: Row, state: RowState) -> None:
         """Keep the state of a row that has ended."""
         if self._prefixes is not None:
             # The last token drawn was never fed to the model.
-            self._prefixes.put(row.model, row.ids[: state.tokens], state)
+            self._prefixes.put(row.tenant, row.model, row.ids[: state.tokens], state)
 
 
 def _into(told: list[Piece | BadRequest]) -> Callable[[Piece | BaseException], None]:

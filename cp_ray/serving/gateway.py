@@ -26,6 +26,7 @@ class Gateway:
     def __init__(self, spec: ServeSpec, settings: Settings, engines: "DeploymentHandle[Replica]") -> None:
         from cp_ray.serving.handles import Engines
 
+        versions = Versions(spec.models, Path(settings.versions).expanduser() if settings.versions else None)
         languages = {locale.split("-")[0].lower() for model in spec.models for locale in model.locales}
         self._service = Service(
             backend=Engines(engines),
@@ -36,10 +37,12 @@ class Gateway:
             keys=read_keys(settings.keys),
             gate=Gate(settings.max_under_way),
             identify=LanguageOf(languages) if languages else None,
-            versions=Versions(spec.models, Path(settings.versions).expanduser() if settings.versions else None),
+            versions=versions,
             log=RequestLog(settings.request_log, prompts=settings.log_prompts),
             timeout_s=settings.timeout_s,
-            origins=origins(model.adapter for model in spec.models),
+            answer_tokens=settings.answer_tokens,
+            max_answer_tokens=settings.max_answer_tokens,
+            origins=origins(versions.adapters),
             adapters=Path(settings.adapters).expanduser() if settings.adapters else None,
         )
 

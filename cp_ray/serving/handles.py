@@ -1,10 +1,11 @@
 """The engine's replicas as the gateway sees them: a request whose replica dies is asked again of another."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cp_ray.serving.chat import ChatRequest, ChatResult, Piece
+from cp_ray.serving.chat import ChatRequest, ChatResult, Load, Piece
 from cp_ray.serving.replica import Replica, Wrong
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ __all__ = ["Engines"]
 _TRIES = 6
 _PAUSE_S = 0.2
 """Before the second try; doubled with each."""
-_READY_S = 2.0
+_LOAD_S = 2.0
+"""That an engine has to say what it is busy with; one that takes longer does not answer."""
 
 R = TypeVar("R")
 
@@ -66,14 +68,23 @@ class Engines:
         if wrong is not None:
             raise wrong.error()
 
-    async def ready(self) -> bool:
+    async def forget(self, name: str) -> None:
+        """As in `Backend`; a replica that does not answer keeps a copy that it does not need."""
+        from ray.exceptions import RayError
+        from ray.serve.exceptions import RayServeException
+
+        with contextlib.suppress(TimeoutError, RayError, RayServeException):
+            told = self._handle.broadcast("forget", name)
+            await told.results_async(timeout_s=_LOAD_S, return_exceptions=True)
+
+    async def load(self) -> Load | None:
         """As in `Backend`."""
         try:
-            async with asyncio.timeout(_READY_S):
-                await self._asked(lambda: self._handle.load.remote())
+            async with asyncio.timeout(_LOAD_S):
+                load: Load = await self._asked(lambda: self._handle.load.remote())
         except (TimeoutError, ConnectionError):
-            return False
-        return True
+            return None
+        return load
 
     async def _asked(self, ask: Callable[[], Any]) -> Any:
         from ray.exceptions import RayActorError

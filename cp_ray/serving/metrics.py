@@ -29,7 +29,7 @@ class Metrics:
         self._routes = Counter("cp_ray_routes", "Why a model was chosen.", ["why"], registry=on)
         self._refused = Counter("cp_ray_refused", "Requests that were too many.", ["code"], registry=on)
         self._under_way = Gauge("cp_ray_under_way", "Requests let in that have not ended.", registry=on)
-        self._load = Gauge("cp_ray_engine", "What the engine that answered last is busy with.", ["what"], registry=on)
+        self._load = Gauge("cp_ray_engine", "What a replica of the engine is busy with.", ["what"], registry=on)
 
     def ended(self, call: Call) -> None:
         """A request has ended."""
@@ -51,8 +51,11 @@ class Metrics:
         """So many are under way."""
         self._under_way.set(requests)
 
-    def engine(self, load: Load) -> None:
-        """What an engine said with an answer."""
+    def engine(self, load: Load | None) -> None:
+        """What an engine says, when it is asked; None: it does not answer, and nothing is known of it."""
+        self._load.clear()
+        if load is None:
+            return
         for what in ("rows", "adapters", "waiting", "held"):
             self._load.labels(what).set(getattr(load, what))
 

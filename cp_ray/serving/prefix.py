@@ -1,6 +1,7 @@
 """Keys and values of chats that may go on.
 
-A dialogue's next prompt repeats all that was said before, so its keys and values need not be computed again.
+A dialogue's next prompt repeats all that was said before, so its keys and values need not be computed again. Each
+tenant's are kept for itself: how much of a prompt was known, and how soon it is answered, tells what others asked.
 """
 
 from collections import OrderedDict
@@ -47,15 +48,15 @@ class PrefixCache:
     def __init__(self, max_bytes: int) -> None:
         """Hold at most `max_bytes`; the chats used longest ago go first."""
         self._max_bytes = max_bytes
-        self._kept: OrderedDict[tuple[str, bytes], _Kept] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, bytes], _Kept] = OrderedDict()
         self._bytes = 0
 
-    def find(self, model: str, ids: Sequence[int]) -> RowState | None:
-        """The longest known state that `ids` begin with, at least one token shorter than `ids`."""
+    def find(self, tenant: str, model: str, ids: Sequence[int]) -> RowState | None:
+        """A tenant's longest known state that `ids` begin with, at least one token shorter than `ids`."""
         new = np.asarray(ids, dtype=np.int64)
         best, key = 0, None
         for candidate, kept in self._kept.items():
-            if candidate[0] == model and (shared := _common(kept.ids, new)) > best:
+            if candidate[:2] == (tenant, model) and (shared := _common(kept.ids, new)) > best:
                 best, key = shared, candidate
         best = min(best, len(ids) - 1)
         if key is None or best < 1:
@@ -63,13 +64,14 @@ class PrefixCache:
         self._kept.move_to_end(key)
         return self._kept[key].state.first(best)
 
-    def put(self, model: str, ids: Sequence[int], state: RowState) -> None:
-        """Keep the state after `ids`, in the place of what is known of its beginning."""
+    def put(self, tenant: str, model: str, ids: Sequence[int], state: RowState) -> None:
+        """Keep the state after `ids` for a tenant, in the place of what is known of its beginning."""
         new = np.asarray(ids, dtype=np.int64)
-        covered = [k for k, kept in self._kept.items() if k[0] == model and _common(kept.ids, new) == len(kept.ids)]
+        own = [(key, kept.ids) for key, kept in self._kept.items() if key[:2] == (tenant, model)]
+        covered = [key for key, known in own if _common(known, new) == len(known)]
         for key in covered:
             self._bytes -= self._kept.pop(key).state.nbytes
-        self._kept[model, new.tobytes()] = _Kept(new, state)
+        self._kept[tenant, model, new.tobytes()] = _Kept(new, state)
         self._bytes += state.nbytes
         while self._bytes > self._max_bytes:
             self._bytes -= self._kept.popitem(last=False)[1].state.nbytes

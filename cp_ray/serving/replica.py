@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cp_ray.errors import BaseModelError
 from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, ContextTooLong, Load, Piece
 from cp_ray.serving.spec import ServeSpec, Settings
+from cp_ray.serving.uses import Uses
 
 if TYPE_CHECKING:
     from cp_ray.embedding import Embedder
@@ -46,17 +47,18 @@ class Replica:
 
         torch.set_num_threads(1)  # of this thread and later ones; the engine's has its own
         self._fetched = 0
-        folders = {m.id: self._fetch(m.id, m.adapter) if m.adapter else None for m in spec.models}
-        whole = {id: folder for id, folder in folders.items() if folder is not None and is_whole(folder)}
-        shared = {id: folder for id, folder in folders.items() if id not in whole}
+        folders = {m.engine_name: self._fetch(m.id, m.adapter) if m.adapter else None for m in spec.models}
+        whole = {name: folder for name, folder in folders.items() if folder is not None and is_whole(folder)}
+        shared = {name: folder for name, folder in folders.items() if name not in whole}
         self._engine = _engine(spec.base, shared, settings, 1 + len(whole))
-        self._whole = {id: _engine(str(folder), {id: None}, settings, 1 + len(whole)) for id, folder in whole.items()}
+        self._whole = {name: _engine(str(path), {name: None}, settings, 1 + len(whole)) for name, path in whole.items()}
         for folder in whole.values():
             shutil.rmtree(folder)  # they are in memory, and do not leave it
         self._loop = EngineLoop(
             Bases(self._engine, self._whole) if whole else self._engine,
             settings.threads or max(1, int(settings.num_cpus)),
         )
+        self._uses = Uses(self._drop, folders)
         self._fetching, self._embedding = asyncio.Lock(), asyncio.Lock()
 
     def __del__(self) -> None:
@@ -66,18 +68,20 @@ class Replica:
     async def complete(self, request: ChatRequest) -> ChatResult | Wrong:
         """Answer a chat."""
         try:
-            await self._bring(request.model, request.adapter)
-            return await self._loop.complete(request)
+            with self._uses.of(request.model):
+                await self._bring(request.model, request.adapter)
+                return await self._loop.complete(request)
         except BadRequest as error:
             return wrong(error)
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[Piece | Wrong]:
         """Answer a chat piece by piece."""
         try:
-            await self._bring(request.model, request.adapter)
-            async with aclosing(self._loop.stream(request)) as pieces:  # type: ignore[type-var]
-                async for piece in pieces:
-                    yield piece
+            with self._uses.of(request.model):
+                await self._bring(request.model, request.adapter)
+                async with aclosing(self._loop.stream(request)) as pieces:  # type: ignore[type-var]
+                    async for piece in pieces:
+                        yield piece
         except BadRequest as error:
             yield wrong(error)
 
@@ -91,11 +95,17 @@ class Replica:
         """Bring an adapter here and see whether it fits the base."""
         try:
             await self._bring(name, adapter)
-            await asyncio.to_thread(self._engine.adapters.fetch, name)
+            if name not in self._whole:
+                await asyncio.to_thread(self._engine.adapters.fetch, name)
         except BaseModelError as error:
-            self._engine.adapters.forget(name)
+            if name not in self._uses:
+                self._drop(name)
             return Wrong(f"adapter: {error}")
         return None
+
+    async def forget(self, name: str) -> None:
+        """Delete the copy of an adapter that is not served any more, once nothing uses it."""
+        self._uses.forget(name)
 
     def check_health(self) -> None:
         """Ray Serve asks every few seconds, and replaces a replica that raises."""
@@ -113,8 +123,13 @@ class Replica:
             if not self._engine.adapters.knows(name):
                 folder = await asyncio.to_thread(self._fetch, name, adapter)
                 if is_whole(folder):
+                    shutil.rmtree(folder)
                     raise BaseModelError(f"adapter {name!r}: is a whole model, which is served from the start or not")
                 self._engine.adapters.know(name, folder)
+
+    def _drop(self, name: str) -> None:
+        if (folder := self._engine.adapters.forget(name)) is not None:
+            shutil.rmtree(folder)
 
     def _fetch(self, name: str, uri: str) -> Path:
         self._fetched += 1

@@ -34,6 +34,10 @@ class Service:
     versions: Versions | None = None
     log: RequestLog = field(default_factory=lambda: RequestLog("", prompts=False))
     timeout_s: float = 600.0
+    answer_tokens: int = 256
+    """Of a chat's answer where none are asked for."""
+    max_answer_tokens: int = 4_096
+    """That may be asked for."""
     adapters: Path | None = None
     """Where new versions of adapters are found."""
     origins: Mapping[str, Origin] = field(default_factory=dict)

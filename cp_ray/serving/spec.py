@@ -82,11 +82,16 @@ class Settings:
     """Chats that a replica answers together."""
     max_tokens: int = 65_536
     """That its cache of keys and values may hold. vLLM's fills the GPU; there it is the most of one chat."""
+    answer_tokens: int = 256
+    """The length of a chat's answer where none is asked for (`max_tokens`), or what the context has room for."""
+    max_answer_tokens: int = 4_096
+    """The longest answer that may be asked for; the context may end it sooner. What is asked for counts in full towards
+    a replica's `max_tokens` while the answer is made, so that one long answer can make others wait."""
     max_adapters: int = 64
     """On its base at once."""
     prefix_mib: int = 2_048
-    """Memory of a replica for the keys and values of chats that may go on, which fills in time; 0: none are kept. vLLM
-    keeps them, unless it is 0, in what its GPU has."""
+    """Memory of a replica for the keys and values of chats that may go on, which fills in time; 0: none are kept. Each
+    API key's are found by its own requests alone. vLLM keeps them, unless it is 0, in what its GPU has."""
     max_under_way: int = 256
     """Requests answered or waiting; more are told to come again (429). While keys that had more to themselves give
     way to others there may be up to three times as many."""
@@ -102,10 +107,15 @@ class Settings:
     log_prompts: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("replicas", "max_rows", "max_tokens", "max_adapters", "max_under_way"):
+        lengths = ("max_tokens", "answer_tokens", "max_answer_tokens")
+        for name in ("replicas", "max_rows", *lengths, "max_adapters", "max_under_way"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name}: must be a whole number of at least 1, got {value!r}")
+        if self.answer_tokens > self.max_answer_tokens:
+            raise ConfigError(
+                f"answer_tokens: must be at most max_answer_tokens ({self.max_answer_tokens}), got {self.answer_tokens}"
+            )
         if not isinstance(self.prefix_mib, int) or self.prefix_mib < 0:
             raise ConfigError(f"prefix_mib: must be a whole number of at least 0, got {self.prefix_mib!r}")
         if self.max_replicas is not None and self.max_replicas < self.replicas:

@@ -9,7 +9,9 @@ loading by name reads one bucket only, and nothing on disk. vLLM keeps those use
 
 import asyncio
 import functools
+import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -28,6 +30,7 @@ from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, Load, Piece
 from cp_ray.serving.replica import Wrong, fetch, wrong
 from cp_ray.serving.rows import Prepare, Row, end_tokens
 from cp_ray.serving.spec import ServeSpec, Settings
+from cp_ray.serving.uses import Uses
 from cp_ray.serving.vllm_shapes import asked, asked_label, bodies, label_logprob, pieces
 
 if TYPE_CHECKING:
@@ -108,9 +111,11 @@ class VLLMReplica(LLMServer):
         self._bare = {model.id for model in spec.models if model.adapter is None}
         self._adapters: dict[str, Path] = {}
         self._under_way: set[Row] = set()
+        self._secret = secrets.token_bytes(32)
         self._fetched = 0
         self._fetching, self._embedding = asyncio.Lock(), asyncio.Lock()
-        first = {model.id: self._fetch(model.id, model.adapter) for model in spec.models if model.adapter}
+        first = {model.engine_name: self._fetch(model.id, model.adapter) for model in spec.models if model.adapter}
+        self._uses = Uses(self._drop, first)
         rank = max((rank_of(name, folder) for name, folder in first.items()), default=0)
         room = next((most for most in _RANKS if most >= rank), rank)
         llm_config.update_engine_kwargs(max_model_len=self._context, max_lora_rank=room)
@@ -153,19 +158,26 @@ class VLLMReplica(LLMServer):
             return Wrong(f"adapter: {error}")
         return None
 
+    async def forget(self, name: str) -> None:
+        """Delete the copy of an adapter that is not served any more, once nothing uses it; vLLM lets it go in time."""
+        self._uses.forget(name)
+
     async def load(self) -> Load:
         """What it is busy with, as far as can be told from outside: vLLM is taken to fill its rows."""
-        return self._load()
-
-    def _load(self) -> Load:
         rows = min(len(self._under_way), self._max_rows)
         models = {row.model for row in self._under_way}
         held = sum(len(row.prompt) for row in self._under_way)
         return Load(rows, len(models), len(self._under_way) - rows, held)
 
     async def _answer(self, request: ChatRequest, *, stream: bool) -> AsyncIterator[Piece]:
-        row = await asyncio.to_thread(self._prepare, request)
-        model = await self._bring(request.model, request.adapter)
+        with self._uses.of(request.model):
+            row = await asyncio.to_thread(self._prepare, request)
+            model = await self._bring(request.model, request.adapter)
+            async with aclosing(self._drawn(row, model, stream=stream)) as drawn:  # type: ignore[type-var]
+                async for piece in drawn:
+                    yield piece
+
+    async def _drawn(self, row: Row, model: str, *, stream: bool) -> AsyncIterator[Piece]:
         # Who asks for little goes before who asks for much.
         priority = sum(other.tenant == row.tenant for other in self._under_way)
         self._under_way.add(row)
@@ -173,21 +185,28 @@ class VLLMReplica(LLMServer):
             if row.labels:
                 yield await self._labelled(row, model, priority)
                 return
-            fields = asked(row, model=model, ends=self._ends, context=self._context, stream=stream, priority=priority)
+            fields = asked(
+                row, model=model, ends=self._ends, context=self._context, stream=stream, priority=priority,
+                salt=self._salt(row.tenant),
+            )  # fmt: skip
             async with aclosing(self._responses(fields)) as responses:  # type: ignore[type-var]
-                async for piece in pieces(responses, row, self._text, self._load):
+                async for piece in pieces(responses, row, self._text):
                     yield piece
         finally:
             self._under_way.discard(row)
 
     async def _labelled(self, row: Row, model: str, priority: int) -> Piece:
         async def one(label: int) -> float:
-            fields = asked_label(row, label, model=model, priority=priority)
+            fields = asked_label(row, label, model=model, priority=priority, salt=self._salt(row.tenant))
             async with aclosing(self._responses(fields)) as responses:  # type: ignore[type-var]
                 return label_logprob(await anext(responses))
 
         told = [await one(label) for label in row.labels]  # each after the first finds the prompt computed
-        return Piece("", "stop", len(row.prompt), labels=tuple(told), load=self._load())
+        return Piece("", "stop", len(row.prompt), labels=tuple(told))
+
+    def _salt(self, tenant: str) -> str:
+        """Of a tenant, for vLLM to keep prompts apart by; nobody outside can work it out."""
+        return hashlib.blake2b(tenant.encode(), key=self._secret, digest_size=32).hexdigest()
 
     async def _responses(self, fields: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         from ray.serve.llm.openai_api_models import CompletionRequest
@@ -230,6 +249,10 @@ class VLLMReplica(LLMServer):
                 raise
             raise BaseModelError(f"adapter {name!r}: {' '.join(str(error).split())[:300]}") from error
         self._adapters[name] = folder
+
+    def _drop(self, name: str) -> None:
+        if (folder := self._adapters.pop(name, None)) is not None:
+            shutil.rmtree(folder)
 
     def _fetch(self, name: str, uri: str) -> Path:
         self._fetched += 1

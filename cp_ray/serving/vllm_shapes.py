@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from cp_ray.serving.chat import BadRequest, ChatRequest, Load, Piece, TokenLogprob
+from cp_ray.serving.chat import BadRequest, ChatRequest, Piece, TokenLogprob
 from cp_ray.serving.rows import Row
 
 __all__ = ["asked", "asked_label", "bodies", "label_logprob", "pieces"]
@@ -18,7 +18,9 @@ __all__ = ["asked", "asked_label", "bodies", "label_logprob", "pieces"]
 _TOKEN = "token_id:"
 
 
-def asked(row: Row, *, model: str, ends: Collection[int], context: int, stream: bool, priority: int) -> dict[str, Any]:
+def asked(
+    row: Row, *, model: str, ends: Collection[int], context: int, stream: bool, priority: int, salt: str
+) -> dict[str, Any]:
     """The fields of a CompletionRequest for an answer to be drawn.
 
     Args:
@@ -28,9 +30,10 @@ def asked(row: Row, *, model: str, ends: Collection[int], context: int, stream: 
         context: tokens of a prompt and its answer together.
         stream: whether it is told as it comes.
         priority: the lower, the earlier it is computed.
+        salt: what is kept of its prompt serves requests of the same salt alone.
     """
     request = row.request
-    fields = _common(row, model, priority) | {
+    fields = _common(row, model, priority, salt) | {
         "max_tokens": row.limit,
         "temperature": request.temperature,
         "top_p": request.top_p,
@@ -50,12 +53,12 @@ def asked(row: Row, *, model: str, ends: Collection[int], context: int, stream: 
     return fields
 
 
-def asked_label(row: Row, label: int, *, model: str, priority: int) -> dict[str, Any]:
+def asked_label(row: Row, label: int, *, model: str, priority: int, salt: str) -> dict[str, Any]:
     """The fields of a CompletionRequest for a token's log-probability as the answer's first.
 
     Nothing else may be drawn, and the log-probability told is the one from before that.
     """
-    return _common(row, model, priority) | {
+    return _common(row, model, priority, salt) | {
         "max_tokens": 1,
         "temperature": 0.0,
         "logprobs": 0,
@@ -63,11 +66,12 @@ def asked_label(row: Row, label: int, *, model: str, priority: int) -> dict[str,
     }
 
 
-def _common(row: Row, model: str, priority: int) -> dict[str, Any]:
+def _common(row: Row, model: str, priority: int, salt: str) -> dict[str, Any]:
     return {
         "model": model,
         "prompt": row.prompt,
         "priority": priority,
+        "cache_salt": salt,
         "return_tokens_as_token_ids": True,
         # Ray would give all that one HTTP request asks the same.
         "request_id": uuid.uuid4().hex,
@@ -106,7 +110,7 @@ def _raise(error: Mapping[str, Any]) -> None:
 
 
 async def pieces(
-    responses: AsyncIterator[dict[str, Any]], row: Row, text_of: Callable[[int], str], load: Callable[[], Load]
+    responses: AsyncIterator[dict[str, Any]], row: Row, text_of: Callable[[int], str]
 ) -> AsyncIterator[Piece]:
     """An answer's pieces from its responses: several chunks, or one whole.
 
@@ -114,7 +118,6 @@ async def pieces(
         responses: as from `bodies`.
         row: the request that they answer.
         text_of: a token's text.
-        load: what the engine is busy with, to be told with the last piece.
 
     Raises:
         RuntimeError: they end before the answer does.
@@ -134,7 +137,7 @@ async def pieces(
     if last is None or last[1] not in ("stop", "length"):
         raise RuntimeError(f"vLLM ended before the answer did ({last[1] if last else 'without a reason'})")
     text, reason, logprobs = last
-    yield Piece(text, reason, len(row.prompt), drawn, cached, logprobs, load=load())
+    yield Piece(text, reason, len(row.prompt), drawn, cached, logprobs)
 
 
 def label_logprob(response: Mapping[str, Any]) -> float:

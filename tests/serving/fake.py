@@ -27,7 +27,8 @@ class Fake:
 
     def __init__(self) -> None:
         self.asked: list[ChatRequest] = []
-        self.up = True
+        self.forgotten: list[str] = []
+        self.busy: Load | None = Load(0, 0, 0, 0)
 
     async def complete(self, request: ChatRequest) -> ChatResult:
         """Answer with five tokens of prompt and two drawn."""
@@ -45,10 +46,10 @@ class Fake:
         if text == "gone":
             raise ConnectionError("no engine answers")
         if request.labels:
-            yield Piece("", "stop", 5, labels=self.labels(request), load=Load(1, 1, 0, 5))
+            yield Piece("", "stop", 5, labels=self.labels(request))
             return
         if not text:
-            yield Piece("", "stop", 5, load=Load(1, 1, 0, 5))
+            yield Piece("", "stop", 5)
         for k, letter in enumerate(text.upper(), 1):
             if text == "snap" and k == 3:
                 raise ConnectionError("the engine is gone; ask again")
@@ -58,7 +59,7 @@ class Fake:
                 return
             told = (TokenLogprob(letter, -0.5, ((letter, -0.5), ("J", -1.5))[: request.logprobs]),)
             logprobs = told if request.logprobs is not None else ()
-            yield Piece(letter, "length" if k == len(text) else "", 5, k, 0, logprobs, load=Load(1, 1, 0, 5))
+            yield Piece(letter, "length" if k == len(text) else "", 5, k, 0, logprobs)
 
     def labels(self, request: ChatRequest) -> tuple[float, ...]:
         """Log-probabilities of labels."""
@@ -73,6 +74,10 @@ class Fake:
         if "bad" in adapter:
             raise BadRequest(f"adapter: {name} does not fit")
 
-    async def ready(self) -> bool:
+    async def forget(self, name: str) -> None:
+        """Note it."""
+        self.forgotten.append(name)
+
+    async def load(self) -> Load | None:
         """As told."""
-        return self.up
+        return self.busy

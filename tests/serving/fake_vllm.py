@@ -26,6 +26,7 @@ class FakeEngine(LLMEngine):
         self._config = llm_config
         self._adapters: dict[str, str] = {}
         self._running: set[str] = set()
+        self._kept: list[tuple[str, str | None, list[int]]] = []
 
     async def start(self) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -56,10 +57,11 @@ class FakeEngine(LLMEngine):
             yield ErrorResponse.model_validate({"error": wrong})
             return
         self._running.add(request.request_id)
+        details = {"cached_tokens": self._cached(request)}
         try:
             told = [self._chunk(request, *step) async for step in self._draw(request)] if not request.stream else []
             if told:
-                yield _whole(told)
+                yield _whole(told, details)
                 return
             drawn = 0
             async for step in self._draw(request):
@@ -68,7 +70,6 @@ class FakeEngine(LLMEngine):
                 if request.top_p == BROKEN and drawn == _WHOLE:
                     broken = {"message": "CUDA error\nat line 1", "type": "InternalServerError", "code": 500}
                     yield f"data: {json.dumps({'error': broken})}\n\n"
-            details = {"cached_tokens": 3}
             usage = {"prompt_tokens": len(request.prompt), "prompt_tokens_details": details}
             yield f"data: {json.dumps({'choices': [], 'usage': usage})}\n\n"
             yield "data: [DONE]\n\n"
@@ -85,6 +86,12 @@ class FakeEngine(LLMEngine):
         if request.model not in (self._config.model_id, *self._adapters):
             return {"message": f"The model {request.model} does not exist", "type": "NotFoundError", "code": 404}
         return None
+
+    def _cached(self, request: Any) -> int:
+        """Tokens of the prompt known from requests of the same salt."""
+        known = [ids for *whose, ids in self._kept if whose == [request.model, request.cache_salt]]
+        self._kept.append((request.model, request.cache_salt, request.prompt))
+        return max((min(_common(ids, request.prompt), len(ids) - 1) for ids in known), default=0)
 
     async def _draw(self, request: Any) -> AsyncIterator[tuple[int, int, str, Any, str]]:
         """Steps: tokens so far, the token, its text, the log-probabilities, why it ended."""
@@ -175,12 +182,16 @@ class FakeEngine(LLMEngine):
         return None
 
 
-def _whole(chunks: list[dict[str, Any]]) -> CompletionResponse:
+def _common(a: list[int], b: list[int]) -> int:
+    return next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _whole(chunks: list[dict[str, Any]], details: dict[str, int]) -> CompletionResponse:
     last = chunks[-1]
     choices = [chunk["choices"][0] for chunk in chunks]
     told = [choice["logprobs"] for choice in choices if choice["logprobs"]]
     logprobs = {name: [value for one in told for value in one[name]] for name in told[0]} if told else None
     choice = choices[-1] | {"text": "".join(c["text"] for c in choices), "logprobs": logprobs}
-    usage = last["usage"] | {"prompt_tokens_details": {"cached_tokens": 3}}
+    usage = last["usage"] | {"prompt_tokens_details": details}
     found: CompletionResponse = CompletionResponse.model_validate(last | {"choices": [choice], "usage": usage})
     return found

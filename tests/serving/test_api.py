@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from cp_ray.records import Message
-from cp_ray.serving.api import MAX_TOKENS, build_api
+from cp_ray.serving.api import build_api
 from cp_ray.serving.chat import ChatRequest
 from cp_ray.serving.service import Service
 from tests.serving.fake import MODELS, Fake
@@ -102,7 +102,9 @@ def test_the_model_s_own_system_prompt_stands_in_for_a_missing_one(
         ({"temperature": "warm"}, "temperature"),
         ({"top_p": 0}, "top_p"),
         ({"max_tokens": 0}, "max_tokens"),
-        ({"max_tokens": MAX_TOKENS + 1}, "max_tokens"),
+        ({"max_tokens": 4_097}, "max_tokens: must be at most 4096 here, got 4097"),
+        ({"max_completion_tokens": 9_000}, "max_completion_tokens: must be at most 4096 here"),
+        ({"max_tokens": 10**30}, "max_tokens"),
         ({"stop": list("abcde")}, "stop"),
         ({"messages": [{"role": "user", "content": "long"}]}, "do not fit"),
     ],
@@ -116,6 +118,19 @@ def test_a_bad_field_gets_one_clear_line_with_400(http: TestClient, change: dict
     assert error["type"] == "invalid_request_error"
     assert word in error["message"]
     assert "\n" not in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "tokens"),
+    [({}, 9), ({"max_tokens": 5_000}, 5_000), ({"max_completion_tokens": 7}, 7), ({"prompt": "hi"}, 16)],
+)
+def test_the_length_of_an_answer_is_as_asked_for_or_as_the_server_is_set(
+    backend: Fake, asked: dict[str, Any], tokens: int
+) -> None:
+    http = TestClient(build_api(Service(backend, "smollm2", MODELS, answer_tokens=9, max_answer_tokens=5_000)))
+    route, body = ("completions", {}) if "prompt" in asked else ("chat/completions", {"messages": [USER]})
+    assert http.post(f"/v1/{route}", json={"model": "base"} | body | asked).status_code == 200
+    assert [request.max_tokens for request in backend.asked] == [tokens]
 
 
 def test_a_body_that_is_no_json_gets_400(http: TestClient) -> None:
@@ -162,7 +177,7 @@ def test_without_a_seed_answers_are_drawn_anew(http: TestClient, backend: Fake) 
 def test_health_and_readiness(http: TestClient, backend: Fake) -> None:
     assert http.get("/healthz").json() == {"status": "ok"}
     assert http.get("/readyz").json() == {"status": "ready"}
-    backend.up = False
+    backend.busy = None
     missing = http.get("/readyz")
     assert (missing.status_code, missing.json()) == (503, {"status": "no engine"})
     assert missing.headers["retry-after"]

@@ -1,6 +1,9 @@
 import asyncio
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -9,7 +12,7 @@ import pytest
 import yaml
 
 from cp_ray.errors import BaseModelError, ConfigError
-from cp_ray.serving.app import ServeSpec, Settings, app, serving
+from cp_ray.serving.app import ServeSpec, Settings, app, build_app, serving, start
 from cp_ray.serving.chat import ModelSpec
 from tests.processes import ray_processes
 from tests.tiny import make_adapter, make_base
@@ -76,6 +79,70 @@ async def ask_all(url: str, models: list[str]) -> list[str]:
 
 
 @pytest.mark.usefixtures("ray_cluster")
+def test_an_application_that_is_replaced_or_ends_answers_what_is_under_way(tmp_path: Path) -> None:
+    spec = ServeSpec(str(make_base(tmp_path / "base", context=4096)), (ModelSpec("base"),))
+    named: Any = {"name": "going", "route_prefix": "/going"}
+
+    def stream(url: str) -> Iterator[Any]:
+        chunks: Any = openai.OpenAI(base_url=url, api_key="none", max_retries=0).chat.completions.create(
+            model="base", messages=[{"role": "user", "content": "tell me"}], max_tokens=1_500, stream=True, seed=1
+        )
+        yield from chunks
+
+    def ended(chunks: Iterator[Any]) -> bool:
+        return [chunk.choices[0].finish_reason for chunk in chunks][-1] is not None
+
+    with ThreadPoolExecutor() as threads:
+        with serving(spec, **named, settings=Settings(num_cpus=0.5)) as url:
+            before, later = stream(url), stream(url)
+            next(before)
+            replaced = threads.submit(ended, before)
+            start(spec, **named, settings=Settings(num_cpus=0.5, max_rows=4))
+            next(later)
+            left = threads.submit(ended, later)
+        assert replaced.result()
+        assert left.result()
+
+
+def test_replicas_have_as_long_to_end_as_a_request_has() -> None:
+    gateway: Any = build_app(ServeSpec("smollm2", (ModelSpec("base"),)), Settings(timeout_s=77))._bound_deployment
+    (engine,) = [argument for argument in gateway.init_args if hasattr(argument, "_bound_deployment")]
+    several = [gateway, engine._bound_deployment]
+    assert [one._deployment_config.graceful_shutdown_timeout_s for one in several] == [77, 77]
+
+
+class Going:
+    """Serve, where an application takes longer to go than `delete` waits."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.looks = 0
+        monkeypatch.setattr("cp_ray.serving.app.start", lambda *_, **__: "http://there")
+        monkeypatch.setattr("cp_ray.serving.app._LOOK_S", 0)
+        monkeypatch.setattr("ray.serve.delete", self.delete)
+        monkeypatch.setattr("ray.serve.status", self.status)
+
+    def delete(self, name: str, _blocking: bool = True) -> None:
+        if _blocking:
+            raise TimeoutError("Some of these applications weren't deleted after 60s")
+
+    def status(self) -> Any:
+        self.looks += 1
+        return SimpleNamespace(applications={"going": None} if self.looks < 3 else {})
+
+
+def test_the_end_waits_for_answers_however_long_and_hides_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = ServeSpec("smollm2", (ModelSpec("base"),))
+    going = Going(monkeypatch)
+    with serving(spec, name="going", route_prefix="/going"):
+        pass
+    assert going.looks == 3
+    going.looks = 0
+    with pytest.raises(KeyError, match="inside"), serving(spec, name="going", route_prefix="/going"):
+        raise KeyError("inside")
+    assert going.looks == 0, "it is not waited for"
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_an_adapter_that_is_not_there_gives_one_clear_line(tmp_path: Path) -> None:
     spec = ServeSpec(str(make_base(tmp_path / "tiny")), (ModelSpec("german", str(tmp_path / "nowhere")),))
     with (
@@ -110,6 +177,8 @@ def test_the_config_files_in_the_repository_build_an_application(file: str) -> N
         ({"base": "smollm2", "models": [{"id": "a"}], "timeout_s": 0}, "timeout_s: must be above 0"),
         ({"base": "smollm2", "models": [{"id": "a"}], "num_cpus": -1}, "num_cpus: must be"),
         ({"base": "smollm2", "models": [{"id": "a"}], "prefix_mib": -1}, "prefix_mib: must be"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "answer_tokens": 0}, "answer_tokens: must be"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "answer_tokens": 5_000}, "at most max_answer_tokens"),
         (
             {"base": "smollm2", "models": [{"id": "a"}], "dtype": "int8"},
             "dtype: must be bfloat16 or float32",

@@ -3,9 +3,11 @@
 import asyncio
 import itertools
 import json
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -13,6 +15,7 @@ import pytest
 
 from cp_ray.serving.app import ServeSpec, Settings, serving
 from cp_ray.serving.chat import ModelSpec
+from tests.processes import ray_processes
 from tests.tiny import make_adapter, make_base
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -73,6 +76,15 @@ def test_an_answer_streams_over_http(url: str) -> None:
     assert "".join(pieces) == ask(url)[0]
 
 
+def test_an_engine_that_has_answered_is_told_to_prometheus_as_idle(url: str) -> None:
+    ask(url)
+    while engine_rows():
+        time.sleep(0.05)
+    with urllib.request.urlopen(url.removesuffix("/v1") + "/metrics") as reply:
+        text = reply.read().decode()
+    assert [f'cp_ray_engine{{what="{what}"}} 0.0' in text for what in ("rows", "adapters", "held")] == [True] * 3
+
+
 def test_a_new_version_is_loaded_promoted_and_rolled_back_under_traffic(url: str) -> None:
     first, version = ask(url)
     assert version == "1"
@@ -104,6 +116,12 @@ def test_a_new_version_is_loaded_promoted_and_rolled_back_under_traffic(url: str
     told = asyncio.run(traffic())
     assert all(answers[version] == text for text, version in told)
     assert ask(url) == (first, "1")
+    assert len(copies_of_adapters()) == 1, "only the first version's is left"
+
+
+def copies_of_adapters() -> list[Path]:
+    (engine,) = ray_processes("ServeReplica:cultures:engine")
+    return list(Path(tempfile.gettempdir()).glob(f"cp_ray-adapters-{engine.pid}-*/*"))
 
 
 def engine_rows() -> int:

@@ -10,7 +10,7 @@ import torch
 from cp_ray.errors import BaseModelError, ConfigError
 from cp_ray.packed_linear import PackedPart, can_pack
 from cp_ray.records import Message
-from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, ContextTooLong, Piece
+from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, ContextTooLong, Load, Piece
 from cp_ray.serving.engine import Engine
 from tests.tiny import CONTEXT, make_adapter, make_base
 
@@ -176,9 +176,20 @@ def test_a_chat_that_goes_on_is_answered_alike_with_and_without_what_was_kept(
             chat.extend([Message("assistant", result.text), Message("user", f"on {turn}")])
 
 
-def run(engine: Engine, *requests: ChatRequest, before: int = 0) -> list[list[Piece]]:
-    """The pieces of requests of which the first is added `before` steps ahead of the others."""
+def test_of_another_tenant_s_chats_the_engine_tells_nothing(base: Path, adapters: dict[str, Path | None]) -> None:
+    keeping = Engine(str(base), adapters, dtype="float32")
+    secret, digits = "my PIN is 4711", ("4", "5")
+    answers(keeping, ask(secret, tenant="school"))
+    guessed = answers(keeping, *(ask(f"my PIN is {digit}", tenant="thief") for digit in digits))
+    assert [result.cached_tokens for result in guessed] == [0, 0]
+    own = answers(keeping, ask(secret, tenant="school"))[0]
+    assert own.cached_tokens == own.prompt_tokens - 1
+
+
+def run(engine: Engine, *requests: ChatRequest, before: int = 0, loads: list[Load] | None = None) -> list[list[Piece]]:
+    """The pieces of requests of which the first is added `before` steps ahead of the others; `loads`: of each step."""
     got: list[list[Piece]] = []
+    loads = [] if loads is None else loads
     for k, request in enumerate(requests):
         pieces: list[Piece] = []
         row = engine.prepare(request)
@@ -188,19 +199,22 @@ def run(engine: Engine, *requests: ChatRequest, before: int = 0) -> list[list[Pi
         if k == 0:
             for _ in range(before):
                 engine.step()
-    while engine.step():
-        pass
+    more = True
+    while more:
+        more = engine.step()
+        loads.append(engine.load)
     return got
 
 
 def test_a_request_joins_and_leaves_between_two_steps(engine: Engine) -> None:
     long, short = ask("tell me all", max_tokens=30), ask("short", "arabic", max_tokens=3)
-    first, second = run(engine, long, short, before=10)
+    loads: list[Load] = []
+    first, second = run(engine, long, short, before=10, loads=loads)
     assert ["".join(p.text for p in first), "".join(p.text for p in second)] == [
         r.text for r in answers(engine, long, short)
     ]
-    assert second[-1].load is not None
-    assert second[-1].load.rows == 2
+    assert [load.rows for load in loads] == sorted((load.rows for load in loads), reverse=True)
+    assert (loads[0].rows, loads[-1]) == (2, Load(0, 0, 0, 0))
 
 
 def test_a_prompt_and_the_next_tokens_of_answers_are_one_pass(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,9 +269,10 @@ def test_prompts_are_computed_in_the_order_in_which_they_came(engine: Engine, mo
 def test_chats_are_admitted_by_tokens(base: Path) -> None:
     small = Engine(str(base), {"base": None}, max_tokens=300, prefix_bytes=0, dtype="float32")
     requests = [ask("x" * 60, "base", max_tokens=30) for _ in range(5)]
-    got = run(small, *requests)
-    loads = [pieces[-1].load for pieces in got]
-    assert all(load is not None and load.held <= 300 and load.rows <= 2 for load in loads)
+    loads: list[Load] = []
+    run(small, *requests, loads=loads)
+    assert all(load.held <= 300 and load.rows <= 2 for load in loads)
+    assert max(load.rows for load in loads) == 2
     alone = run(small, ask("x" * 200, "base", max_tokens=50))[0]
     assert alone[-1].finish_reason
 

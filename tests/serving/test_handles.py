@@ -2,17 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import RayServeException
 
-from cp_ray.serving.chat import ChatRequest, ChatResult, Piece
+from cp_ray.serving.chat import ChatRequest, ChatResult, Load, Piece
 from cp_ray.serving.handles import Engines
 
 ANSWER = ChatResult("hi", "stop", 1, 1)
 REQUEST = ChatRequest("base", ())
+LOAD = Load(1, 1, 0, 5)
 
 
 class Response:
@@ -57,11 +59,19 @@ class Handle:
     def remote(self, *_: Any) -> Response:
         return self.left.pop(0)
 
+    def broadcast(self, *told: Any) -> Any:
+        self.told = told
+
+        async def results_async(**_: Any) -> list[Any]:
+            return [await self.left.pop(0)]
+
+        return SimpleNamespace(results_async=results_async)
+
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cp_ray.serving.handles._PAUSE_S", 0)
-    monkeypatch.setattr("cp_ray.serving.handles._READY_S", 0.05)
+    monkeypatch.setattr("cp_ray.serving.handles._LOAD_S", 0.05)
 
 
 def engines(*told: Any) -> tuple[Engines, Handle]:
@@ -96,12 +106,19 @@ def test_without_any_replica_it_says_so(told: list[Exception], ask: Callable[[En
 
 
 @pytest.mark.parametrize("told", [ActorDiedError(), RayServeException("unavailable")], ids=["dead", "gone"])
-def test_an_engine_that_is_not_there_is_not_ready(told: Exception) -> None:
-    assert not asyncio.run(engines(*[told] * 6)[0].ready())
-    assert asyncio.run(engines(ANSWER)[0].ready())
+def test_an_engine_that_is_not_there_is_busy_with_nothing_that_is_known(told: Exception) -> None:
+    assert asyncio.run(engines(*[told] * 6)[0].load()) is None
+    assert asyncio.run(engines(LOAD)[0].load()) == LOAD
 
 
-def test_a_question_whether_it_is_ready_is_not_left_waiting() -> None:
+@pytest.mark.parametrize("told", ["done", ActorDiedError(), RayServeException("unavailable"), TimeoutError()])
+def test_all_replicas_are_told_of_an_adapter_that_goes_and_none_has_to_answer(told: Any) -> None:
+    backend, handle = engines(told)
+    asyncio.run(backend.forget("german@2"))
+    assert (handle.told, handle.left) == (("forget", "german@2"), [])
+
+
+def test_a_question_what_it_is_busy_with_is_not_left_waiting() -> None:
     backend, handle = engines(None)
-    assert not asyncio.run(backend.ready())
+    assert asyncio.run(backend.load()) is None
     assert handle.responses[0].cancelled

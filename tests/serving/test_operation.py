@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from cp_ray.serving.api import build_api
 from cp_ray.serving.call import RequestLog
-from cp_ray.serving.chat import ChatRequest, Piece
+from cp_ray.serving.chat import ChatRequest, Load, Piece
 from cp_ray.serving.keys import Key, Keys, new_key
 from cp_ray.serving.limits import Gate
 from cp_ray.serving.service import Service
@@ -224,11 +224,25 @@ def test_prometheus_is_told_of_requests_tokens_and_refusals() -> None:
     assert 'cp_ray_refused_total{code="rate_limit_exceeded"} 1.0' in text
     assert 'cp_ray_routes_total{why="key"} 4.0' in text
     assert "cp_ray_under_way 0.0" in text
-    assert 'cp_ray_engine{what="held"} 5.0' in text
     assert "cp_ray_first_token_seconds_count" not in text
     http.post("/v1/chat/completions", json=ASK | {"model": "base", "stream": True}, headers=bearer(ADMIN[0]))
     assert 'cp_ray_first_token_seconds_count{model="base"} 1.0' in http.get("/metrics", headers=bearer(ADMIN[0])).text
     assert "made/up" not in text
+
+
+def test_what_the_engine_is_busy_with_is_asked_when_prometheus_asks() -> None:
+    backend = Fake()
+    http = client(backend)
+    backend.busy = Load(2, 1, 3, 50)
+    http.post("/v1/chat/completions", json=ASK | {"model": "base"})
+    text = http.get("/metrics").text
+    told = {"rows": 2, "adapters": 1, "waiting": 3, "held": 50}
+    assert all(f'cp_ray_engine{{what="{what}"}} {number}.0' in text for what, number in told.items())
+    backend.busy = Load(0, 0, 0, 0)
+    text = http.get("/metrics").text
+    assert all(f'cp_ray_engine{{what="{what}"}} 0.0' in text for what in told)
+    backend.busy = None
+    assert "cp_ray_engine{" not in http.get("/metrics").text
 
 
 def test_the_dashboard_shows_what_prometheus_is_told() -> None:

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 
 from cp_ray.cultures import CULTURES
 from cp_ray.serving.api import build_api
-from cp_ray.serving.chat import ChatRequest
+from cp_ray.serving.chat import BadRequest, ChatRequest
 from cp_ray.serving.moderation import CATEGORIES
 from cp_ray.serving.service import Service
 from cp_ray.survey.counts import items, read_counts
@@ -192,6 +192,36 @@ def test_an_adapter_s_name_reaches_nothing_outside_its_folder(http: TestClient, 
     answer = http.post("/admin/models/german/versions", json={"version": "2", "adapter": adapter, "share": 1})
     assert answer.status_code == 400
     assert http.get("/admin/models/german").json()["canary"] is None
+
+
+def test_versions_that_no_request_can_be_answered_by_are_forgotten(backend: Judge, http: TestClient) -> None:
+    def told(path: str, version: str = "") -> list[str]:
+        http.post(f"/admin/models/german/{path}", json={"version": version, "adapter": "two", "share": 1})
+        return [name.partition("-")[0].removeprefix("german@") for name in backend.forgotten]
+
+    first = MODELS[0].engine_name.removeprefix("german@")
+    assert told("versions", "2") == []
+    assert told("versions", "3") == ["3"], "another one is on trial"
+    assert told("promote") == ["3"]
+    assert told("versions", "4") == ["3"]
+    assert told("rollback") == ["3", "4"]
+    assert told("versions", "5") == ["3", "4"]
+    assert told("promote") == ["3", "4", first]
+    assert told("rollback") == ["3", "4", first, "5"]
+
+
+def test_a_roll_back_to_a_version_that_is_not_there_any_more_changes_nothing(
+    backend: Judge, http: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(name: str, adapter: str) -> None:
+        raise BadRequest(f"adapter: cannot read {adapter}")
+
+    http.post("/admin/models/german/versions", json={"version": "2", "adapter": "two", "share": 1})
+    http.post("/admin/models/german/promote")
+    monkeypatch.setattr(backend, "check", gone)
+    answer = http.post("/admin/models/german/rollback")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, "adapter: cannot read a/german")
+    assert http.get("/admin/models/german").json()["stable"] == "2"
 
 
 def test_a_version_that_does_not_fit_answers_nothing(http: TestClient) -> None:

@@ -10,6 +10,7 @@ from cp_ray.serving.chat import ChatRequest, ChatResult, ModelSpec
 from cp_ray.serving.engine import Engine
 from cp_ray.serving.replica import Replica, Wrong
 from cp_ray.serving.spec import ServeSpec, Settings
+from cp_ray.serving.versions import Versions
 from tests.tiny import make_adapter, make_base
 
 
@@ -22,8 +23,12 @@ def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     made._folder.cleanup()
 
 
-def ask(model: str, adapter: Path) -> ChatRequest:
-    return ChatRequest(model, (Message("user", "hi"),), max_tokens=2, adapter=str(adapter))
+def ask(model: str, adapter: Path, max_tokens: int = 2) -> ChatRequest:
+    return ChatRequest(model, (Message("user", "hi"),), max_tokens=max_tokens, adapter=str(adapter))
+
+
+def copies_of(replica: Replica) -> set[Path]:
+    return set(Path(replica._folder.name).iterdir())
 
 
 def test_an_adapter_that_is_not_there_is_whoever_offers_it_s_fault_and_not_whoever_asks_s(
@@ -38,11 +43,13 @@ def test_an_adapter_that_is_not_there_is_whoever_offers_it_s_fault_and_not_whoev
 
 
 def test_an_adapter_that_does_not_fit_is_told_and_forgotten(replica: Replica, tmp_path: Path) -> None:
-    wide = make_base(tmp_path / "wide", layers=3)
+    wide, copies = make_base(tmp_path / "wide", layers=3), copies_of(replica)
     offered = asyncio.run(replica.check("german@3", str(make_adapter(wide, tmp_path / "three", 1))))
     assert isinstance(offered, Wrong)
     assert "made for another" in offered.message
     assert not replica._engine.adapters.knows("german@3")
+    assert isinstance(asyncio.run(replica.check("german@3", str(wide))), Wrong)
+    assert copies_of(replica) == copies
 
 
 def test_an_adapter_comes_with_the_first_request_for_it(replica: Replica, tmp_path: Path) -> None:
@@ -54,18 +61,81 @@ def test_an_adapter_comes_with_the_first_request_for_it(replica: Replica, tmp_pa
     assert replica._fetched == before + 1
 
 
+def test_the_copy_of_an_adapter_that_is_not_served_any_more_goes_with_the_last_answer(
+    replica: Replica, tmp_path: Path
+) -> None:
+    adapter, copies = make_adapter(Path(replica._engine._model.name_or_path), tmp_path / "six", 1), copies_of(replica)
+
+    async def run() -> None:
+        pieces = replica.stream(ask("german@6", adapter, 40))
+        await anext(pieces)
+        await replica.forget("german@6")
+        assert len(copies_of(replica) - copies) == 1
+        assert [piece async for piece in pieces][-1].finish_reason  # type: ignore[union-attr]
+        assert copies_of(replica) == copies
+        assert isinstance(await replica.complete(ask("german@6", adapter)), ChatResult), "it was on its way"
+        assert copies_of(replica) == copies
+
+    asyncio.run(run())
+
+
+def test_what_is_configured_is_kept_whatever_is_told(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base")
+    model = ModelSpec("german", str(make_adapter(base, tmp_path / "one", 1)))
+    replica = Replica(ServeSpec(str(base), (model,)), Settings())
+    try:
+        asyncio.run(replica.forget(model.engine_name))
+        assert len(copies_of(replica)) == 1
+    finally:
+        replica._loop.close()
+        replica._folder.cleanup()
+
+
+def test_after_a_new_training_both_adapters_answer_each_under_its_own_name(tmp_path: Path) -> None:
+    base, file = make_base(tmp_path / "base"), tmp_path / "versions.json"
+    folders = {name: make_adapter(base, tmp_path / name / "german", seed) for seed, name in enumerate(("a", "b"))}
+    a, b = (ModelSpec("german", str(folder)) for folder in folders.values())
+    before = Versions((a,), file)
+    before.offer("german", before.candidate("german", "2", "elsewhere"), 1)
+    before.roll_back("german")
+    versions = Versions((b,), file)
+    replica = Replica(ServeSpec(str(base), (b,)), Settings(dtype="float32"))
+
+    def answer() -> str:
+        release = versions.of("german").stable
+        request = ChatRequest(
+            release.name, (Message("user", "hi"),), temperature=0, max_tokens=12, adapter=release.adapter
+        )
+        made = asyncio.run(replica.complete(request))
+        assert isinstance(made, ChatResult)
+        return made.text
+
+    try:
+        told = [answer()]
+        versions.roll_back("german")
+        told.append(answer())
+    finally:
+        replica._loop.close()
+        replica._folder.cleanup()
+    alone = Engine(str(base), dict(folders), dtype="float32")
+    requests = [ChatRequest(name, (Message("user", "hi"),), temperature=0, max_tokens=12) for name in ("b", "a")]
+    assert told == [one.text for one in alone.generate(requests) if isinstance(one, ChatResult)]
+    assert told[0] != told[1]
+
+
 def test_whole_models_answer_beside_adapters_as_they_do_alone(tmp_path: Path) -> None:
     base, german = make_base(tmp_path / "base"), make_base(tmp_path / "german", layers=3, seed=1)
     arabic = make_adapter(base, tmp_path / "arabic", 2)
     models = (ModelSpec("german", str(german)), ModelSpec("arabic", str(arabic)), ModelSpec("base"))
     replica = Replica(ServeSpec(str(base), models), Settings(dtype="float32"))
 
-    def asked(model: str) -> ChatRequest:
-        adapter = {"german": str(german), "arabic": str(arabic)}.get(model)
-        return ChatRequest(model, (Message("user", "hi"),), temperature=0, max_tokens=12, adapter=adapter)
+    def asked(name: str, adapter: str | None = None) -> ChatRequest:
+        return ChatRequest(name, (Message("user", "hi"),), temperature=0, max_tokens=12, adapter=adapter)
 
     async def together() -> list[str]:
-        made = await asyncio.gather(*(replica.complete(asked(model.id)) for model in models for _ in range(2)))
+        made = await asyncio.gather(
+            *(replica.complete(asked(model.engine_name, model.adapter)) for model in models for _ in range(2))
+        )
         return [one.text for one in made if not isinstance(one, Wrong)][::2]
 
     try:
@@ -77,6 +147,7 @@ def test_whole_models_answer_beside_adapters_as_they_do_alone(tmp_path: Path) ->
         assert asyncio.run(together()) == [one.text for one in alone if isinstance(one, ChatResult)]
         assert len({one.text for one in alone if isinstance(one, ChatResult)}) == 3
         offered = asyncio.run(replica.check("german@2", str(german)))
+        assert asyncio.run(replica.check(models[0].engine_name, str(german))) is None
         assert isinstance(offered, Wrong)
         assert "is a whole model, which is served from the start or not" in offered.message
     finally:
@@ -87,7 +158,8 @@ def test_whole_models_answer_beside_adapters_as_they_do_alone(tmp_path: Path) ->
 def test_a_step_that_fails_is_its_own_model_s_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base, german = make_base(tmp_path / "base"), make_base(tmp_path / "german", seed=1)
     replica = Replica(ServeSpec(str(base), (ModelSpec("german", str(german)), ModelSpec("base"))), Settings())
-    own, step = replica._whole["german"], replica._whole["german"].step
+    name = ModelSpec("german", str(german)).engine_name
+    own, step = replica._whole[name], replica._whole[name].step
 
     def broken() -> bool:
         if own._rows or own._waiting:
@@ -95,7 +167,7 @@ def test_a_step_that_fails_is_its_own_model_s_alone(tmp_path: Path, monkeypatch:
         return step()
 
     async def together() -> list[object]:
-        requests = [ChatRequest(model, (Message("user", "hi"),), max_tokens=30) for model in ("base", "german", "base")]
+        requests = [ChatRequest(model, (Message("user", "hi"),), max_tokens=30) for model in ("base", name, "base")]
         return list(await asyncio.gather(*map(replica.complete, requests), return_exceptions=True))
 
     monkeypatch.setattr(own, "step", broken)

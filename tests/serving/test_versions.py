@@ -1,3 +1,4 @@
+import json
 import random
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import pytest
 
 from cp_ray.errors import ConfigError
 from cp_ray.serving.chat import BadRequest, ModelSpec
-from cp_ray.serving.versions import Release, Versions
+from cp_ray.serving.versions import Release, Traffic, Versions
 
 MODELS = (ModelSpec("german", "one"), ModelSpec("base"))
 
@@ -85,6 +86,61 @@ def test_a_restart_goes_on_with_the_versions_that_answered(tmp_path: Path) -> No
     assert again.of("german") == first.of("german")
     assert again.of("german").previous is not None
     assert list(tmp_path.iterdir()) == [file]
-    file.write_text("{")
-    with pytest.raises(ConfigError, match="cannot be read"):
+
+
+@pytest.mark.parametrize("text", ["{", '{"german": {"stable": null, "previous": null, "canary": null, "share": 0}}'])
+def test_a_file_that_cannot_be_read_gives_one_clear_line(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "versions.json"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"versions.json cannot be read .*; mend it, or remove it to begin anew"):
         Versions(MODELS, file)
+
+
+RETRAINED = (ModelSpec("german", "anew"), ModelSpec("arabic", "arabic/anew"), ModelSpec("base"))
+
+
+def test_after_a_new_training_what_is_configured_answers_and_a_roll_back_returns_to_what_did(tmp_path: Path) -> None:
+    file = tmp_path / "versions.json"
+    first = Versions((*MODELS, ModelSpec("arabic", "arabic")), file)
+    promoted = offer(first, "2", "two", 1)
+    first.promote("german")
+    for _ in range(2):  # it is so however often it is started
+        again = Versions(RETRAINED, file)
+        now = again.of("german")
+        assert now.stable == Release("1", RETRAINED[0].engine_name, "anew")
+        assert now.previous == promoted
+        assert again.of("arabic") == Traffic(Release("1", RETRAINED[1].engine_name, "arabic/anew"))
+        assert again.adapters == {"anew", "two", "arabic/anew", None}
+    again.roll_back("german")
+    assert again.of("german").stable == promoted
+    assert Versions(RETRAINED, file).of("german") == again.of("german")
+
+
+def test_versions_of_two_trainings_have_names_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "versions.json"
+    first = Versions(MODELS, file)
+    offer(first, "2", "two", 1)
+    first.roll_back("german")
+    now = Versions(RETRAINED, file).of("german")
+    assert now.previous == first.of("german").stable
+    assert (now.stable.version, now.previous.version) == ("2", "1")
+    assert now.stable.name != now.previous.name
+
+
+def test_a_promoted_version_that_is_configured_then_stays_what_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "versions.json"
+    first = Versions(MODELS, file)
+    offer(first, "2", "two", 1)
+    first.promote("german")
+    assert Versions((ModelSpec("german", "two"), ModelSpec("base")), file).of("german") == first.of("german")
+
+
+def test_what_was_not_changed_or_is_not_served_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "versions.json"
+    all_of_them = Versions((*MODELS, ModelSpec("arabic", "arabic")), file)
+    offer(all_of_them, "2", "two", 1)
+    assert set(json.loads(file.read_text())) == {"german"}
+    alone = Versions((ModelSpec("arabic", "arabic"),), file)
+    alone.offer("arabic", alone.candidate("arabic", "2", "more"), 1)
+    assert set(json.loads(file.read_text())) == {"german", "arabic"}
+    assert Versions(MODELS, file).of("german") == all_of_them.of("german")

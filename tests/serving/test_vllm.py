@@ -10,13 +10,14 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
+from cp_ray.records import Message
 from cp_ray.serving.app import ServeSpec, Settings, serving
 from cp_ray.serving.chat import ChatRequest, ModelSpec
 from cp_ray.serving.engine import Engine
@@ -34,6 +35,8 @@ class Served:
     url: str
     engine: Engine
     """This project's, with the same models."""
+    german: str
+    """What vLLM's replica knows the model by."""
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +77,8 @@ def served(ray_cluster: None, paths: list[str], tmp_path_factory: pytest.TempPat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vllm, "LLMConfig", lambda **fields: LLMConfig(runtime_env={"env_vars": variables}, **fields))
         with serving(ServeSpec(str(base), models), name="vllm", route_prefix="/vllm", settings=settings) as url:
-            yield Served(url, Engine(str(base), {"german": one, "base": None}, dtype="float32"))
+            engine = Engine(str(base), {"german": one, "base": None}, dtype="float32")
+            yield Served(url, engine, models[0].engine_name)
 
 
 def client(served: Served) -> openai.OpenAI:
@@ -113,7 +117,7 @@ def test_both_engines_answer_alike_with_the_same_log_probabilities(served: Serve
         tokens = reply.choices[0].logprobs.content
     assert (text, reason) == (mine.text, mine.finish_reason)
     assert (usage.prompt_tokens, usage.completion_tokens) == (mine.prompt_tokens, mine.completion_tokens)
-    assert usage.prompt_tokens_details.cached_tokens == 3
+    assert usage.prompt_tokens_details.cached_tokens < usage.prompt_tokens
     assert [token.token for token in tokens] == [token.text for token in mine.logprobs]
     assert [token.logprob for token in tokens] == pytest.approx([token.logprob for token in mine.logprobs], abs=1e-4)
     assert [[top.token for top in token.top_logprobs] for token in tokens] == [
@@ -144,8 +148,6 @@ def test_ray_takes_the_configuration(paths: list[str]) -> None:
 
 
 def messages() -> Any:
-    from cp_ray.records import Message
-
     return (Message("user", "tell me"),)
 
 
@@ -187,9 +189,23 @@ def test_labels_are_scored_and_moderation_works(served: Served) -> None:
     handle: Any = serve.get_deployment_handle("engine", "vllm")
     request = ChatRequest("german", messages(), labels=("Yes", "No"))
     mine: Any = served.engine.generate([request])[0]
+    request = replace(request, model=served.german)
     assert handle.complete.remote(request).result().labels == pytest.approx(mine.labels, abs=1e-4)
     result = post(served, "/v1/moderations", {"input": "You fool.", "culture": "german"})["results"][0]
     assert len(set(result["category_scores"].values())) == 13
+
+
+def test_what_is_kept_of_a_tenant_s_chats_is_told_to_no_other(served: Served) -> None:
+    from ray import serve
+
+    handle: Any = serve.get_deployment_handle("engine", "vllm")
+
+    def asked(tenant: str) -> Any:
+        request = ChatRequest("base", (Message("user", "my PIN is 4711"),), max_tokens=1, tenant=tenant)
+        return handle.complete.remote(request).result()
+
+    told = [asked(tenant) for tenant in ("school", "thief", "school")]
+    assert [one.cached_tokens for one in told] == [0, 0, told[0].prompt_tokens - 1]
 
 
 def test_versions_are_checked_promoted_and_rolled_back(served: Served) -> None:

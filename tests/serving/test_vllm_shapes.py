@@ -5,12 +5,10 @@ from typing import Any
 
 import pytest
 
-from cp_ray.serving.chat import BadRequest, ChatRequest, Load, Piece
+from cp_ray.serving.chat import BadRequest, ChatRequest, Piece
 from cp_ray.serving.rows import Row
 from cp_ray.serving.text import Writer
 from cp_ray.serving.vllm_shapes import asked, asked_label, bodies, pieces
-
-LOAD = Load(1, 1, 0, 2)
 
 
 def row(**options: Any) -> Row:
@@ -18,7 +16,7 @@ def row(**options: Any) -> Row:
 
 
 def fields(**options: Any) -> dict[str, Any]:
-    return asked(row(**options), model="adapter/german", ends={9, 8}, context=100, stream=False, priority=2)
+    return asked(row(**options), model="adapter/german", ends={9, 8}, context=100, stream=False, priority=2, salt="s")
 
 
 def read(responses: list[dict[str, Any]], **options: Any) -> list[Piece]:
@@ -27,7 +25,7 @@ def read(responses: list[dict[str, Any]], **options: Any) -> list[Piece]:
             yield response
 
     async def run() -> list[Piece]:
-        return [p async for p in pieces(told(), row(**options), lambda token: f"<{token}>", lambda: LOAD)]
+        return [p async for p in pieces(told(), row(**options), lambda token: f"<{token}>")]
 
     return asyncio.run(run())
 
@@ -39,7 +37,7 @@ def choice(text: str, reason: str | None = None, logprobs: Any = None) -> dict[s
 def test_a_prompt_goes_as_tokens_and_each_request_is_its_own() -> None:
     one, other = fields(seed=3, stop=("x",), top_p=0.5), fields(seed=3)
     assert (one["prompt"], one["max_tokens"], one["stop"], one["top_p"]) == ([1, 2], 7, ["x"], 0.5)
-    assert one["stop_token_ids"] == [8, 9]
+    assert (one["stop_token_ids"], one["cache_salt"]) == ([8, 9], "s")
     assert one["request_id"] != other["request_id"]
     assert one["seed"] == other["seed"]
 
@@ -57,8 +55,9 @@ def test_what_an_answer_may_be() -> None:
 
 
 def test_a_label_alone_may_be_drawn() -> None:
-    one = asked_label(row(), 5, model="base", priority=0)
+    one = asked_label(row(), 5, model="base", priority=0, salt="s")
     assert (one["allowed_token_ids"], one["max_tokens"], one["logprobs"], one["temperature"]) == ([5], 1, 0, 0)
+    assert one["cache_salt"] == "s"
 
 
 def test_events_are_read_and_errors_sorted_by_whose_they_are() -> None:
@@ -73,7 +72,7 @@ def test_events_are_read_and_errors_sorted_by_whose_they_are() -> None:
 def test_the_last_piece_has_the_usage_that_follows_it() -> None:
     usage = {"completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 1}}
     told = read([{"choices": [choice("a")]}, {"choices": [choice("b", "length")]}, {"choices": [], "usage": usage}])
-    assert told == [Piece("a", "", 2), Piece("b", "length", 2, 2, 1, load=LOAD)]
+    assert told == [Piece("a", "", 2), Piece("b", "length", 2, 2, 1)]
 
 
 def test_the_likeliest_tokens_are_those_asked_for_and_not_the_drawn_one() -> None:

@@ -41,6 +41,7 @@ class CompletionRequest(_Asked):
     allowed_token_ids: list[int] | None = None
     structured_outputs: StructuredOutputsParams | None = None
     priority: int = 0
+    cache_salt: str | None = Field(None, min_length=1)
     request_id: str = Field(default_factory=lambda: uuid.uuid4().hex)
     return_tokens_as_token_ids: bool | None = None
 
