@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 
 from cp_ray.serving.bodies import EmbeddingBody
+from cp_ray.serving.call import Call
 from cp_ray.serving.openai_shapes import Refusal
 from cp_ray.serving.routing import UnknownModel
 from cp_ray.serving.service import Service
@@ -28,11 +29,16 @@ def add_embeddings(api: FastAPI, service: Service) -> None:
         if body.dimensions not in (None, _DIMENSIONS):
             raise Refusal(400, f"dimensions: must be {_DIMENSIONS}, got {body.dimensions}", param="dimensions")
         texts = [body.input] if isinstance(body.input, str) else body.input
-        vectors = await service.backend.embed(texts)
         # Its tokenizer runs beside the engine; a token is about four characters.
         tokens = sum(1 + len(text) // 4 for text in texts)
-        request.state.call.model = EMBEDDER
-        request.state.call.took(tokens, 0)
+        call: Call = request.state.call
+        call.model = EMBEDDER
+        call.took(tokens, 0)
+        try:
+            vectors = await service.backend.embed(texts)
+        except Exception:
+            call.took(-tokens, 0)  # what fails costs nothing, what is given up does
+            raise
         data = [
             {"object": "embedding", "index": k, "embedding": _written(vector, body.encoding_format)}
             for k, vector in enumerate(vectors)

@@ -9,6 +9,7 @@ import asyncio
 import math
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -19,6 +20,7 @@ from cp_ray.serving.call import Call
 from cp_ray.serving.chat import ChatRequest, ModelCard
 from cp_ray.serving.routing import Asked, UnknownModel
 from cp_ray.serving.service import Service
+from cp_ray.serving.tally import Tally
 from cp_ray.serving.versions import Release
 
 __all__ = ["CATEGORIES", "Moderator", "add_moderation"]
@@ -74,16 +76,15 @@ class Moderator:
         card, release = judge
         system = (Message("system", card.system),) if card.system else ()
         question = f"Text:\n{text}\n\nDoes this text {CATEGORIES[category]}? Answer with Yes or No."
-        result = await self._service.backend.complete(
-            ChatRequest(
-                release.name,
-                (*system, Message("user", question)),
-                labels=_LABELS,
-                adapter=release.adapter,
-                tenant=call.key.name if call.key else "",
-            )
+        request = ChatRequest(
+            release.name,
+            (*system, Message("user", question)),
+            labels=_LABELS,
+            adapter=release.adapter,
+            tenant=call.key.name if call.key else "",
         )
-        call.took(result.prompt_tokens, 0)
+        with Tally(call, self._service.metrics, [request]) as tally:
+            result = await self._service.backend.complete(request, partial(tally.heard, 0))
         yes, no = result.labels
         return yes - no
 

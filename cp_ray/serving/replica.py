@@ -7,19 +7,22 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cp_ray.errors import BaseModelError
-from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, ContextTooLong, Load, Piece
+from cp_ray.serving.chat import BadRequest, ChatRequest, ContextTooLong, Load, Piece
 from cp_ray.serving.spec import ServeSpec, Settings
 
 if TYPE_CHECKING:
     from cp_ray.embedding import Embedder
     from cp_ray.serving.engine import Engine
 
-__all__ = ["Replica", "Wrong", "fetch", "wrong"]
+__all__ = ["Replica", "Wrong", "fetch", "few", "wrong"]
+
+_LONGER = 1.25
+"""By so much an answer that nobody reads as it comes has grown when its next piece is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +66,13 @@ class Replica:
         """Called by Ray Serve before it ends the process, which does no other tidying up."""
         self._folder.cleanup()
 
-    async def complete(self, request: ChatRequest) -> ChatResult | Wrong:
-        """Answer a chat."""
+    async def stream(self, request: ChatRequest, whole: bool = False) -> AsyncIterator[Piece | Wrong]:
+        """Answer a chat piece by piece; `whole`: in few of them, for who waits for all of it."""
         try:
             await self._bring(request.model, request.adapter)
-            return await self._loop.complete(request)
-        except BadRequest as error:
-            return wrong(error)
-
-    async def stream(self, request: ChatRequest) -> AsyncIterator[Piece | Wrong]:
-        """Answer a chat piece by piece."""
-        try:
-            await self._bring(request.model, request.adapter)
-            async with aclosing(self._loop.stream(request)) as pieces:  # type: ignore[type-var]
-                async for piece in pieces:
+            pieces = self._loop.stream(request)
+            async with aclosing(few(pieces) if whole else pieces) as told:  # type: ignore[type-var]
+                async for piece in told:
                     yield piece
         except BadRequest as error:
             yield wrong(error)
@@ -146,6 +142,19 @@ def _engine(base: str, adapters: Mapping[str, Path | None], settings: Settings, 
         max_tokens=settings.max_tokens,
         max_adapters=settings.max_adapters,
     )
+
+
+async def few(pieces: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
+    """An answer in fewer pieces, each told once it is a quarter longer: so it is known about how far it is."""
+    held: list[Piece] = []
+    told = 0
+    async with aclosing(pieces):  # type: ignore[type-var]
+        async for piece in pieces:
+            held.append(piece)
+            if piece.finish_reason or piece.completion_tokens >= _LONGER * told:
+                logprobs = tuple(token for one in held for token in one.logprobs)
+                yield replace(piece, text="".join(one.text for one in held), logprobs=logprobs)
+                held, told = [], piece.completion_tokens
 
 
 def fetch(name: str, uri: str, target: Path) -> Path:

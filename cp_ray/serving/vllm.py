@@ -24,8 +24,8 @@ from ray.serve.llm.deployment import LLMServer
 from cp_ray.errors import BaseModelError
 from cp_ray.llm.embedded import load_configs, load_tokenizer, resolve_base
 from cp_ray.peft_folder import rank_of
-from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, Load, Piece, whole
-from cp_ray.serving.replica import Wrong, fetch, wrong
+from cp_ray.serving.chat import BadRequest, ChatRequest, Load, Piece
+from cp_ray.serving.replica import Wrong, fetch, few, wrong
 from cp_ray.serving.rows import Prepare, Row, end_tokens
 from cp_ray.serving.spec import ServeSpec, Settings
 from cp_ray.serving.vllm_shapes import asked, asked_label, bodies, label_logprob, pieces
@@ -123,18 +123,12 @@ class VLLMReplica(LLMServer):
         self._folder.cleanup()
         await super().__del__()
 
-    async def complete(self, request: ChatRequest) -> ChatResult | Wrong:
-        """Answer a chat."""
+    async def stream(self, request: ChatRequest, whole: bool = False) -> AsyncIterator[Piece | Wrong]:
+        """Answer a chat piece by piece; `whole`: in few of them, for who waits for all of it."""
         try:
-            return whole([piece async for piece in self._answer(request, stream=False)])
-        except BadRequest as error:
-            return wrong(error)
-
-    async def stream(self, request: ChatRequest) -> AsyncIterator[Piece | Wrong]:
-        """Answer a chat piece by piece."""
-        try:
-            async with aclosing(self._answer(request, stream=True)) as answer:  # type: ignore[type-var]
-                async for piece in answer:
+            answer = self._answer(request)
+            async with aclosing(few(answer) if whole else answer) as told:  # type: ignore[type-var]
+                async for piece in told:
                     yield piece
         except BadRequest as error:
             yield wrong(error)
@@ -163,7 +157,7 @@ class VLLMReplica(LLMServer):
         held = sum(len(row.prompt) for row in self._under_way)
         return Load(rows, len(models), len(self._under_way) - rows, held)
 
-    async def _answer(self, request: ChatRequest, *, stream: bool) -> AsyncIterator[Piece]:
+    async def _answer(self, request: ChatRequest) -> AsyncIterator[Piece]:
         row = await asyncio.to_thread(self._prepare, request)
         model = await self._bring(request.model, request.adapter)
         # Who asks for little goes before who asks for much.
@@ -173,7 +167,7 @@ class VLLMReplica(LLMServer):
             if row.labels:
                 yield await self._labelled(row, model, priority)
                 return
-            fields = asked(row, model=model, ends=self._ends, context=self._context, stream=stream, priority=priority)
+            fields = asked(row, model=model, ends=self._ends, context=self._context, priority=priority)
             async with aclosing(self._responses(fields)) as responses:  # type: ignore[type-var]
                 async for piece in pieces(responses, row, self._text, self._load):
                     yield piece

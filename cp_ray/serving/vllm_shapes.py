@@ -18,7 +18,7 @@ __all__ = ["asked", "asked_label", "bodies", "label_logprob", "pieces"]
 _TOKEN = "token_id:"
 
 
-def asked(row: Row, *, model: str, ends: Collection[int], context: int, stream: bool, priority: int) -> dict[str, Any]:
+def asked(row: Row, *, model: str, ends: Collection[int], context: int, priority: int) -> dict[str, Any]:
     """The fields of a CompletionRequest for an answer to be drawn.
 
     Args:
@@ -26,7 +26,6 @@ def asked(row: Row, *, model: str, ends: Collection[int], context: int, stream: 
         model: what vLLM knows its adapter, or the base, by.
         ends: tokens that end an answer.
         context: tokens of a prompt and its answer together.
-        stream: whether it is told as it comes.
         priority: the lower, the earlier it is computed.
     """
     request = row.request
@@ -38,10 +37,9 @@ def asked(row: Row, *, model: str, ends: Collection[int], context: int, stream: 
         "stop": list(request.stop),
         "stop_token_ids": sorted(ends),
         "logprobs": request.logprobs,
-        "stream": stream,
+        "stream": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
     }
-    if stream:
-        fields["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
     if request.schema:
         fields["structured_outputs"] = {"json": request.schema}
     if request.choices:

@@ -261,6 +261,6 @@ def test_texts_go_on(client: openai.OpenAI, backend: Fake) -> None:
     assert completion.choices[0].logprobs.tokens == list("ONCE")
     several = client.completions.create(model="base", prompt=["once", "upon"], n=3).usage
     assert several is not None
-    assert (several.prompt_tokens, several.completion_tokens) == (10, 12)  # each prompt once, however often answered
+    assert (several.prompt_tokens, several.completion_tokens) == (10, 24)  # each prompt once, however often answered
     streamed = client.completions.create(model="base", prompt="once", stream=True)
     assert "".join(c.choices[0].text for c in streamed) == "ONCE"

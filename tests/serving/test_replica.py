@@ -1,14 +1,16 @@
 import asyncio
-from collections.abc import Iterator
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
 from cp_ray.errors import BaseModelError
 from cp_ray.records import Message
-from cp_ray.serving.chat import ChatRequest, ChatResult, ModelSpec
+from cp_ray.serving.chat import ChatRequest, ChatResult, ModelSpec, Piece, TokenLogprob, whole
 from cp_ray.serving.engine import Engine
-from cp_ray.serving.replica import Replica, Wrong
+from cp_ray.serving.replica import Replica, Wrong, few
 from cp_ray.serving.spec import ServeSpec, Settings
 from tests.tiny import make_adapter, make_base
 
@@ -22,6 +24,11 @@ def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     made._folder.cleanup()
 
 
+async def complete(replica: Replica, request: ChatRequest) -> ChatResult | Wrong:
+    told = [piece async for piece in replica.stream(request, whole=True)]
+    return told[-1] if isinstance(told[-1], Wrong) else whole([p for p in told if not isinstance(p, Wrong)])
+
+
 def ask(model: str, adapter: Path) -> ChatRequest:
     return ChatRequest(model, (Message("user", "hi"),), max_tokens=2, adapter=str(adapter))
 
@@ -33,7 +40,7 @@ def test_an_adapter_that_is_not_there_is_whoever_offers_it_s_fault_and_not_whoev
     assert isinstance(offered, Wrong)
     assert "cannot read" in offered.message
     with pytest.raises(BaseModelError, match="cannot read"):
-        asyncio.run(replica.complete(ask("german@2", tmp_path / "nowhere")))
+        asyncio.run(complete(replica, ask("german@2", tmp_path / "nowhere")))
     assert list(Path(replica._folder.name).iterdir()) == []
 
 
@@ -48,7 +55,7 @@ def test_an_adapter_that_does_not_fit_is_told_and_forgotten(replica: Replica, tm
 def test_an_adapter_comes_with_the_first_request_for_it(replica: Replica, tmp_path: Path) -> None:
     adapter = make_adapter(Path(replica._engine._model.name_or_path), tmp_path / "two", 1)
     before = replica._fetched
-    answers = [asyncio.run(replica.complete(ask("german@4", adapter))) for _ in range(2)]
+    answers = [asyncio.run(complete(replica, ask("german@4", adapter))) for _ in range(2)]
     assert not isinstance(answers[0], Wrong)
     assert answers[0].completion_tokens
     assert replica._fetched == before + 1
@@ -65,7 +72,7 @@ def test_whole_models_answer_beside_adapters_as_they_do_alone(tmp_path: Path) ->
         return ChatRequest(model, (Message("user", "hi"),), temperature=0, max_tokens=12, adapter=adapter)
 
     async def together() -> list[str]:
-        made = await asyncio.gather(*(replica.complete(asked(model.id)) for model in models for _ in range(2)))
+        made = await asyncio.gather(*(complete(replica, asked(model.id)) for model in models for _ in range(2)))
         return [one.text for one in made if not isinstance(one, Wrong)][::2]
 
     try:
@@ -96,7 +103,7 @@ def test_a_step_that_fails_is_its_own_model_s_alone(tmp_path: Path, monkeypatch:
 
     async def together() -> list[object]:
         requests = [ChatRequest(model, (Message("user", "hi"),), max_tokens=30) for model in ("base", "german", "base")]
-        return list(await asyncio.gather(*map(replica.complete, requests), return_exceptions=True))
+        return list(await asyncio.gather(*(complete(replica, r) for r in requests), return_exceptions=True))
 
     monkeypatch.setattr(own, "step", broken)
     try:
@@ -117,3 +124,30 @@ def test_a_replica_whose_engine_has_ended_is_not_healthy(replica: Replica) -> No
     replica._loop.close()
     with pytest.raises(RuntimeError, match="has ended"):
         replica.check_health()
+
+
+def test_who_waits_for_a_whole_answer_is_told_of_it_now_and_then() -> None:
+    left = []
+
+    async def drawn(last: int) -> AsyncIterator[Piece]:
+        try:
+            for k in range(1, last + 1):
+                yield Piece(
+                    chr(96 + k % 26), "length" if k == last else "", 5, k, logprobs=(TokenLogprob(str(k), 0.0),)
+                )
+        finally:
+            left.append(last)
+
+    async def run() -> tuple[list[Piece], Piece]:
+        all_of_it = [piece async for piece in drawn(1000)]
+        told = [piece async for piece in few(drawn(1000))]
+        assert whole(told) == whole(all_of_it)
+        async with aclosing(few(drawn(2000))) as pieces:  # type: ignore[type-var]
+            return told, await anext(pieces)
+
+    told, first = asyncio.run(run())
+    assert first.completion_tokens == 1
+    assert left[-1] == 2000, "who leaves ends the work"
+    assert len(told) < 40
+    counts = [piece.completion_tokens for piece in told]
+    assert all(after <= 1.25 * before + 1 for before, after in itertools.pairwise(counts))
