@@ -22,7 +22,7 @@ __all__ = [
 MAX_TOKENS = 4096
 """The longest answer that may be asked for."""
 
-_STOPS, _CHOICES, _TEXTS, _MESSAGES, _OPTIONS = 4, 8, 256, 1_000, 64
+_STOPS, _CHOICES, _TEXTS, _INPUTS, _MESSAGES, _OPTIONS = 4, 8, 256, 2_048, 1_000, 64
 _LONGEST = 400_000
 """Characters of one text."""
 
@@ -150,7 +150,7 @@ class CompletionBody(Sampling):
 class EmbeddingBody(_Body):
     """The body of an embedding request."""
 
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=_TEXTS)]
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=_INPUTS)]
     model: Text = "minilm"
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None

@@ -117,6 +117,27 @@ def test_embeddings_come_as_numbers_and_as_bytes(client: openai.OpenAI) -> None:
         client.embeddings.create(model="minilm", input="x", dimensions=8)
 
 
+def test_a_text_that_the_embedder_would_not_read_to_its_end_is_refused(client: openai.OpenAI) -> None:
+    from cp_ray.embedding import Embedder
+
+    embedder = Embedder().model
+    texts = ["word " * 254, "Ein schöner Tag, und naïve Leute", "x"]
+    used = client.embeddings.create(model="minilm", input=texts).usage
+    assert used.prompt_tokens == sum(len(embedder.tokenizer(text)["input_ids"]) for text in texts)
+    assert len(embedder.tokenizer(texts[0])["input_ids"]) == embedder.max_seq_length == 256
+    for sent, where in (("word " * 255, "input"), (["x", "word " * 255], "input[1]")):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.embeddings.create(model="minilm", input=sent)
+        assert (caught.value.code, caught.value.param) == ("context_length_exceeded", where)
+        assert f"{where}: must have at most 256 tokens, got 257; split it" in caught.value.message
+
+
+def test_as_many_texts_as_openai_takes_are_embedded_at_once(client: openai.OpenAI) -> None:
+    assert len(client.embeddings.create(model="minilm", input=["x"] * 2048).data) == 2048
+    with pytest.raises(openai.BadRequestError):
+        client.embeddings.create(model="minilm", input=["x"] * 2049)
+
+
 def test_a_quiz_shows_the_real_distribution_after_the_guess(http: TestClient) -> None:
     questions = http.get("/v1/education/quiz", params={"culture": "german"}).json()["questions"]
     assert len(questions) > 40
