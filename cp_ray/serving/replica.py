@@ -1,7 +1,6 @@
 """The process that holds the base and its adapters, and whole models beside it."""
 
 import asyncio
-import functools
 import os
 import shutil
 import tempfile
@@ -14,9 +13,9 @@ from typing import TYPE_CHECKING
 from cp_ray.errors import BaseModelError
 from cp_ray.serving.chat import BadRequest, ChatRequest, ContextTooLong, Load, Piece
 from cp_ray.serving.spec import ServeSpec, Settings
+from cp_ray.serving.vectors import Vectors
 
 if TYPE_CHECKING:
-    from cp_ray.embedding import Embedder
     from cp_ray.serving.engine import Engine
 
 __all__ = ["Replica", "Wrong", "fetch", "few", "wrong"]
@@ -60,7 +59,7 @@ class Replica:
             Bases(self._engine, self._whole) if whole else self._engine,
             settings.threads or max(1, int(settings.num_cpus)),
         )
-        self._fetching, self._embedding = asyncio.Lock(), asyncio.Lock()
+        self._fetching, self._vectors = asyncio.Lock(), Vectors()
 
     def __del__(self) -> None:
         """Called by Ray Serve before it ends the process, which does no other tidying up."""
@@ -79,9 +78,7 @@ class Replica:
 
     async def embed(self, texts: list[str]) -> list[list[float]]:
         """Vectors of unit length."""
-        async with self._embedding:  # chats are made ready by the same few threads
-            vectors: list[list[float]] = await asyncio.to_thread(lambda: self._embedder.encode(texts).tolist())
-        return vectors
+        return await self._vectors.of(texts)
 
     async def check(self, name: str, adapter: str) -> Wrong | None:
         """Bring an adapter here and see whether it fits the base."""
@@ -115,12 +112,6 @@ class Replica:
     def _fetch(self, name: str, uri: str) -> Path:
         self._fetched += 1
         return fetch(name, uri, Path(self._folder.name) / str(self._fetched))
-
-    @functools.cached_property
-    def _embedder(self) -> "Embedder":
-        from cp_ray.embedding import Embedder
-
-        return Embedder()
 
 
 def is_whole(folder: Path) -> bool:

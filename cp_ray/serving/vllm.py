@@ -8,7 +8,6 @@ loading by name reads one bucket only, and nothing on disk. vLLM keeps those use
 """
 
 import asyncio
-import functools
 import os
 import shutil
 import tempfile
@@ -28,12 +27,11 @@ from cp_ray.serving.chat import BadRequest, ChatRequest, Load, Piece
 from cp_ray.serving.replica import Wrong, fetch, few, wrong
 from cp_ray.serving.rows import Prepare, Row, end_tokens
 from cp_ray.serving.spec import ServeSpec, Settings
+from cp_ray.serving.vectors import Vectors
 from cp_ray.serving.vllm_shapes import asked, asked_label, bodies, label_logprob, pieces
 
 if TYPE_CHECKING:
     from ray.serve import Application
-
-    from cp_ray.embedding import Embedder
 
 __all__ = ["VLLMReplica", "deployment", "llm_config"]
 
@@ -109,7 +107,7 @@ class VLLMReplica(LLMServer):
         self._adapters: dict[str, Path] = {}
         self._under_way: set[Row] = set()
         self._fetched = 0
-        self._fetching, self._embedding = asyncio.Lock(), asyncio.Lock()
+        self._fetching, self._vectors = asyncio.Lock(), Vectors()
         first = {model.id: self._fetch(model.id, model.adapter) for model in spec.models if model.adapter}
         rank = max((rank_of(name, folder) for name, folder in first.items()), default=0)
         room = next((most for most in _RANKS if most >= rank), rank)
@@ -135,9 +133,7 @@ class VLLMReplica(LLMServer):
 
     async def embed(self, texts: list[str]) -> list[list[float]]:
         """Vectors of unit length; this project's own embedder makes them."""
-        async with self._embedding:
-            vectors: list[list[float]] = await asyncio.to_thread(lambda: self._embedder.encode(texts).tolist())
-        return vectors
+        return await self._vectors.of(texts)
 
     async def check(self, name: str, adapter: str) -> Wrong | None:
         """Bring an adapter here and see whether it fits the base."""
@@ -232,9 +228,3 @@ class VLLMReplica(LLMServer):
     def _text(self, token: int) -> str:
         text: str = self._tokenizer.decode([token])
         return text
-
-    @functools.cached_property
-    def _embedder(self) -> "Embedder":
-        from cp_ray.embedding import Embedder
-
-        return Embedder()

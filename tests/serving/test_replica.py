@@ -1,10 +1,12 @@
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+import torch
 
 from cp_ray.errors import BaseModelError
 from cp_ray.records import Message
@@ -117,6 +119,40 @@ def test_a_step_that_fails_is_its_own_model_s_alone(tmp_path: Path, monkeypatch:
     finally:
         replica._loop.close()
         replica._folder.cleanup()
+
+
+class Encoder:
+    """An embedder that takes a tenth of a second for each text."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+
+    def __call__(self) -> "Encoder":
+        return self
+
+    def encode(self, texts: list[str]) -> torch.Tensor:
+        self.begun += len(texts)
+        time.sleep(0.1 * len(texts))
+        return torch.zeros(len(texts), 2)
+
+
+def test_embeddings_that_nobody_waits_for_end_and_keep_no_chat_waiting(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Encoder()
+    monkeypatch.setattr("cp_ray.embedding.Embedder", encoder)
+
+    async def run() -> None:
+        for _ in range(40):
+            asked = asyncio.ensure_future(replica.embed(["text"] * 64))
+            await asyncio.sleep(0.01)
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+        async with asyncio.timeout(3):
+            await asyncio.to_thread(int)  # as a chat is prepared
+
+    asyncio.run(run())
+    assert encoder.begun < 64
 
 
 def test_a_replica_whose_engine_has_ended_is_not_healthy(replica: Replica) -> None:
