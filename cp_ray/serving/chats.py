@@ -192,7 +192,7 @@ async def _events(
         known = isinstance(error, BadRequest | ConnectionError)
         if not known:
             _log.exception("a stream broke off")
-        call.error = str(error) if known else repr(error)[:500]
+        call.status, call.error = 502, str(error) if known else repr(error)[:500]
         message = str(error) if known else f"the server failed to go on ({type(error).__name__}); try again"
         yield sse(error_body(502, message, code="stream_broken"))
 

@@ -95,7 +95,8 @@ class Operation:
         except TimeoutError:
             call.error = "timeout"
             message = f"no answer within {self._service.timeout_s:g} s; ask for less, or try again"
-            if not call.status:
+            told, call.status = call.status, 504
+            if not told:
                 await _refuse(call, scope, receive, send, 504, message, code="timeout")
             elif events:
                 last = sse(error_body(504, message, code="timeout"))

@@ -228,6 +228,21 @@ def test_what_takes_too_long_is_ended_and_its_work_given_up() -> None:
     assert backend.left == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "status", "error"), [("snap", 502, "ask again"), ("crash", 502, "secret path"), ("half", 504, "timeout")]
+)
+def test_a_stream_that_breaks_counts_as_broken(tmp_path: Path, text: str, status: int, error: str) -> None:
+    log = RequestLog(str(tmp_path / "log"), prompts=False)
+    http = client(Slow() if text == "half" else Fake(), log=log, timeout_s=0.1 if text == "half" else 60)
+    body = {"model": "base", "messages": [{"role": "user", "content": text}], "stream": True}
+    assert http.post("/v1/chat/completions", json=body).status_code == 200, "it had begun well"
+    line = json.loads((tmp_path / "log").read_text())
+    assert line["status"] == status
+    assert error in line["error"]
+    metrics = http.get("/metrics").text
+    assert f'cp_ray_requests_total{{model="base",path="/v1/chat/completions",status="{status}"' in metrics
+
+
 def test_one_that_leaves_makes_room() -> None:
     backend = Slow()
     gate = Gate(10)
