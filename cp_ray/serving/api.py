@@ -52,7 +52,7 @@ def _add_models(api: FastAPI, service: Service) -> None:
     @api.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
         """The models that this key may ask."""
-        allowed = [card for card in service.cards if request.state.call.key.allows(card.id)]
+        allowed = service.router(request.state.call.key).cards
         return {"object": "list", "data": [_card(service, card, started) for card in allowed]}
 
     @api.get("/v1/models/{id:path}")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from cp_ray.cultures import CULTURES
 from cp_ray.serving.api import build_api
 from cp_ray.serving.call import RequestLog
 from cp_ray.serving.chat import ChatRequest, Piece
@@ -24,6 +25,7 @@ KEYS = Keys(
     ]
 )
 ASK = {"model": "auto", "messages": [{"role": "user", "content": "what nobody else may read"}]}
+EXAM = {"guesses": [{"question": "Q27", "option": 0}]}
 PATHS = [
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
@@ -78,6 +80,20 @@ def test_of_models_that_are_not_its_own_a_key_s_holder_learns_nothing() -> None:
     assert http.get("/v1/models/arabic", headers=bearer(ADMIN[0])).status_code == 200
     assert http.get("/metrics", headers=bearer(SCHOOL[0])).status_code == 403
     assert http.get("/admin/models/german", headers=bearer(SCHOOL[0])).status_code == 403
+
+
+def test_of_cultures_that_are_not_its_own_a_key_s_holder_learns_nothing() -> None:
+    base, german = new_key(), new_key()
+    keys = Keys([Key("base", base[1], models=("base",)), Key("german", german[1], models=("base", "german"))])
+    http = client(keys=keys, cultures=[CULTURES["german"], CULTURES["arabic"]])
+    for key, known in ((base, "none"), (german, "german")):
+        for culture in ("base", "arabic"):
+            for told in (
+                http.get(f"/v1/education/quiz?culture={culture}", headers=bearer(key[0])),
+                http.post("/v1/education/exam", json=EXAM | {"culture": culture}, headers=bearer(key[0])),
+            ):
+                assert told.status_code == 404
+                assert told.json()["error"]["message"].endswith(f"; known: {known}")
 
 
 def test_a_key_s_default_chooses_and_the_headers_say_so() -> None:
