@@ -4,7 +4,8 @@ A field of that API that would change the answer, and does not here, is refused 
 not have are ignored.
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,7 +18,10 @@ __all__ = [
     "ModerationBody",
     "Sampling",
     "Text",
+    "culture_of",
 ]
+
+C = TypeVar("C")
 
 MAX_TOKENS = 4096
 """The longest answer that may be asked for."""
@@ -84,6 +88,11 @@ class Metadata(_Body):
     """What a client notes on a request."""
 
     culture: Text | None = None
+
+
+def culture_of(own: C | None, metadata: Metadata | None, headers: Mapping[str, str]) -> C | str:
+    """Whose point of view is asked for: the body's `own` goes before the header's, and that before the metadata's."""
+    return own or headers.get("x-cp-culture") or (metadata and metadata.culture) or ""
 
 
 class Sampling(_Body):
@@ -165,6 +174,7 @@ class ModerationBody(_Body):
     model: Text | None = None
     culture: Text | Annotated[list[Text], Field(min_length=1, max_length=32)] | None = None
     """From whose point of view: a culture, several to compare, or `all`."""
+    metadata: Metadata | None = None
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"input": "You people are all the same.", "culture": ["german", "arabic"]}]}

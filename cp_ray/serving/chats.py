@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Send
 
 from cp_ray.records import Message
-from cp_ray.serving.bodies import ChatBody, ChatMessage, CompletionBody, ResponseFormat, Sampling
+from cp_ray.serving.bodies import ChatBody, ChatMessage, CompletionBody, ResponseFormat, Sampling, culture_of
 from cp_ray.serving.call import Call
 from cp_ray.serving.chat import Backend, BadRequest, ChatRequest, ChatResult, Piece
 from cp_ray.serving.openai_shapes import Refusal, Shape, error_body, sse
@@ -74,7 +74,7 @@ def _request(service: Service, request: Request, body: Sampling, said: str) -> C
     call: Call = request.state.call
     if service.log.prompts:
         call.prompt = said
-    culture = body.culture or request.headers.get("x-cp-culture") or (body.metadata and body.metadata.culture) or ""
+    culture = culture_of(body.culture, body.metadata, request.headers)
     key = call.key
     accepted = request.headers.get("accept-language", "")
     asked = Asked(body.model, culture, key.culture if key else "", accepted, said)

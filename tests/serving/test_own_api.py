@@ -80,6 +80,18 @@ def test_cultures_are_compared_in_one_call(http: TestClient) -> None:
 def test_moderation_is_routed_like_chats(http: TestClient) -> None:
     answer = http.post("/v1/moderations", json={"input": "A tree"}, headers={"accept-language": "ar"})
     assert answer.headers["x-cp-model"] == "arabic"
+    chat = {"messages": [{"role": "user", "content": "A tree"}]}
+    for own, headers, route in (
+        ({"metadata": {"culture": "arabic"}}, {"accept-language": "de"}, ("arabic", "culture")),
+        ({"metadata": {"culture": "arabic"}}, {"x-cp-culture": "german"}, ("german", "culture")),
+        ({"culture": "arabic"}, {"x-cp-culture": "german"}, ("arabic", "culture")),
+        ({"model": "german"}, {"x-cp-culture": "arabic"}, ("german", "model")),
+    ):
+        for path, body in (("/v1/moderations", {"input": "A tree"}), ("/v1/chat/completions", chat)):
+            told = http.post(path, json=body | own, headers=headers).headers
+            assert (told["x-cp-model"], told["x-cp-route"]) == route
+    compared = http.post("/v1/moderations", json={"input": "A tree"}, headers={"x-cp-culture": "all"})
+    assert compared.json()["model"] == "german,arabic"
     unknown = http.post("/v1/moderations", json={"input": "A tree", "culture": "klingon"})
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
 
