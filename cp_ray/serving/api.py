@@ -21,6 +21,7 @@ from cp_ray.serving.operation import Operation
 from cp_ray.serving.page import add_page
 from cp_ray.serving.routing import UnknownModel
 from cp_ray.serving.service import Service
+from cp_ray.serving.wrong_bodies import told
 from cp_ray.survey.counts import items, read_counts
 
 __all__ = ["MAX_TOKENS", "build_api"]
@@ -99,9 +100,8 @@ def _report_errors(api: FastAPI) -> None:
 
     @on(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")[:200]
-        message = f"{where or 'body'}: {first['msg']}"
+        where, why = told(error.errors(), error.body)
+        message = f"{where or 'body'}: {why}"
         return _noted(request, message, _error(400, message, param=where or None, code="invalid_value"))
 
     @on(HTTPException)

@@ -12,6 +12,8 @@ from cp_ray.serving.service import Service
 from tests.serving.fake import MODELS, Fake
 
 USER = {"role": "user", "content": "hi"}
+TEXT = {"type": "text", "text": "a"}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:"}}
 
 
 @pytest.fixture
@@ -95,8 +97,8 @@ def test_the_model_s_own_system_prompt_stands_in_for_a_missing_one(
         ({"response_format": {"type": "json_schema"}}, "needs a json_schema"),
         ({"messages": [{"role": "user", "content": "\ud83d"}]}, "unicode"),
         ({"messages": []}, "messages"),
-        ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role"),
-        ({"messages": [{"role": "user"}]}, "messages.0.content"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, "messages[0].role: "),
+        ({"messages": [{"role": "user"}]}, "messages[0].content: "),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "content"),
         ({"temperature": 2.1}, "temperature"),
         ({"temperature": "warm"}, "temperature"),
@@ -116,6 +118,39 @@ def test_a_bad_field_gets_one_clear_line_with_400(http: TestClient, change: dict
     assert error["type"] == "invalid_request_error"
     assert word in error["message"]
     assert "\n" not in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param", "word"),
+    [
+        ("chat/completions", {"messages": [USER, {"role": "user", "content": [TEXT, IMAGE]}]},
+         "messages[1].content[1].type", "should be 'text'"),
+        ("chat/completions", {"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]},
+         "messages[0].content[0].text", "string"),
+        ("chat/completions", {"messages": [{"role": "user", "content": "x" * 400_001}]},
+         "messages[0].content", "at most 400000 characters"),
+        ("chat/completions", {"messages": [{"role": "user", "content": [TEXT] * 257}]},
+         "messages[0].content", "at most 256 items"),
+        ("chat/completions", {"messages": [{"content": "x"}]}, "messages[0].role", "required"),
+        ("chat/completions", {"messages": [USER], "stop": list("abcde")}, "stop", "at most 4 items"),
+        ("chat/completions", {"messages": [USER], "stop": ["a", 5]}, "stop[1]", "string"),
+        ("completions", {"prompt": [1, 2, 3]}, "prompt[0]", "string"),
+        ("embeddings", {"input": ["x"] * 2049}, "input", "at most 2048 items"),
+        ("embeddings", {"input": [[1, 2], [3]]}, "input[0]", "string"),
+        ("embeddings", {"input": 5}, "input", "string"),
+        ("moderations", {"input": [TEXT, IMAGE]}, "input[1].type", "should be 'text'"),
+        ("moderations", {"input": "x", "culture": {"string": "x"}}, "culture", "string"),
+        ("moderations", {}, "input", "required"),
+    ],
+)  # fmt: skip
+def test_of_several_forms_the_one_that_was_meant_is_told(
+    http: TestClient, path: str, body: dict[str, Any], param: str, word: str
+) -> None:
+    answer = http.post(f"/v1/{path}", json=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, param)
+    assert error["message"].startswith(f"{param}: ")
+    assert word in error["message"]
 
 
 def test_a_body_that_is_no_json_gets_400(http: TestClient) -> None:
