@@ -95,7 +95,8 @@ async def _answer(
     service: Service, call: Call, requests: Sequence[ChatRequest], body: Sampling, *, chat: bool
 ) -> Response:
     choices = body.n or 1
-    shape = Shape(call.model, chat=chat, logprobs=requests[0].logprobs is not None, choices=choices)
+    logprobs, texts = requests[0].logprobs is not None, [request.text or "" for request in requests]
+    shape = Shape(call.model, chat=chat, logprobs=logprobs, choices=choices, texts=texts)
     tally = Tally(call, service.metrics, requests, choices)
     with tally:
         if not body.stream:

@@ -294,8 +294,12 @@ def test_texts_go_on(client: openai.OpenAI, backend: Fake) -> None:
     assert [(r.text, r.messages, r.max_tokens) for r in backend.asked] == [("once", (), 3), ("upon", (), 3)]
     assert completion.choices[0].logprobs is not None
     assert completion.choices[0].logprobs.tokens == list("ONCE")
+    assert [c.logprobs and c.logprobs.text_offset for c in completion.choices] == [[4, 5, 6, 7], [4, 5, 6, 7]]
     several = client.completions.create(model="base", prompt=["once", "upon"], n=3).usage
     assert several is not None
     assert (several.prompt_tokens, several.completion_tokens) == (10, 24)  # each prompt once, however often answered
     streamed = client.completions.create(model="base", prompt="once", stream=True)
     assert "".join(c.choices[0].text for c in streamed) == "ONCE"
+    pieces = client.completions.create(model="base", prompt="once", stream=True, n=2, logprobs=0)
+    choices = [c.choices[0] for c in pieces if c.choices[0].index == 1]
+    assert [c.logprobs and c.logprobs.text_offset for c in choices] == [[4], [5], [6], [7]]
