@@ -83,7 +83,7 @@ def _add_health(api: FastAPI, service: Service) -> None:
 
 
 def _report_errors(api: FastAPI) -> None:
-    """Answer every error in OpenAI's shape."""
+    """Answer every error in OpenAI's shape; what nobody foresaw is answered by `Operation`."""
 
     def on(kind: type[Exception]) -> Callable[[Callable[[Request, Any], Awaitable[Response]]], Any]:
         return api.exception_handler(kind)
@@ -116,12 +116,6 @@ def _report_errors(api: FastAPI) -> None:
         response = _error(503, message, code="unavailable")
         response.headers["retry-after"] = "1"
         return _noted(request, str(error), response)
-
-    @on(Exception)
-    async def failure(request: Request, error: Exception) -> Response:
-        # What it was stands in the server's log; a client gets no details of the inside.
-        message = f"the server failed to answer ({type(error).__name__}); try again"
-        return _noted(request, repr(error), _error(500, message, code="server_error"))
 
 
 def _noted(request: Request, message: str, response: Response) -> Response:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -18,6 +19,8 @@ __all__ = ["Operation"]
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+_log = logging.getLogger("cp_ray.serving")
 
 _OPEN = re.compile(r"/(|healthz|readyz|docs|openapi\.json|page/[a-z]+\.[a-z]+)")
 """Paths for which nobody needs a key."""
@@ -102,9 +105,14 @@ class Operation:
                 last = sse(error_body(504, message, code="timeout"))
                 await send({"type": "http.response.body", "body": last.encode(), "more_body": False})
         except Exception as error:
+            if call.status:
+                call.error = repr(error)[:500]
+                raise
+            # What it was stands in the server's log; a client gets no details of the inside.
+            _log.exception("a request failed: %s", call.id)
+            message = f"the server failed to answer ({type(error).__name__}); try again"
+            await _refuse(call, scope, receive, send, 500, message, code="server_error")
             call.error = repr(error)[:500]
-            call.status = call.status or 500
-            raise
         except asyncio.CancelledError:
             call.error = "client left"
             call.status = call.status or 499

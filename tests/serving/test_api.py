@@ -173,12 +173,18 @@ def test_a_prompt_too_long_has_openai_s_code(http: TestClient) -> None:
     assert http.post("/v1/chat/completions", json=body).json()["error"]["code"] == "context_length_exceeded"
 
 
-def test_a_failure_inside_gives_500_without_its_details(http: TestClient) -> None:
-    body = {"model": "base", "messages": [{"role": "user", "content": "break"}]}
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_failure_inside_gives_500_without_its_details(
+    http: TestClient, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = {"model": "base", "messages": [{"role": "user", "content": "break"}], "stream": stream}
     answer = http.post("/v1/chat/completions", json=body)
     assert answer.status_code == 500
     assert answer.json()["error"]["type"] == "server_error"
     assert "secret" not in answer.text
+    assert answer.headers["x-request-id"] in caplog.text, "its holder can tell which failure it was"
+    assert answer.headers["x-cp-model"] == "base"
+    assert "RuntimeError: secret path" in caplog.text
 
 
 def test_an_unknown_path_gets_404_in_the_same_shape(http: TestClient) -> None:
