@@ -16,8 +16,8 @@ from cp_ray.serving.chats import add_chats
 from cp_ray.serving.education import add_education
 from cp_ray.serving.embeddings import add_embeddings
 from cp_ray.serving.moderation import add_moderation
-from cp_ray.serving.openai_shapes import Refusal, error_body
-from cp_ray.serving.operation import Operation
+from cp_ray.serving.openai_shapes import ErrorBody, Refusal, error_body
+from cp_ray.serving.operation import Operation, needs_key
 from cp_ray.serving.page import add_page
 from cp_ray.serving.routing import UnknownModel
 from cp_ray.serving.service import Service
@@ -29,10 +29,14 @@ __all__ = ["MAX_TOKENS", "build_api"]
 
 def build_api(service: Service) -> FastAPI:
     """The HTTP application of `service`; the official `openai` client works with it unchanged."""
-    api = FastAPI(
+    api = _Api(
         title="cp_ray",
         description="Culture models behind OpenAI's API. Keys, if the server has any: Authorization: Bearer …",
         redoc_url=None,
+        responses={
+            400: {"model": ErrorBody, "description": "The request is at fault"},
+            "default": {"model": ErrorBody, "description": "Any other error"},
+        },
     )
     add_chats(api, service)
     add_embeddings(api, service)
@@ -45,6 +49,20 @@ def build_api(service: Service) -> FastAPI:
     _report_errors(api)
     api.add_middleware(Operation, service=service)
     return api
+
+
+class _Api(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """Its description; keys are asked for by `Operation`, of which FastAPI knows nothing."""
+        told = super().openapi()
+        told["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path, operations in told["paths"].items():
+            for operation in operations.values():
+                if needs_key(path):
+                    operation["security"] = [{"key": []}]
+                else:
+                    operation["responses"].pop("400", None)
+        return told
 
 
 def _add_models(api: FastAPI, service: Service) -> None:

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 
 from cp_ray.serving.chat import ChatResult, Piece, TokenLogprob
 
-__all__ = ["Refusal", "Shape", "error_body", "sse", "usage_of"]
+__all__ = ["ErrorBody", "Refusal", "Shape", "error_body", "sse", "usage_of"]
 
 
 class Refusal(Exception):
@@ -30,6 +31,22 @@ class Refusal(Exception):
         self.response = JSONResponse(
             error_body(status, message, param=param, code=code), status_code=status, headers=headers
         )
+
+
+class Fault(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    """The field that is at fault."""
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """An error, for the API's description; `error_body` makes them."""
+
+    error: Fault
 
 
 def error_body(status: int, message: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from cp_ray.serving.call import Call
 from cp_ray.serving.openai_shapes import error_body, sse
 from cp_ray.serving.service import Service
 
-__all__ = ["Operation"]
+__all__ = ["Operation", "needs_key"]
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -23,9 +23,13 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _log = logging.getLogger("cp_ray.serving")
 
 _OPEN = re.compile(r"/(|healthz|readyz|docs|openapi\.json|page/[a-z]+\.[a-z]+)")
-"""Paths for which nobody needs a key."""
 _BODY_BYTES = 4_000_000
 _TOO_LONG = f"the body may have {_BODY_BYTES} bytes"
+
+
+def needs_key(path: str) -> bool:
+    """Whether a path is for those with a key alone."""
+    return _OPEN.fullmatch(path) is None
 
 
 class Operation:
@@ -37,7 +41,7 @@ class Operation:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
         path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
-        if scope["type"] != "http" or _OPEN.fullmatch(path):
+        if scope["type"] != "http" or not needs_key(path):
             await self._app(scope, receive, send)
             return
         call = Call(scope["method"], path)

@@ -66,6 +66,27 @@ def test_the_page_and_health_need_no_key(path: str) -> None:
     assert client(keys=KEYS).get(path).status_code == 200
 
 
+def test_the_api_s_description_asks_for_a_key_where_one_is_needed_and_knows_the_errors() -> None:
+    http = client(keys=KEYS)
+    told = http.get("/openapi.json").json()
+    assert told["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
+    schemas = told["components"]["schemas"]
+    assert "HTTPValidationError" not in schemas
+    for path, operations in told["paths"].items():
+        for method, operation in operations.items():
+            assert "422" not in operation["responses"]
+            shown = operation["responses"]["default"]["content"]["application/json"]["schema"]
+            assert shown == {"$ref": "#/components/schemas/ErrorBody"}
+            if "security" not in operation:
+                assert path in ("/healthz", "/readyz")
+                continue
+            assert operation["security"] == [{"key": []}]
+            assert operation["responses"]["400"]["content"]["application/json"]["schema"] == shown
+            assert http.request(method, path).status_code == 401
+    wrong = http.post("/v1/chat/completions", json={}, headers=bearer(SCHOOL[0]))
+    assert set(wrong.json()["error"]) == set(schemas["Fault"]["properties"])
+
+
 def test_of_models_that_are_not_its_own_a_key_s_holder_learns_nothing() -> None:
     http = client(keys=KEYS)
     assert [m["id"] for m in http.get("/v1/models", headers=bearer(SCHOOL[0])).json()["data"]] == ["german"]
