@@ -15,11 +15,12 @@ from cp_ray.serving.chats import add_chats
 from cp_ray.serving.education import add_education
 from cp_ray.serving.embeddings import add_embeddings
 from cp_ray.serving.moderation import add_moderation
-from cp_ray.serving.openai_shapes import Refusal, error_body
-from cp_ray.serving.operation import Operation
+from cp_ray.serving.openai_shapes import ErrorBody, Refusal, error_body
+from cp_ray.serving.operation import Operation, needs_key
 from cp_ray.serving.page import add_page
 from cp_ray.serving.routing import UnknownModel
 from cp_ray.serving.service import Service
+from cp_ray.serving.wrong_bodies import told
 from cp_ray.survey.counts import items, read_counts
 
 __all__ = ["build_api"]
@@ -27,10 +28,14 @@ __all__ = ["build_api"]
 
 def build_api(service: Service) -> FastAPI:
     """The HTTP application of `service`; the official `openai` client works with it unchanged."""
-    api = FastAPI(
+    api = _Api(
         title="cp_ray",
         description="Culture models behind OpenAI's API. Keys, if the server has any: Authorization: Bearer …",
         redoc_url=None,
+        responses={
+            400: {"model": ErrorBody, "description": "The request is at fault"},
+            "default": {"model": ErrorBody, "description": "Any other error"},
+        },
     )
     add_chats(api, service)
     add_embeddings(api, service)
@@ -45,13 +50,27 @@ def build_api(service: Service) -> FastAPI:
     return api
 
 
+class _Api(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """Its description; keys are asked for by `Operation`, of which FastAPI knows nothing."""
+        told = super().openapi()
+        told["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path, operations in told["paths"].items():
+            for operation in operations.values():
+                if needs_key(path):
+                    operation["security"] = [{"key": []}]
+                else:
+                    operation["responses"].pop("400", None)
+        return told
+
+
 def _add_models(api: FastAPI, service: Service) -> None:
     started = int(time.time())
 
     @api.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
         """The models that this key may ask."""
-        allowed = [card for card in service.cards if request.state.call.key.allows(card.id)]
+        allowed = service.router(request.state.call.key).cards
         return {"object": "list", "data": [_card(service, card, started) for card in allowed]}
 
     @api.get("/v1/models/{id:path}")
@@ -82,7 +101,7 @@ def _add_health(api: FastAPI, service: Service) -> None:
 
 
 def _report_errors(api: FastAPI) -> None:
-    """Answer every error in OpenAI's shape."""
+    """Answer every error in OpenAI's shape; what nobody foresaw is answered by `Operation`."""
 
     def on(kind: type[Exception]) -> Callable[[Callable[[Request, Any], Awaitable[Response]]], Any]:
         return api.exception_handler(kind)
@@ -99,9 +118,8 @@ def _report_errors(api: FastAPI) -> None:
 
     @on(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")[:200]
-        message = f"{where or 'body'}: {first['msg']}"
+        where, why = told(error.errors(), error.body)
+        message = f"{where or 'body'}: {why}"
         return _noted(request, message, _error(400, message, param=where or None, code="invalid_value"))
 
     @on(HTTPException)
@@ -116,12 +134,6 @@ def _report_errors(api: FastAPI) -> None:
         response = _error(503, message, code="unavailable")
         response.headers["retry-after"] = "1"
         return _noted(request, str(error), response)
-
-    @on(Exception)
-    async def failure(request: Request, error: Exception) -> Response:
-        # What it was stands in the server's log; a client gets no details of the inside.
-        message = f"the server failed to answer ({type(error).__name__}); try again"
-        return _noted(request, repr(error), _error(500, message, code="server_error"))
 
 
 def _noted(request: Request, message: str, response: Response) -> Response:

@@ -4,7 +4,8 @@ A field of that API that would change the answer, and does not here, is refused 
 not have are ignored.
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,9 +17,12 @@ __all__ = [
     "ModerationBody",
     "Sampling",
     "Text",
+    "culture_of",
 ]
 
-_STOPS, _CHOICES, _TEXTS, _MESSAGES, _OPTIONS = 4, 8, 256, 1_000, 64
+C = TypeVar("C")
+
+_STOPS, _CHOICES, _TEXTS, _INPUTS, _MESSAGES, _OPTIONS = 4, 8, 256, 2_048, 1_000, 64
 _LONGEST = 400_000
 """Characters of one text."""
 
@@ -91,6 +95,11 @@ class Metadata(_Body):
     culture: Text | None = None
 
 
+def culture_of(own: C | None, metadata: Metadata | None, headers: Mapping[str, str]) -> C | str:
+    """Whose point of view is asked for: the body's `own` goes before the header's, and that before the metadata's."""
+    return own or headers.get("x-cp-culture") or (metadata and metadata.culture) or ""
+
+
 class Sampling(_Body):
     """What chat completions and completions have in common."""
 
@@ -155,7 +164,7 @@ class CompletionBody(Sampling):
 class EmbeddingBody(_Body):
     """The body of an embedding request."""
 
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=_TEXTS)]
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=_INPUTS)]
     model: Text = "minilm"
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
@@ -170,6 +179,7 @@ class ModerationBody(_Body):
     model: Text | None = None
     culture: Text | Annotated[list[Text], Field(min_length=1, max_length=32)] | None = None
     """From whose point of view: a culture, several to compare, or `all`."""
+    metadata: Metadata | None = None
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"input": "You people are all the same.", "culture": ["german", "arabic"]}]}

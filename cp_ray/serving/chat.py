@@ -1,7 +1,7 @@
 """What is asked of a served model and what it answers; plain data, shared by engine, API and application."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -180,8 +180,12 @@ class ContextTooLong(BadRequest):
 class Backend(Protocol):
     """What the API needs from whatever answers."""
 
-    async def complete(self, request: ChatRequest) -> ChatResult:
+    async def complete(self, request: ChatRequest, heard: Callable[[Piece], None]) -> ChatResult:
         """Answer a chat.
+
+        Args:
+            request: the chat.
+            heard: is given the pieces as they come, so that an answer that is given up is counted as far as it came.
 
         Raises:
             BadRequest: the request itself is at fault.

@@ -4,22 +4,25 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Send
 
 from cp_ray.records import Message
-from cp_ray.serving.bodies import ChatBody, ChatMessage, CompletionBody, ResponseFormat, Sampling
+from cp_ray.serving.bodies import ChatBody, ChatMessage, CompletionBody, ResponseFormat, Sampling, culture_of
 from cp_ray.serving.call import Call
 from cp_ray.serving.chat import Backend, BadRequest, ChatRequest, ChatResult, Piece
-from cp_ray.serving.openai_shapes import Refusal, Shape, error_body, sse, usage_of
+from cp_ray.serving.openai_shapes import Refusal, Shape, error_body, sse
 from cp_ray.serving.routing import Asked
 from cp_ray.serving.service import Service
+from cp_ray.serving.tally import Tally
 
-__all__ = ["add_chats", "answer_all"]
+__all__ = ["add_chats"]
 
 _log = logging.getLogger("cp_ray.serving")
 
@@ -71,7 +74,7 @@ def _request(service: Service, request: Request, body: Sampling, said: str) -> C
     call: Call = request.state.call
     if service.log.prompts:
         call.prompt = said
-    culture = body.culture or request.headers.get("x-cp-culture") or (body.metadata and body.metadata.culture) or ""
+    culture = culture_of(body.culture, body.metadata, request.headers)
     key = call.key
     accepted = request.headers.get("accept-language", "")
     asked = Asked(body.model, culture, key.culture if key else "", accepted, said)
@@ -104,22 +107,38 @@ async def _answer(
     service: Service, call: Call, requests: Sequence[ChatRequest], body: Sampling, *, chat: bool
 ) -> Response:
     choices = body.n or 1
-    shape = Shape(call.model, chat=chat, logprobs=requests[0].logprobs is not None, choices=choices)
-    if not body.stream:
-        results = await answer_all(service.backend, requests)
-        _count(service, call, dict(enumerate(results)), choices)
-        return JSONResponse(shape.whole(results))
-    usage = bool(body.stream_options and body.stream_options.include_usage)
-    pieces = _merged(service.backend, requests)
-    first = await anext(pieces)  # what is wrong with the request is told with a status
+    logprobs, texts = requests[0].logprobs is not None, [request.text or "" for request in requests]
+    shape = Shape(call.model, chat=chat, logprobs=logprobs, choices=choices, texts=texts)
+    tally = Tally(call, service.metrics, requests, choices)
+    with tally:
+        if not body.stream:
+            return JSONResponse(shape.whole(await _answers(service.backend, requests, tally)))
+        pieces = _merged(service.backend, requests, tally)
+        first = await anext(pieces)  # what is wrong with the request is told with a status
     call.first()
-    events = _events(service, call, shape, first, pieces, choices=choices, usage=usage)
-    return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-cache"})
+    usage = bool(body.stream_options and body.stream_options.include_usage)
+    events = _events(call, shape, first, pieces, tally, usage=usage)
+    return _Streamed(events, pieces)
 
 
-async def answer_all(backend: Backend, requests: Sequence[ChatRequest]) -> list[ChatResult]:
+class _Streamed(StreamingResponse):
+    """Server-sent events; however they end, no work on the answers outlives them."""
+
+    def __init__(self, events: AsyncGenerator[str], pieces: AsyncGenerator[tuple[int, Piece]]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"cache-control": "no-cache"})
+        self._events, self._pieces = events, pieces
+
+    async def stream_response(self, send: Send) -> None:
+        """Called by Starlette."""
+        async with aclosing(self._pieces), aclosing(self._events):
+            await super().stream_response(send)
+
+
+async def _answers(backend: Backend, requests: Sequence[ChatRequest], tally: Tally) -> list[ChatResult]:
     """The answers to several requests; where one fails the others are given up."""
-    tasks = [asyncio.ensure_future(backend.complete(request)) for request in requests]
+    tasks = [
+        asyncio.ensure_future(backend.complete(request, partial(tally.heard, k))) for k, request in enumerate(requests)
+    ]
     try:
         return list(await asyncio.gather(*tasks))
     finally:
@@ -127,7 +146,7 @@ async def answer_all(backend: Backend, requests: Sequence[ChatRequest]) -> list[
             task.cancel()
 
 
-async def _merged(backend: Backend, requests: Sequence[ChatRequest]) -> AsyncIterator[tuple[int, Piece]]:
+async def _merged(backend: Backend, requests: Sequence[ChatRequest], tally: Tally) -> AsyncGenerator[tuple[int, Piece]]:
     """The pieces of several answers as they come."""
     queue: asyncio.Queue[tuple[int, Piece | Exception]] = asyncio.Queue()
 
@@ -136,6 +155,7 @@ async def _merged(backend: Backend, requests: Sequence[ChatRequest]) -> AsyncIte
         try:
             async with aclosing(backend.stream(request)) as pieces:  # type: ignore[type-var]
                 async for piece in pieces:
+                    tally.heard(index, piece)
                     queue.put_nowait((index, piece))
                     ended = bool(piece.finish_reason)
             if not ended:
@@ -158,44 +178,36 @@ async def _merged(backend: Backend, requests: Sequence[ChatRequest]) -> AsyncIte
 
 
 async def _events(
-    service: Service,
     call: Call,
     shape: Shape,
     first: tuple[int, Piece],
-    pieces: AsyncIterator[tuple[int, Piece]],
+    pieces: AsyncGenerator[tuple[int, Piece]],
+    tally: Tally,
     *,
-    choices: int,
     usage: bool,
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str]:
     """The answer as server-sent events."""
-    last: dict[int, Piece] = {}
+    begun: set[int] = set()
     try:
         index, piece = first
-        while True:
-            yield sse(shape.chunk(index, piece, first=index not in last))
-            last[index] = piece
-            try:
-                index, piece = await anext(pieces)
-            except StopAsyncIteration:
-                break
+        with tally:
+            while True:
+                yield sse(shape.chunk(index, piece, first=index not in begun))
+                begun.add(index)
+                try:
+                    index, piece = await anext(pieces)
+                except StopAsyncIteration:
+                    break
         if usage:
-            yield sse(shape.usage_chunk(last))
+            yield sse(shape.usage_chunk(tally.last))
         yield "data: [DONE]\n\n"
     except Exception as error:  # noqa: BLE001 - the status has been told: the stream itself has to say that it broke
         known = isinstance(error, BadRequest | ConnectionError)
         if not known:
             _log.exception("a stream broke off")
-        call.error = str(error) if known else repr(error)[:500]
+        call.status, call.error = 502, str(error) if known else repr(error)[:500]
         message = str(error) if known else f"the server failed to go on ({type(error).__name__}); try again"
         yield sse(error_body(502, message, code="stream_broken"))
-    finally:
-        _count(service, call, last, choices)
-        await pieces.aclose()  # type: ignore[attr-defined]
-
-
-def _count(service: Service, call: Call, results: Mapping[int, ChatResult | Piece], choices: int) -> None:
-    usage = usage_of(results, choices)
-    call.took(usage["prompt_tokens"], usage["completion_tokens"])
 
 
 def _message(message: ChatMessage) -> Message:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from cp_ray.cultures import Culture
 from cp_ray.evals.distances import emd
 from cp_ray.serving.bodies import Text
-from cp_ray.serving.chat import BadRequest
+from cp_ray.serving.chat import BadRequest, ModelCard
 from cp_ray.serving.openai_shapes import Refusal
 from cp_ray.serving.routing import UnknownModel
 from cp_ray.serving.service import Service
@@ -56,7 +56,7 @@ def add_education(api: FastAPI, service: Service, items: Sequence[Item]) -> None
     @api.get("/v1/education/quiz")
     async def quiz(culture: Annotated[str, Query(max_length=100)], request: Request) -> dict[str, Any]:
         """The questions that a culture's people were asked, without their answers."""
-        known = answers.of(_allowed(service, request, culture))
+        known = answers.of(*_allowed(service, request, culture))
         questions = [
             {"id": item.id, "topic": item.topic, "question": item.question, "options": list(item.options)}
             for item, _ in known.values()
@@ -66,12 +66,12 @@ def add_education(api: FastAPI, service: Service, items: Sequence[Item]) -> None
     @api.post("/v1/education/quiz")
     async def guess(body: QuizBody, request: Request) -> dict[str, Any]:
         """How a culture's people really answered a question, and how near the guess came."""
-        return _marked(answers.of(_allowed(service, request, body.culture)), body)
+        return _marked(answers.of(*_allowed(service, request, body.culture)), body)
 
     @api.post("/v1/education/exam")
     async def exam(body: ExamBody, request: Request) -> dict[str, Any]:
         """How near all guesses came, beside one who takes every answer for equally common."""
-        known = answers.of(_allowed(service, request, body.culture))
+        known = answers.of(*_allowed(service, request, body.culture))
         twice = len({g.question for g in body.guesses}) < len(body.guesses)
         if twice:
             raise Refusal(400, "guesses: a question stands twice; give one guess each", param="guesses")
@@ -97,16 +97,18 @@ class _Answers:
             pairs = [(item, pooled(item, culture.countries)) for item in items]
             self._known[culture.id] = {item.id: (item, found.shares) for item, found in pairs if found is not None}
 
-    def of(self, culture: str) -> Mapping[str, tuple[Item, tuple[float, ...]]]:
-        if culture not in self._known:
-            known = ", ".join(self._known) or "none"
-            raise UnknownModel(f"culture: {culture[:100]!r} has no survey here; known: {known}")
-        return self._known[culture]
+    def of(self, card: ModelCard, allowed: Sequence[ModelCard]) -> Mapping[str, tuple[Item, tuple[float, ...]]]:
+        """A model's culture's; one that has none is told those of the models that are `allowed`."""
+        if card.culture not in self._known:
+            known = ", ".join(other.culture for other in allowed if other.culture in self._known) or "none"
+            raise UnknownModel(f"culture: {card.id!r} has no survey here; known: {known}")
+        return self._known[card.culture]
 
 
-def _allowed(service: Service, request: Request, culture: str) -> str:
-    """A culture's id, if this key may ask its model."""
-    return service.router(request.state.call.key).of_culture(culture).culture
+def _allowed(service: Service, request: Request, culture: str) -> tuple[ModelCard, Sequence[ModelCard]]:
+    """The model that speaks for a culture, and all that this key may ask."""
+    router = service.router(request.state.call.key)
+    return router.of_culture(culture), router.cards
 
 
 def _marked(known: Mapping[str, tuple[Item, tuple[float, ...]]], guess: Guess) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Gateway:
             base=Path(spec.base).name if Path(spec.base).is_dir() else spec.base,
             models=spec.models,
             cultures=spec.known_cultures,
-            keys=read_keys(settings.keys),
+            keys=read_keys(settings.keys, required=settings.keys_required),
             gate=Gate(settings.max_under_way),
             identify=LanguageOf(languages) if languages else None,
             versions=versions,

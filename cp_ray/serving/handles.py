@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cp_ray.serving.chat import ChatRequest, ChatResult, Load, Piece
+from cp_ray.serving.chat import ChatRequest, ChatResult, Load, Piece, whole
 from cp_ray.serving.replica import Replica, Wrong
 
 if TYPE_CHECKING:
@@ -29,33 +30,53 @@ class Engines:
         self._handle = handle
         self._streams = handle.options(stream=True)
 
-    async def complete(self, request: ChatRequest) -> ChatResult:
+    async def complete(self, request: ChatRequest, heard: Callable[[Piece], None]) -> ChatResult:
         """As in `Backend`; raises ConnectionError if no replica lives long enough."""
-        answer: ChatResult | Wrong = await self._asked(lambda: self._handle.complete.remote(request))
-        return _right(answer)
+        from ray.exceptions import RayActorError
+
+        for attempt in range(_TRIES):
+            told: list[Piece] = []
+            # One that dies had accepted the request: another one answers it, to the same seed the same.
+            with suppress(RayActorError):
+                async with aclosing(self._pieces(request, whole=True)) as pieces:  # type: ignore[type-var]
+                    async for piece in pieces:
+                        heard(piece)
+                        told.append(piece)
+            if told and told[-1].finish_reason:
+                return whole(told)
+            await asyncio.sleep(_PAUSE_S * 2**attempt)
+        raise ConnectionError("no engine answers")
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[Piece]:
         """As in `Backend`; raises ConnectionError if the replica dies once something has been told."""
         from ray.exceptions import RayActorError
-        from ray.serve.exceptions import RayServeException
 
         for attempt in range(_TRIES):
             told = False
-            pieces: Any = self._streams.stream.remote(request)
             try:
-                async for piece in pieces:
-                    yield _right(piece)
-                    told = True
+                async with aclosing(self._pieces(request, whole=False)) as pieces:  # type: ignore[type-var]
+                    async for piece in pieces:
+                        yield piece
+                        told = True
                 return
             except RayActorError as error:
                 if told:
                     raise ConnectionError("the engine that was answering is gone; ask again") from error
                 await asyncio.sleep(_PAUSE_S * 2**attempt)
-            except RayServeException as error:
-                raise ConnectionError("no engine answers") from error
-            finally:
-                pieces.cancel()
         raise ConnectionError("no engine answers")
+
+    async def _pieces(self, request: ChatRequest, *, whole: bool) -> AsyncIterator[Piece]:
+        """An answer from one replica; leaving the iterator ends its work."""
+        from ray.serve.exceptions import RayServeException
+
+        pieces: Any = self._streams.stream.remote(request, whole)
+        try:
+            async for piece in pieces:
+                yield _right(piece)
+        except RayServeException as error:
+            raise ConnectionError("no engine answers") from error
+        finally:
+            pieces.cancel()
 
     async def embed(self, texts: list[str]) -> list[list[float]]:
         """As in `Backend`."""
@@ -98,7 +119,6 @@ class Engines:
                 asked.cancel()
                 raise
             except RayActorError:
-                # It had accepted the request: another one answers it, to the same seed the same.
                 await asyncio.sleep(_PAUSE_S * 2**attempt)
             except RayServeException as error:
                 raise ConnectionError("no engine answers") from error

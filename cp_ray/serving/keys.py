@@ -9,7 +9,8 @@
         culture: german            # for `model: auto`
         admin: false               # may see metrics and change versions
 
-The keys are random, so a fast hash is enough: there is nothing to guess.
+The keys are random, so a fast hash is enough: there is nothing to guess. What is there but blank,
+such as `models:`, is refused: it would allow all.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ __all__ = ["ANYBODY", "Key", "Keys", "new_key", "read_keys"]
 _VARIABLE = "CP_RAY_KEYS"
 """Environment variable with the file's content, where there is no file."""
 _SHA256 = re.compile("[0-9a-f]{64}")
+_SHOWN = 40
+"""Characters of what breaks a rule that are repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +53,6 @@ class Key:
     def __post_init__(self) -> None:
         if not self.name:
             raise ConfigError("keys: each needs a name, got ''; name its holder")
-        for field in ("requests_per_minute", "tokens_per_minute"):
-            value = getattr(self, field)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ConfigError(f"keys: {self.name}: {field} must be a whole number of at least 1, got {value!r}")
 
     def allows(self, model: str) -> bool:
         """Whether it may ask this model."""
@@ -61,7 +60,7 @@ class Key:
 
 
 ANYBODY = Key("anybody", admin=True)
-"""Who asks a server that has no keys; it listens to its own machine alone."""
+"""Who asks a server that has no keys; it is to listen to its own machine alone."""
 
 
 class Keys:
@@ -98,28 +97,35 @@ def new_key() -> tuple[str, str]:
     return key, hashlib.sha256(key.encode()).hexdigest()
 
 
-def read_keys(path: str | None) -> Keys:
+def read_keys(path: str | None, *, required: bool = False) -> Keys:
     """The keys of a file, else of the environment variable CP_RAY_KEYS, else none.
 
     Args:
         path: YAML or JSON, as in this module's docstring.
+        required: whether there must be some.
 
     Raises:
-        ConfigError: it cannot be read, or an entry breaks a rule.
+        ConfigError: they cannot be read, an entry breaks a rule, or there are none where some were meant.
     """
     import yaml
 
     where = path or _VARIABLE
+    if not path and _VARIABLE not in os.environ:
+        if required:
+            raise ConfigError(
+                f"keys_required: is on and there are no keys; name their file in `keys`, or set {_VARIABLE}"
+            )
+        return Keys(())
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8") if path else os.environ.get(_VARIABLE, "")
-        content: Any = yaml.safe_load(text) if text.strip() else {"keys": []} if not path else None
+        text = Path(path).expanduser().read_text(encoding="utf-8") if path else os.environ[_VARIABLE]
+        content: Any = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"keys: {where} cannot be read ({type(error).__name__}); give a YAML file") from error
     if not isinstance(content, dict) or not isinstance(content.get("keys"), list):
         raise ConfigError(f"keys: {where} must hold a list under `keys`, got {json.dumps(content, default=str)[:40]}")
     keys = [_key(where, number, entry) for number, entry in enumerate(content["keys"], 1)]
-    if path and not keys:
-        raise ConfigError(f"keys: {where} holds none, so nobody could ask; add one, or leave out the file")
+    if not keys:
+        raise ConfigError(f"keys: {where} holds none, so nobody could ask; add one, or leave it out")
     for what in ("name", "sha256"):
         several = [getattr(key, what) for key in keys]
         if len(set(several)) < len(several):
@@ -137,5 +143,31 @@ def _key(where: str, number: int, entry: Any) -> Key:
         raise ConfigError(f"keys: {where} entry {number}: unknown field {unknown[0]!r}; known: {', '.join(known)}")
     if not isinstance(entry.get("name"), str) or not _SHA256.fullmatch(str(entry.get("sha256", ""))):
         raise ConfigError(f"keys: {where} entry {number}: needs a name, and sha256 as 64 digits of 0-9a-f")
-    models = entry.get("models")
-    return Key(**{**entry, "models": tuple(models) if models is not None else None})
+    for field in entry:
+        fits, rule = _RULES[field]
+        if not fits(entry[field]):
+            got = repr(entry[field])[:_SHOWN]
+            raise ConfigError(
+                f"keys: {where} entry {number}: {field} must be {rule}, got {got}; correct it, or leave it out"
+            )
+    return Key(**{**entry, **({"models": tuple(entry["models"])} if "models" in entry else {})})
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "name": (_is_text, "a name"),
+    "sha256": (_is_text, "64 digits of 0-9a-f"),
+    "requests_per_minute": (_is_count, "a whole number of at least 1"),
+    "tokens_per_minute": (_is_count, "a whole number of at least 1"),
+    "models": (lambda value: isinstance(value, list) and all(map(_is_text, value)), "a list of ids, such as [german]"),
+    "culture": (_is_text, "a culture's id"),
+    "admin": (lambda value: isinstance(value, bool), "true or false, without quotation marks"),
+}
+"""What each field of an entry must be."""

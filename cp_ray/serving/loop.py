@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cp_ray.serving.chat import ChatRequest, ChatResult, Load, Piece, whole
+from cp_ray.serving.chat import ChatRequest, Load, Piece
 
 if TYPE_CHECKING:
     from cp_ray.serving.bases import Bases
@@ -61,21 +61,12 @@ class EngineLoop:
         """What the engine is busy with; may be a step old."""
         return self._engine.load
 
-    async def complete(self, request: ChatRequest) -> ChatResult:
-        """Answer a request.
-
-        Raises:
-            BadRequest: this request is at fault.
-            Exception: what the engine's step raised, for every request that it had then.
-        """
-        return whole([piece async for piece in self.stream(request)])
-
     async def stream(self, request: ChatRequest) -> AsyncIterator[Piece]:
         """Answer a request piece by piece; once the iterator is left, nothing more is computed for it.
 
         Raises:
             BadRequest: this request is at fault.
-            Exception: as in `complete`.
+            Exception: what the engine's step raised, for every request that it had then.
         """
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[Piece | BaseException] = asyncio.Queue()

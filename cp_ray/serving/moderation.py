@@ -8,17 +8,19 @@ says nothing (contextual calibration, arXiv:2102.09690), once for each model and
 import asyncio
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
 
 from cp_ray.records import Message
-from cp_ray.serving.bodies import ModerationBody
+from cp_ray.serving.bodies import ModerationBody, culture_of
 from cp_ray.serving.call import Call
 from cp_ray.serving.chat import ChatRequest, ModelCard
 from cp_ray.serving.routing import Asked, UnknownModel
 from cp_ray.serving.service import Service
+from cp_ray.serving.tally import Tally
 from cp_ray.serving.versions import Release
 
 __all__ = ["CATEGORIES", "Moderator", "add_moderation"]
@@ -74,16 +76,15 @@ class Moderator:
         card, release = judge
         system = (Message("system", card.system),) if card.system else ()
         question = f"Text:\n{text}\n\nDoes this text {CATEGORIES[category]}? Answer with Yes or No."
-        result = await self._service.backend.complete(
-            ChatRequest(
-                release.name,
-                (*system, Message("user", question)),
-                labels=_LABELS,
-                adapter=release.adapter,
-                tenant=call.key.name if call.key else "",
-            )
+        request = ChatRequest(
+            release.name,
+            (*system, Message("user", question)),
+            labels=_LABELS,
+            adapter=release.adapter,
+            tenant=call.key.name if call.key else "",
         )
-        call.took(result.prompt_tokens, 0)
+        with Tally(call, self._service.metrics, [request]) as tally:
+            result = await self._service.backend.complete(request, partial(tally.heard, 0))
         yes, no = result.labels
         return yes - no
 
@@ -98,7 +99,7 @@ def add_moderation(api: FastAPI, service: Service) -> None:
         call: Call = request.state.call
         inputs = [body.input] if isinstance(body.input, str) else body.input
         texts = [part if isinstance(part, str) else part.text for part in inputs]
-        judges = _judges(service, call, body, request.headers.get("accept-language", ""), texts[-1])
+        judges = _judges(service, call, body, request.headers, texts[-1])
         results = []
         for text in texts:
             by_model = {judge[0].id: await moderator.judge(call, judge, text) for judge in judges}
@@ -107,20 +108,22 @@ def add_moderation(api: FastAPI, service: Service) -> None:
         return {"id": f"modr-{uuid.uuid4().hex}", "model": names, "results": results}
 
 
-def _judges(service: Service, call: Call, body: ModerationBody, accept: str, text: str) -> list[Judge]:
+def _judges(service: Service, call: Call, body: ModerationBody, headers: Mapping[str, str], text: str) -> list[Judge]:
     """Whose points of view, each in the version that judges all texts of this request."""
     router = service.router(call.key)
-    if body.culture == _ALL:
-        cards = [card for card in service.cards if card.culture and call.key is not None and call.key.allows(card.id)]
+    culture: str | list[str] = culture_of(body.culture, body.metadata, headers)
+    if culture == _ALL:
+        cards = [card for card in router.cards if card.culture]
         if not cards:
             raise UnknownModel("culture: 'all' finds none; no model of a culture is served")
         return _compared(service, call, cards)
-    if isinstance(body.culture, list):
-        return _compared(service, call, list(dict.fromkeys(router.of_culture(culture) for culture in body.culture)))
+    if isinstance(culture, list):
+        return _compared(service, call, list(dict.fromkeys(router.of_culture(one) for one in culture)))
     # OpenAI's own names of moderation models say nothing of a culture.
     model = body.model if body.model and not body.model.startswith(("omni-moderation", "text-moderation")) else "auto"
     default = call.key.culture if call.key else ""
-    return [service.choose(call, Asked(model, body.culture or "", default, accept, text))]
+    accepted = headers.get("accept-language", "")
+    return [service.choose(call, Asked(model, culture, default, accepted, text))]
 
 
 def _compared(service: Service, call: Call, cards: Sequence[ModelCard]) -> list[Judge]:

@@ -1,5 +1,6 @@
 """Answers in the shapes of OpenAI's API."""
 
+import itertools
 import json
 import time
 import uuid
@@ -7,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 
 from cp_ray.serving.chat import ChatResult, Piece, TokenLogprob
 
-__all__ = ["Refusal", "Shape", "error_body", "sse", "usage_of"]
+__all__ = ["ErrorBody", "Refusal", "Shape", "error_body", "sse", "usage_of"]
 
 
 class Refusal(Exception):
@@ -31,6 +33,22 @@ class Refusal(Exception):
         )
 
 
+class Fault(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    """The field that is at fault."""
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """An error, for the API's description; `error_body` makes them."""
+
+    error: Fault
+
+
 def error_body(status: int, message: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
     """An error; `status`: HTTP's."""
     kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -41,8 +59,19 @@ def error_body(status: int, message: str, *, param: str | None = None, code: str
 class Shape:
     """How the answer to one request is written: a chat's or a text's."""
 
-    def __init__(self, model: str, *, chat: bool, logprobs: bool, choices: int) -> None:
+    def __init__(self, model: str, *, chat: bool, logprobs: bool, choices: int, texts: Sequence[str] = ()) -> None:
+        """Begin.
+
+        Args:
+            model: that answers.
+            chat: whether it is a chat's.
+            logprobs: whether log-probabilities are told.
+            choices: so many answers, one after the other, have the same prompt.
+            texts: that are gone on with, one for each answer.
+        """
         self.chat, self._logprobs, self._choices = chat, logprobs, choices
+        # Where the next token of each answer begins; OpenAI counts from the beginning of the prompt.
+        self._reached = [len(text) for text in texts]
         self._head = {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -66,7 +95,7 @@ class Shape:
             choice["logprobs"] = _chat_logprobs(piece.logprobs) if self._logprobs else None
         else:
             choice["text"] = piece.text
-            choice["logprobs"] = _text_logprobs(piece.logprobs) if self._logprobs else None
+            choice["logprobs"] = self._text_logprobs(index, piece.logprobs) if self._logprobs else None
         return {**self._head, "object": self._chunk_object, "choices": [choice]}
 
     def usage_chunk(self, results: Mapping[int, Piece]) -> dict[str, Any]:
@@ -84,8 +113,19 @@ class Shape:
             choice["logprobs"] = _chat_logprobs(result.logprobs) if self._logprobs else None
         else:
             choice["text"] = result.text
-            choice["logprobs"] = _text_logprobs(result.logprobs) if self._logprobs else None
+            choice["logprobs"] = self._text_logprobs(index, result.logprobs) if self._logprobs else None
         return choice
+
+    def _text_logprobs(self, index: int, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+        *begins, self._reached[index] = itertools.accumulate(
+            (len(t.text) for t in tokens), initial=self._reached[index]
+        )
+        return {
+            "tokens": [t.text for t in tokens],
+            "token_logprobs": [max(t.logprob, -9999.0) for t in tokens],
+            "top_logprobs": [{text: max(value, -9999.0) for text, value in t.top} for t in tokens],
+            "text_offset": begins,
+        }
 
 
 def usage_of(results: Mapping[int, ChatResult | Piece], choices: int) -> dict[str, Any]:
@@ -114,12 +154,3 @@ def _chat_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
 
     content = [shown(t.text, t.logprob) | {"top_logprobs": [shown(*pair) for pair in t.top]} for t in tokens]
     return {"content": content, "refusal": None}
-
-
-def _text_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
-    return {
-        "tokens": [t.text for t in tokens],
-        "token_logprobs": [max(t.logprob, -9999.0) for t in tokens],
-        "top_logprobs": [{text: max(value, -9999.0) for text, value in t.top} for t in tokens],
-        "text_offset": [],
-    }

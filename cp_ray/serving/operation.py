@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -13,16 +14,22 @@ from cp_ray.serving.call import Call
 from cp_ray.serving.openai_shapes import error_body, sse
 from cp_ray.serving.service import Service
 
-__all__ = ["Operation"]
+__all__ = ["Operation", "needs_key"]
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
+_log = logging.getLogger("cp_ray.serving")
+
 _OPEN = re.compile(r"/(|healthz|readyz|docs|openapi\.json|page/[a-z]+\.[a-z]+)")
-"""Paths for which nobody needs a key."""
 _BODY_BYTES = 4_000_000
 _TOO_LONG = f"the body may have {_BODY_BYTES} bytes"
+
+
+def needs_key(path: str) -> bool:
+    """Whether a path is for those with a key alone."""
+    return _OPEN.fullmatch(path) is None
 
 
 class Operation:
@@ -34,7 +41,7 @@ class Operation:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
         path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
-        if scope["type"] != "http" or _OPEN.fullmatch(path):
+        if scope["type"] != "http" or not needs_key(path):
             await self._app(scope, receive, send)
             return
         call = Call(scope["method"], path)
@@ -95,15 +102,21 @@ class Operation:
         except TimeoutError:
             call.error = "timeout"
             message = f"no answer within {self._service.timeout_s:g} s; ask for less, or try again"
-            if not call.status:
+            told, call.status = call.status, 504
+            if not told:
                 await _refuse(call, scope, receive, send, 504, message, code="timeout")
             elif events:
                 last = sse(error_body(504, message, code="timeout"))
                 await send({"type": "http.response.body", "body": last.encode(), "more_body": False})
         except Exception as error:
+            if call.status:
+                call.error = repr(error)[:500]
+                raise
+            # What it was stands in the server's log; a client gets no details of the inside.
+            _log.exception("a request failed: %s", call.id)
+            message = f"the server failed to answer ({type(error).__name__}); try again"
+            await _refuse(call, scope, receive, send, 500, message, code="server_error")
             call.error = repr(error)[:500]
-            call.status = call.status or 500
-            raise
         except asyncio.CancelledError:
             call.error = "client left"
             call.status = call.status or 499

@@ -1,26 +1,28 @@
 """The process that holds the base and its adapters, and whole models beside it."""
 
 import asyncio
-import functools
 import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cp_ray.errors import BaseModelError
-from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, ContextTooLong, Load, Piece
+from cp_ray.serving.chat import BadRequest, ChatRequest, ContextTooLong, Load, Piece
 from cp_ray.serving.spec import ServeSpec, Settings
 from cp_ray.serving.uses import Uses
+from cp_ray.serving.vectors import Vectors
 
 if TYPE_CHECKING:
-    from cp_ray.embedding import Embedder
     from cp_ray.serving.engine import Engine
 
-__all__ = ["Replica", "Wrong", "fetch", "wrong"]
+__all__ = ["Replica", "Wrong", "fetch", "few", "wrong"]
+
+_LONGER = 1.25
+"""By so much an answer that nobody reads as it comes has grown when its next piece is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,37 +61,27 @@ class Replica:
             settings.threads or max(1, int(settings.num_cpus)),
         )
         self._uses = Uses(self._drop, folders)
-        self._fetching, self._embedding = asyncio.Lock(), asyncio.Lock()
+        self._fetching, self._vectors = asyncio.Lock(), Vectors()
 
     def __del__(self) -> None:
         """Called by Ray Serve before it ends the process, which does no other tidying up."""
         self._folder.cleanup()
 
-    async def complete(self, request: ChatRequest) -> ChatResult | Wrong:
-        """Answer a chat."""
+    async def stream(self, request: ChatRequest, whole: bool = False) -> AsyncIterator[Piece | Wrong]:
+        """Answer a chat piece by piece; `whole`: in few of them, for who waits for all of it."""
         try:
             with self._uses.of(request.model):
                 await self._bring(request.model, request.adapter)
-                return await self._loop.complete(request)
-        except BadRequest as error:
-            return wrong(error)
-
-    async def stream(self, request: ChatRequest) -> AsyncIterator[Piece | Wrong]:
-        """Answer a chat piece by piece."""
-        try:
-            with self._uses.of(request.model):
-                await self._bring(request.model, request.adapter)
-                async with aclosing(self._loop.stream(request)) as pieces:  # type: ignore[type-var]
-                    async for piece in pieces:
+                pieces = self._loop.stream(request)
+                async with aclosing(few(pieces) if whole else pieces) as told:  # type: ignore[type-var]
+                    async for piece in told:
                         yield piece
         except BadRequest as error:
             yield wrong(error)
 
     async def embed(self, texts: list[str]) -> list[list[float]]:
         """Vectors of unit length."""
-        async with self._embedding:  # chats are made ready by the same few threads
-            vectors: list[list[float]] = await asyncio.to_thread(lambda: self._embedder.encode(texts).tolist())
-        return vectors
+        return await self._vectors.of(texts)
 
     async def check(self, name: str, adapter: str) -> Wrong | None:
         """Bring an adapter here and see whether it fits the base."""
@@ -135,12 +127,6 @@ class Replica:
         self._fetched += 1
         return fetch(name, uri, Path(self._folder.name) / str(self._fetched))
 
-    @functools.cached_property
-    def _embedder(self) -> "Embedder":
-        from cp_ray.embedding import Embedder
-
-        return Embedder()
-
 
 def is_whole(folder: Path) -> bool:
     """Whether a model with all its weights lies there, and no adapter."""
@@ -161,6 +147,19 @@ def _engine(base: str, adapters: Mapping[str, Path | None], settings: Settings, 
         max_tokens=settings.max_tokens,
         max_adapters=settings.max_adapters,
     )
+
+
+async def few(pieces: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
+    """An answer in fewer pieces, each told once it is a quarter longer: so it is known about how far it is."""
+    held: list[Piece] = []
+    told = 0
+    async with aclosing(pieces):  # type: ignore[type-var]
+        async for piece in pieces:
+            held.append(piece)
+            if piece.finish_reason or piece.completion_tokens >= _LONGER * told:
+                logprobs = tuple(token for one in held for token in one.logprobs)
+                yield replace(piece, text="".join(one.text for one in held), logprobs=logprobs)
+                held, told = [], piece.completion_tokens
 
 
 def fetch(name: str, uri: str, target: Path) -> Path:

@@ -64,7 +64,8 @@ class Router:
         Raises:
             ConfigError: two models have one name.
         """
-        self._cards = tuple(cards)
+        self.cards = tuple(cards)
+        """The models."""
         self._names: dict[str, ModelCard] = {}
         for card in cards:
             also = [f"culture/{card.culture}"] if card.culture else []
@@ -77,7 +78,7 @@ class Router:
     @property
     def known(self) -> list[str]:
         """Every name that may be asked for."""
-        return [*(card.id for card in self._cards), AUTO]
+        return [*(card.id for card in self.cards), AUTO]
 
     def named(self, name: str, field: str = "model") -> ModelCard:
         """The model of this name.
@@ -95,11 +96,11 @@ class Router:
         Raises:
             UnknownModel: there is none.
         """
-        found = next((card for card in self._cards if card.culture == culture), None)
+        found = next((card for card in self.cards if card.culture == culture), None)
         if found is None and culture in self._names:
             found = self._names[culture]
         if found is None:
-            known = ", ".join(card.culture for card in self._cards if card.culture) or "none"
+            known = ", ".join(card.culture for card in self.cards if card.culture) or "none"
             raise UnknownModel(f"{field}: {culture[:100]!r} is not served; known: {known}")
         return found
 
@@ -138,7 +139,7 @@ class Router:
 
     def _only(self, wanted: str, part: Callable[[str], str]) -> ModelCard | None:
         """The one model that it fits; two that it fits would be a guess."""
-        fitting = [card for card in self._cards if wanted in {part(locale).lower() for locale in card.locales}]
+        fitting = [card for card in self.cards if wanted in {part(locale).lower() for locale in card.locales}]
         return fitting[0] if len(fitting) == 1 else None
 
 

@@ -98,6 +98,8 @@ class Settings:
     timeout_s: float = 600.0
     keys: str | None = None
     """File of API keys, as `cp_ray.serving.keys` has it; None: the variable CP_RAY_KEYS, or no keys."""
+    keys_required: bool = False
+    """Whether it refuses to start without keys, for a server that others can reach."""
     adapters: str | None = None
     """Folder in which new versions of adapters are found."""
     versions: str | None = None
@@ -130,6 +132,8 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int | float) or value < 0:
                 raise ConfigError(f"{name}: must be a number of at least 0, got {value!r}")
+        if not isinstance(self.keys_required, bool):
+            raise ConfigError(f"keys_required: must be true or false, got {self.keys_required!r}")
         if self.timeout_s == 0:
             raise ConfigError("timeout_s: must be above 0, got 0")
         if self.engine == "vllm" and self.threads is not None:

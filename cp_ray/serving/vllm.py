@@ -8,7 +8,6 @@ loading by name reads one bucket only, and nothing on disk. vLLM keeps those use
 """
 
 import asyncio
-import functools
 import hashlib
 import os
 import secrets
@@ -26,17 +25,16 @@ from ray.serve.llm.deployment import LLMServer
 from cp_ray.errors import BaseModelError
 from cp_ray.llm.embedded import load_configs, load_tokenizer, resolve_base
 from cp_ray.peft_folder import rank_of
-from cp_ray.serving.chat import BadRequest, ChatRequest, ChatResult, Load, Piece, whole
-from cp_ray.serving.replica import Wrong, fetch, wrong
+from cp_ray.serving.chat import BadRequest, ChatRequest, Load, Piece
+from cp_ray.serving.replica import Wrong, fetch, few, wrong
 from cp_ray.serving.rows import Prepare, Row, end_tokens
 from cp_ray.serving.spec import ServeSpec, Settings
 from cp_ray.serving.uses import Uses
+from cp_ray.serving.vectors import Vectors
 from cp_ray.serving.vllm_shapes import asked, asked_label, bodies, label_logprob, pieces
 
 if TYPE_CHECKING:
     from ray.serve import Application
-
-    from cp_ray.embedding import Embedder
 
 __all__ = ["VLLMReplica", "deployment", "llm_config"]
 
@@ -113,7 +111,7 @@ class VLLMReplica(LLMServer):
         self._under_way: set[Row] = set()
         self._secret = secrets.token_bytes(32)
         self._fetched = 0
-        self._fetching, self._embedding = asyncio.Lock(), asyncio.Lock()
+        self._fetching, self._vectors = asyncio.Lock(), Vectors()
         first = {model.engine_name: self._fetch(model.id, model.adapter) for model in spec.models if model.adapter}
         self._uses = Uses(self._drop, first)
         rank = max((rank_of(name, folder) for name, folder in first.items()), default=0)
@@ -128,27 +126,19 @@ class VLLMReplica(LLMServer):
         self._folder.cleanup()
         await super().__del__()
 
-    async def complete(self, request: ChatRequest) -> ChatResult | Wrong:
-        """Answer a chat."""
+    async def stream(self, request: ChatRequest, whole: bool = False) -> AsyncIterator[Piece | Wrong]:
+        """Answer a chat piece by piece; `whole`: in few of them, for who waits for all of it."""
         try:
-            return whole([piece async for piece in self._answer(request, stream=False)])
-        except BadRequest as error:
-            return wrong(error)
-
-    async def stream(self, request: ChatRequest) -> AsyncIterator[Piece | Wrong]:
-        """Answer a chat piece by piece."""
-        try:
-            async with aclosing(self._answer(request, stream=True)) as answer:  # type: ignore[type-var]
-                async for piece in answer:
+            answer = self._answer(request)
+            async with aclosing(few(answer) if whole else answer) as told:  # type: ignore[type-var]
+                async for piece in told:
                     yield piece
         except BadRequest as error:
             yield wrong(error)
 
     async def embed(self, texts: list[str]) -> list[list[float]]:
         """Vectors of unit length; this project's own embedder makes them."""
-        async with self._embedding:
-            vectors: list[list[float]] = await asyncio.to_thread(lambda: self._embedder.encode(texts).tolist())
-        return vectors
+        return await self._vectors.of(texts)
 
     async def check(self, name: str, adapter: str) -> Wrong | None:
         """Bring an adapter here and see whether it fits the base."""
@@ -169,15 +159,15 @@ class VLLMReplica(LLMServer):
         held = sum(len(row.prompt) for row in self._under_way)
         return Load(rows, len(models), len(self._under_way) - rows, held)
 
-    async def _answer(self, request: ChatRequest, *, stream: bool) -> AsyncIterator[Piece]:
+    async def _answer(self, request: ChatRequest) -> AsyncIterator[Piece]:
         with self._uses.of(request.model):
             row = await asyncio.to_thread(self._prepare, request)
             model = await self._bring(request.model, request.adapter)
-            async with aclosing(self._drawn(row, model, stream=stream)) as drawn:  # type: ignore[type-var]
+            async with aclosing(self._drawn(row, model)) as drawn:  # type: ignore[type-var]
                 async for piece in drawn:
                     yield piece
 
-    async def _drawn(self, row: Row, model: str, *, stream: bool) -> AsyncIterator[Piece]:
+    async def _drawn(self, row: Row, model: str) -> AsyncIterator[Piece]:
         # Who asks for little goes before who asks for much.
         priority = sum(other.tenant == row.tenant for other in self._under_way)
         self._under_way.add(row)
@@ -186,7 +176,7 @@ class VLLMReplica(LLMServer):
                 yield await self._labelled(row, model, priority)
                 return
             fields = asked(
-                row, model=model, ends=self._ends, context=self._context, stream=stream, priority=priority,
+                row, model=model, ends=self._ends, context=self._context, priority=priority,
                 salt=self._salt(row.tenant),
             )  # fmt: skip
             async with aclosing(self._responses(fields)) as responses:  # type: ignore[type-var]
@@ -261,9 +251,3 @@ class VLLMReplica(LLMServer):
     def _text(self, token: int) -> str:
         text: str = self._tokenizer.decode([token])
         return text
-
-    @functools.cached_property
-    def _embedder(self) -> "Embedder":
-        from cp_ray.embedding import Embedder
-
-        return Embedder()

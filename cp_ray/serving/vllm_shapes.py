@@ -18,9 +18,7 @@ __all__ = ["asked", "asked_label", "bodies", "label_logprob", "pieces"]
 _TOKEN = "token_id:"
 
 
-def asked(
-    row: Row, *, model: str, ends: Collection[int], context: int, stream: bool, priority: int, salt: str
-) -> dict[str, Any]:
+def asked(row: Row, *, model: str, ends: Collection[int], context: int, priority: int, salt: str) -> dict[str, Any]:
     """The fields of a CompletionRequest for an answer to be drawn.
 
     Args:
@@ -28,7 +26,6 @@ def asked(
         model: what vLLM knows its adapter, or the base, by.
         ends: tokens that end an answer.
         context: tokens of a prompt and its answer together.
-        stream: whether it is told as it comes.
         priority: the lower, the earlier it is computed.
         salt: what is kept of its prompt serves requests of the same salt alone.
     """
@@ -41,10 +38,9 @@ def asked(
         "stop": list(request.stop),
         "stop_token_ids": sorted(ends),
         "logprobs": request.logprobs,
-        "stream": stream,
+        "stream": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
     }
-    if stream:
-        fields["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
     if request.schema:
         fields["structured_outputs"] = {"json": request.schema}
     if request.choices:

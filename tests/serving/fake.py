@@ -1,7 +1,6 @@
 """A backend that needs no model: it says the last thing it was told in capital letters."""
 
-from collections.abc import AsyncIterator
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable
 
 from cp_ray.serving.chat import (
     BadRequest,
@@ -30,10 +29,13 @@ class Fake:
         self.forgotten: list[str] = []
         self.busy: Load | None = Load(0, 0, 0, 0)
 
-    async def complete(self, request: ChatRequest) -> ChatResult:
-        """Answer with five tokens of prompt and two drawn."""
-        result = whole([piece async for piece in self.stream(request)])
-        return replace(result, completion_tokens=2)
+    async def complete(self, request: ChatRequest, heard: Callable[[Piece], None] = lambda _: None) -> ChatResult:
+        """Answer with five tokens of prompt, and one drawn for each character."""
+        told = []
+        async for piece in self.stream(request):
+            heard(piece)
+            told.append(piece)
+        return whole(told)
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[Piece]:
         """Answer a character at a time."""

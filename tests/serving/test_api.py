@@ -12,6 +12,8 @@ from cp_ray.serving.service import Service
 from tests.serving.fake import MODELS, Fake
 
 USER = {"role": "user", "content": "hi"}
+TEXT = {"type": "text", "text": "a"}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:"}}
 
 
 @pytest.fixture
@@ -95,8 +97,8 @@ def test_the_model_s_own_system_prompt_stands_in_for_a_missing_one(
         ({"response_format": {"type": "json_schema"}}, "needs a json_schema"),
         ({"messages": [{"role": "user", "content": "\ud83d"}]}, "unicode"),
         ({"messages": []}, "messages"),
-        ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role"),
-        ({"messages": [{"role": "user"}]}, "messages.0.content"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, "messages[0].role: "),
+        ({"messages": [{"role": "user"}]}, "messages[0].content: "),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "content"),
         ({"temperature": 2.1}, "temperature"),
         ({"temperature": "warm"}, "temperature"),
@@ -133,6 +135,39 @@ def test_the_length_of_an_answer_is_as_asked_for_or_as_the_server_is_set(
     assert [request.max_tokens for request in backend.asked] == [tokens]
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "param", "word"),
+    [
+        ("chat/completions", {"messages": [USER, {"role": "user", "content": [TEXT, IMAGE]}]},
+         "messages[1].content[1].type", "should be 'text'"),
+        ("chat/completions", {"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]},
+         "messages[0].content[0].text", "string"),
+        ("chat/completions", {"messages": [{"role": "user", "content": "x" * 400_001}]},
+         "messages[0].content", "at most 400000 characters"),
+        ("chat/completions", {"messages": [{"role": "user", "content": [TEXT] * 257}]},
+         "messages[0].content", "at most 256 items"),
+        ("chat/completions", {"messages": [{"content": "x"}]}, "messages[0].role", "required"),
+        ("chat/completions", {"messages": [USER], "stop": list("abcde")}, "stop", "at most 4 items"),
+        ("chat/completions", {"messages": [USER], "stop": ["a", 5]}, "stop[1]", "string"),
+        ("completions", {"prompt": [1, 2, 3]}, "prompt[0]", "string"),
+        ("embeddings", {"input": ["x"] * 2049}, "input", "at most 2048 items"),
+        ("embeddings", {"input": [[1, 2], [3]]}, "input[0]", "string"),
+        ("embeddings", {"input": 5}, "input", "string"),
+        ("moderations", {"input": [TEXT, IMAGE]}, "input[1].type", "should be 'text'"),
+        ("moderations", {"input": "x", "culture": {"string": "x"}}, "culture", "string"),
+        ("moderations", {}, "input", "required"),
+    ],
+)  # fmt: skip
+def test_of_several_forms_the_one_that_was_meant_is_told(
+    http: TestClient, path: str, body: dict[str, Any], param: str, word: str
+) -> None:
+    answer = http.post(f"/v1/{path}", json=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, param)
+    assert error["message"].startswith(f"{param}: ")
+    assert word in error["message"]
+
+
 def test_a_body_that_is_no_json_gets_400(http: TestClient) -> None:
     answer = http.post("/v1/chat/completions", content=b"{", headers={"content-type": "application/json"})
     assert answer.status_code == 400
@@ -153,12 +188,18 @@ def test_a_prompt_too_long_has_openai_s_code(http: TestClient) -> None:
     assert http.post("/v1/chat/completions", json=body).json()["error"]["code"] == "context_length_exceeded"
 
 
-def test_a_failure_inside_gives_500_without_its_details(http: TestClient) -> None:
-    body = {"model": "base", "messages": [{"role": "user", "content": "break"}]}
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_failure_inside_gives_500_without_its_details(
+    http: TestClient, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = {"model": "base", "messages": [{"role": "user", "content": "break"}], "stream": stream}
     answer = http.post("/v1/chat/completions", json=body)
     assert answer.status_code == 500
     assert answer.json()["error"]["type"] == "server_error"
     assert "secret" not in answer.text
+    assert answer.headers["x-request-id"] in caplog.text, "its holder can tell which failure it was"
+    assert answer.headers["x-cp-model"] == "base"
+    assert "RuntimeError: secret path" in caplog.text
 
 
 def test_an_unknown_path_gets_404_in_the_same_shape(http: TestClient) -> None:
@@ -274,8 +315,12 @@ def test_texts_go_on(client: openai.OpenAI, backend: Fake) -> None:
     assert [(r.text, r.messages, r.max_tokens) for r in backend.asked] == [("once", (), 3), ("upon", (), 3)]
     assert completion.choices[0].logprobs is not None
     assert completion.choices[0].logprobs.tokens == list("ONCE")
+    assert [c.logprobs and c.logprobs.text_offset for c in completion.choices] == [[4, 5, 6, 7], [4, 5, 6, 7]]
     several = client.completions.create(model="base", prompt=["once", "upon"], n=3).usage
     assert several is not None
-    assert (several.prompt_tokens, several.completion_tokens) == (10, 12)  # each prompt once, however often answered
+    assert (several.prompt_tokens, several.completion_tokens) == (10, 24)  # each prompt once, however often answered
     streamed = client.completions.create(model="base", prompt="once", stream=True)
     assert "".join(c.choices[0].text for c in streamed) == "ONCE"
+    pieces = client.completions.create(model="base", prompt="once", stream=True, n=2, logprobs=0)
+    choices = [c.choices[0] for c in pieces if c.choices[0].index == 1]
+    assert [c.logprobs and c.logprobs.text_offset for c in choices] == [[4], [5], [6], [7]]

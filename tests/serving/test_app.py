@@ -152,12 +152,14 @@ def test_an_adapter_that_is_not_there_gives_one_clear_line(tmp_path: Path) -> No
         pass
 
 
-@pytest.mark.parametrize("file", ["local.yaml", "config.yaml"])
+@pytest.mark.parametrize("file", ["local.yaml", "config.yaml", "rayservice.yaml"])
 def test_the_config_files_in_the_repository_build_an_application(file: str) -> None:
     path = Path(__file__).parents[2] / "serve" / file
     whole: Any = yaml.safe_load(path.read_text())
+    if file == "rayservice.yaml":
+        whole = yaml.safe_load(whole["spec"]["serveConfigV2"])
     config = whole["applications"][0]
-    assert whole["http_options"]["host"] == "127.0.0.1" or config["args"]["keys"]
+    assert whole["http_options"]["host"] == "127.0.0.1" or config["args"]["keys_required"] is True
     assert config["import_path"] == "cp_ray.serving.app:app"
     assert app(config["args"]) is not None
 
@@ -174,6 +176,7 @@ def test_the_config_files_in_the_repository_build_an_application(file: str) -> N
         ({"base": "smollm2", "models": [{"id": "auto"}]}, "choose another"),
         ({"base": "smollm2", "models": [{"id": "a"}], "max_rows": 0}, "max_rows: must be"),
         ({"base": "smollm2", "models": [{"id": "a"}], "timeout_s": "60"}, "timeout_s: must be a number"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "keys_required": "yes"}, "keys_required: must be true or false"),
         ({"base": "smollm2", "models": [{"id": "a"}], "timeout_s": 0}, "timeout_s: must be above 0"),
         ({"base": "smollm2", "models": [{"id": "a"}], "num_cpus": -1}, "num_cpus: must be"),
         ({"base": "smollm2", "models": [{"id": "a"}], "prefix_mib": -1}, "prefix_mib: must be"),

@@ -12,7 +12,8 @@ from ray.serve.exceptions import RayServeException
 from cp_ray.serving.chat import ChatRequest, ChatResult, Load, Piece
 from cp_ray.serving.handles import Engines
 
-ANSWER = ChatResult("hi", "stop", 1, 1)
+ANSWER = ChatResult("hi", "stop", 1, 2)
+TOLD = [Piece("h", "", 1, 1), Piece("i", "stop", 1, 2)]
 REQUEST = ChatRequest("base", ())
 LOAD = Load(1, 1, 0, 5)
 
@@ -37,6 +38,8 @@ class Response:
         for piece in self.told:
             if isinstance(piece, Exception):
                 raise piece
+            if piece is None:
+                await asyncio.sleep(60)
             yield piece
 
     def cancel(self) -> None:
@@ -79,15 +82,38 @@ def engines(*told: Any) -> tuple[Engines, Handle]:
     return Engines(handle), handle
 
 
+async def asked(backend: Engines, heard: Callable[[Piece], None] = lambda _: None) -> ChatResult:
+    return await backend.complete(REQUEST, heard)
+
+
 async def streamed(backend: Engines) -> list[str]:
     return [piece.text async for piece in backend.stream(REQUEST)]
 
 
 def test_a_request_whose_replica_dies_is_asked_again() -> None:
-    backend, _ = engines(ActorDiedError(), ActorDiedError(), ANSWER)
-    assert asyncio.run(backend.complete(REQUEST)) == ANSWER
+    backend, _ = engines([ActorDiedError()], [Piece("h", "", 1, 1), ActorDiedError()], TOLD)
+    assert asyncio.run(asked(backend)) == ANSWER
     backend, _ = engines([ActorDiedError()], [Piece("h"), Piece("i", "stop")])
     assert asyncio.run(streamed(backend)) == ["h", "i"]
+
+
+def test_an_answer_that_ends_before_its_end_is_asked_for_again() -> None:
+    backend, _ = engines(TOLD[:1], TOLD)
+    assert asyncio.run(asked(backend)) == ANSWER
+
+
+def test_who_waits_for_a_whole_answer_hears_how_far_it_is_and_ends_it_by_leaving() -> None:
+    backend, handle = engines([Piece("h", "", 1, 1), None])
+    heard: list[Piece] = []
+
+    async def leave() -> None:
+        async with asyncio.timeout(0.05):
+            await asked(backend, heard.append)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(leave())
+    assert [piece.completion_tokens for piece in heard] == [1]
+    assert handle.responses[0].cancelled
 
 
 def test_a_stream_that_has_told_something_is_not_told_again() -> None:
@@ -98,9 +124,9 @@ def test_a_stream_that_has_told_something_is_not_told_again() -> None:
 
 
 @pytest.mark.parametrize("told", [[ActorDiedError()] * 6, [RayServeException("unavailable")]], ids=["dead", "gone"])
-@pytest.mark.parametrize("ask", [lambda b: b.complete(REQUEST), streamed], ids=["whole", "stream"])
+@pytest.mark.parametrize("ask", [asked, streamed], ids=["whole", "stream"])
 def test_without_any_replica_it_says_so(told: list[Exception], ask: Callable[[Engines], Any]) -> None:
-    backend, _ = engines(*([t] if ask is streamed else t for t in told))
+    backend, _ = engines(*([t] for t in told))
     with pytest.raises(ConnectionError, match="no engine answers"):
         asyncio.run(ask(backend))
 

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,32 @@ def test_without_keys_everybody_may_ask(monkeypatch: pytest.MonkeyPatch) -> None
 def test_keys_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CP_RAY_KEYS", f"keys: [{{name: school, sha256: {SHA256}}}]")
     assert read_keys(None).holder(f"Bearer {KEY}") is not None
+
+
+@pytest.mark.parametrize("content", ["", "  \n", "keys: []", "keys:", "{}"])
+def test_where_keys_are_meant_to_be_there_is_no_server_without_them(
+    content: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CP_RAY_KEYS", content)
+    with pytest.raises(ConfigError, match=r"CP_RAY_KEYS (must hold a list|holds none)"):
+        read_keys(None)
+    monkeypatch.delenv("CP_RAY_KEYS")
+    with pytest.raises(ConfigError, match="keys_required: is on and there are no keys"):
+        read_keys(None, required=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("admin", "false"), ("admin", 0), ("admin", None), ("models", "german"), ("models", None), ("models", [1]),
+        ("models", {"german": True}), ("culture", 5), ("culture", None), ("culture", ["german"]),
+        ("tokens_per_minute", None), ("tokens_per_minute", True), ("requests_per_minute", "60"), ("name", ""),
+    ],
+)  # fmt: skip
+def test_a_field_of_another_kind_is_refused_and_allows_nothing(tmp_path: Path, field: str, value: Any) -> None:
+    entry = {"name": "school", "sha256": SHA256} | {field: value}
+    with pytest.raises(ConfigError, match=rf"keys.yaml entry 1: {field} must be [^\n]*, got {re.escape(repr(value))};"):
+        read_keys(write(tmp_path, {"keys": [entry]}))
 
 
 @pytest.mark.parametrize(

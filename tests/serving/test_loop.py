@@ -28,9 +28,13 @@ def ask(text: str, model: str = "base", **options: Any) -> ChatRequest:
     return ChatRequest(model, (Message("user", text),), **({"max_tokens": 8} | options))
 
 
+async def complete(loop: EngineLoop, request: ChatRequest) -> ChatResult:
+    return whole([piece async for piece in loop.stream(request)])
+
+
 def together(loop: EngineLoop, *requests: ChatRequest) -> list[ChatResult | BaseException]:
     async def gather() -> list[ChatResult | BaseException]:
-        return await asyncio.gather(*map(loop.complete, requests), return_exceptions=True)
+        return await asyncio.gather(*(complete(loop, r) for r in requests), return_exceptions=True)
 
     return asyncio.run(gather())
 
@@ -97,7 +101,7 @@ def test_who_comes_later_is_answered_beside_who_is_there(engine: Engine, loop: E
         order = []
 
         async def one(name: str, request: ChatRequest) -> None:
-            await loop.complete(request)
+            await complete(loop, request)
             order.append(name)
 
         long = asyncio.create_task(one("long", ask("long", max_tokens=200)))

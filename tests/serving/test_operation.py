@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from cp_ray.cultures import CULTURES
 from cp_ray.serving.api import build_api
 from cp_ray.serving.call import RequestLog
 from cp_ray.serving.chat import ChatRequest, Load, Piece
@@ -24,6 +25,7 @@ KEYS = Keys(
     ]
 )
 ASK = {"model": "auto", "messages": [{"role": "user", "content": "what nobody else may read"}]}
+EXAM = {"guesses": [{"question": "Q27", "option": 0}]}
 PATHS = [
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
@@ -64,6 +66,27 @@ def test_the_page_and_health_need_no_key(path: str) -> None:
     assert client(keys=KEYS).get(path).status_code == 200
 
 
+def test_the_api_s_description_asks_for_a_key_where_one_is_needed_and_knows_the_errors() -> None:
+    http = client(keys=KEYS)
+    told = http.get("/openapi.json").json()
+    assert told["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
+    schemas = told["components"]["schemas"]
+    assert "HTTPValidationError" not in schemas
+    for path, operations in told["paths"].items():
+        for method, operation in operations.items():
+            assert "422" not in operation["responses"]
+            shown = operation["responses"]["default"]["content"]["application/json"]["schema"]
+            assert shown == {"$ref": "#/components/schemas/ErrorBody"}
+            if "security" not in operation:
+                assert path in ("/healthz", "/readyz")
+                continue
+            assert operation["security"] == [{"key": []}]
+            assert operation["responses"]["400"]["content"]["application/json"]["schema"] == shown
+            assert http.request(method, path).status_code == 401
+    wrong = http.post("/v1/chat/completions", json={}, headers=bearer(SCHOOL[0]))
+    assert set(wrong.json()["error"]) == set(schemas["Fault"]["properties"])
+
+
 def test_of_models_that_are_not_its_own_a_key_s_holder_learns_nothing() -> None:
     http = client(keys=KEYS)
     assert [m["id"] for m in http.get("/v1/models", headers=bearer(SCHOOL[0])).json()["data"]] == ["german"]
@@ -78,6 +101,20 @@ def test_of_models_that_are_not_its_own_a_key_s_holder_learns_nothing() -> None:
     assert http.get("/v1/models/arabic", headers=bearer(ADMIN[0])).status_code == 200
     assert http.get("/metrics", headers=bearer(SCHOOL[0])).status_code == 403
     assert http.get("/admin/models/german", headers=bearer(SCHOOL[0])).status_code == 403
+
+
+def test_of_cultures_that_are_not_its_own_a_key_s_holder_learns_nothing() -> None:
+    base, german = new_key(), new_key()
+    keys = Keys([Key("base", base[1], models=("base",)), Key("german", german[1], models=("base", "german"))])
+    http = client(keys=keys, cultures=[CULTURES["german"], CULTURES["arabic"]])
+    for key, known in ((base, "none"), (german, "german")):
+        for culture in ("base", "arabic"):
+            for told in (
+                http.get(f"/v1/education/quiz?culture={culture}", headers=bearer(key[0])),
+                http.post("/v1/education/exam", json=EXAM | {"culture": culture}, headers=bearer(key[0])),
+            ):
+                assert told.status_code == 404
+                assert told.json()["error"]["message"].endswith(f"; known: {known}")
 
 
 def test_a_key_s_default_chooses_and_the_headers_say_so() -> None:
@@ -109,6 +146,92 @@ def test_tokens_are_counted_with_what_is_streamed() -> None:
     assert "10 tokens per minute" in refused.json()["error"]["message"]
 
 
+class Endless(Fake):
+    """Draws for as long as somebody waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn = 0
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[Piece]:
+        for k in range(1, 10_000):
+            self.drawn += 1
+            yield Piece("x", "", 5, k)
+            await asyncio.sleep(0.002)
+
+    async def embed(self, texts: list[str]) -> list[list[float]]:
+        await asyncio.sleep(60)
+        return []
+
+
+async def leave(http: TestClient, path: str, body: Any) -> None:
+    """Ask, and go away while it is being answered."""
+    head = [(b"content-type", b"application/json"), *((k.encode(), v.encode()) for k, v in bearer(SCHOOL[0]).items())]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": head, "query_string": b"", "asgi": {}}
+    sent = asyncio.Event()
+
+    async def receive() -> Any:
+        if sent.is_set():
+            await asyncio.sleep(60)
+        sent.set()
+        return {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}
+
+    async def send(message: Any) -> None:
+        pass
+
+    asked = asyncio.ensure_future(http.app(scope, receive, send))
+    await asyncio.sleep(0.1)
+    asked.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["client left", "timeout"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_was_drawn_is_paid_for_however_a_request_ends(tmp_path: Path, stream: bool, gone: bool) -> None:
+    backend = Endless()
+    keys = Keys([Key("k", SCHOOL[1], tokens_per_minute=40), Key("admin", ADMIN[1], admin=True)])
+    log = RequestLog(str(tmp_path / "log"), prompts=False)
+    http = client(backend, keys=keys, log=log, timeout_s=60 if gone else 0.1)
+    body = ASK | {"model": "base", "n": 4, "stream": stream}
+    if gone:
+        asyncio.run(leave(http, "/v1/chat/completions", body))
+    else:
+        http.post("/v1/chat/completions", json=body, headers=bearer(SCHOOL[0]))
+    (line,) = (json.loads(line) for line in (tmp_path / "log").read_text().splitlines())
+    assert backend.drawn > 40
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (5, backend.drawn)
+    assert http.post("/v1/chat/completions", json=body, headers=bearer(SCHOOL[0])).status_code == 429
+    metrics = http.get("/metrics", headers=bearer(ADMIN[0])).text
+    assert f'cp_ray_tokens_total{{kind="drawn",model="base"}} {float(backend.drawn)}' in metrics
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"model": "base", "messages": [{"role": "user", "content": "tell me " * 50}]}),
+        ("/v1/completions", {"model": "base", "prompt": "tell me " * 50}),
+        ("/v1/moderations", {"model": "base", "input": "tell me " * 50}),
+        ("/v1/embeddings", {"model": "minilm", "input": ["tell me " * 50, "more"]}),
+    ],
+)
+def test_a_prompt_is_paid_for_that_is_given_up_before_anything_is_told_of_it(path: str, body: Any) -> None:
+    backend = Slow()
+    http = client(backend, keys=Keys([Key("k", SCHOOL[1], tokens_per_minute=40)]), timeout_s=0.1)
+    assert http.post(path, json=body, headers=bearer(SCHOOL[0])).status_code == 504
+    assert http.post(path, json=body, headers=bearer(SCHOOL[0])).status_code == 429
+
+
+@pytest.mark.parametrize(("text", "status"), [("long", 400), ("gone", 503), ("break", 500)])
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_the_engine_refuses_costs_nothing(tmp_path: Path, text: str, status: int, stream: bool) -> None:
+    log = RequestLog(str(tmp_path / "log"), prompts=False)
+    http = TestClient(build_api(Service(Fake(), "smollm2", MODELS, log=log)), raise_server_exceptions=False)
+    body = {"model": "base", "messages": [{"role": "user", "content": text}], "stream": stream}
+    assert http.post("/v1/chat/completions", json=body).status_code == status
+    line = json.loads((tmp_path / "log").read_text())
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (0, 0)
+
+
 class Slow(Fake):
     """Answers when it is allowed to."""
 
@@ -118,11 +241,15 @@ class Slow(Fake):
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[Piece]:
         try:
-            if request.messages[-1].content == "half":
+            if request.messages and request.messages[-1].content == "half":
                 yield Piece("H", "", 5, 1)
             await asyncio.sleep(60)
         finally:
             self.left += 1
+
+    async def embed(self, texts: list[str]) -> list[list[float]]:
+        await asyncio.sleep(60)
+        return []
 
 
 def test_what_takes_too_long_is_ended_and_its_work_given_up() -> None:
@@ -136,6 +263,21 @@ def test_what_takes_too_long_is_ended_and_its_work_given_up() -> None:
     *_, last = [line for line in streamed.text.split("\n\n") if line]
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "timeout"
     assert backend.left == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "error"), [("snap", 502, "ask again"), ("crash", 502, "secret path"), ("half", 504, "timeout")]
+)
+def test_a_stream_that_breaks_counts_as_broken(tmp_path: Path, text: str, status: int, error: str) -> None:
+    log = RequestLog(str(tmp_path / "log"), prompts=False)
+    http = client(Slow() if text == "half" else Fake(), log=log, timeout_s=0.1 if text == "half" else 60)
+    body = {"model": "base", "messages": [{"role": "user", "content": text}], "stream": True}
+    assert http.post("/v1/chat/completions", json=body).status_code == 200, "it had begun well"
+    line = json.loads((tmp_path / "log").read_text())
+    assert line["status"] == status
+    assert error in line["error"]
+    metrics = http.get("/metrics").text
+    assert f'cp_ray_requests_total{{model="base",path="/v1/chat/completions",status="{status}"' in metrics
 
 
 def test_one_that_leaves_makes_room() -> None:
@@ -186,7 +328,7 @@ def test_a_line_is_logged_for_each_request_and_says_nothing_of_what_was_asked(tm
     http.post("/v1/chat/completions", json=ASK | {"model": "klingon"}, headers=bearer(SCHOOL[0]))
     first, denied, unknown = (json.loads(line) for line in (tmp_path / "log").read_text().splitlines())
     assert (first["key"], first["status"], first["model"], first["version"]) == ("school", 200, "german", "1")
-    assert (first["why"], first["prompt_tokens"], first["completion_tokens"]) == ("key", 5, 2)
+    assert (first["why"], first["prompt_tokens"], first["completion_tokens"]) == ("key", 5, 25)
     assert denied["status"] == 401
     assert (unknown["status"], unknown["error"]) == (404, "404")
     text = (tmp_path / "log").read_text()

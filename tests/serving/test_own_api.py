@@ -80,6 +80,18 @@ def test_cultures_are_compared_in_one_call(http: TestClient) -> None:
 def test_moderation_is_routed_like_chats(http: TestClient) -> None:
     answer = http.post("/v1/moderations", json={"input": "A tree"}, headers={"accept-language": "ar"})
     assert answer.headers["x-cp-model"] == "arabic"
+    chat = {"messages": [{"role": "user", "content": "A tree"}]}
+    for own, headers, route in (
+        ({"metadata": {"culture": "arabic"}}, {"accept-language": "de"}, ("arabic", "culture")),
+        ({"metadata": {"culture": "arabic"}}, {"x-cp-culture": "german"}, ("german", "culture")),
+        ({"culture": "arabic"}, {"x-cp-culture": "german"}, ("arabic", "culture")),
+        ({"model": "german"}, {"x-cp-culture": "arabic"}, ("german", "model")),
+    ):
+        for path, body in (("/v1/moderations", {"input": "A tree"}), ("/v1/chat/completions", chat)):
+            told = http.post(path, json=body | own, headers=headers).headers
+            assert (told["x-cp-model"], told["x-cp-route"]) == route
+    compared = http.post("/v1/moderations", json={"input": "A tree"}, headers={"x-cp-culture": "all"})
+    assert compared.json()["model"] == "german,arabic"
     unknown = http.post("/v1/moderations", json={"input": "A tree", "culture": "klingon"})
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
 
@@ -115,6 +127,27 @@ def test_embeddings_come_as_numbers_and_as_bytes(client: openai.OpenAI) -> None:
         client.embeddings.create(model="ada", input="x")
     with pytest.raises(openai.BadRequestError, match="dimensions: must be 384"):
         client.embeddings.create(model="minilm", input="x", dimensions=8)
+
+
+def test_a_text_that_the_embedder_would_not_read_to_its_end_is_refused(client: openai.OpenAI) -> None:
+    from cp_ray.embedding import Embedder
+
+    embedder = Embedder().model
+    texts = ["word " * 254, "Ein schöner Tag, und naïve Leute", "x"]
+    used = client.embeddings.create(model="minilm", input=texts).usage
+    assert used.prompt_tokens == sum(len(embedder.tokenizer(text)["input_ids"]) for text in texts)
+    assert len(embedder.tokenizer(texts[0])["input_ids"]) == embedder.max_seq_length == 256
+    for sent, where in (("word " * 255, "input"), (["x", "word " * 255], "input[1]")):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.embeddings.create(model="minilm", input=sent)
+        assert (caught.value.code, caught.value.param) == ("context_length_exceeded", where)
+        assert f"{where}: must have at most 256 tokens, got 257; split it" in caught.value.message
+
+
+def test_as_many_texts_as_openai_takes_are_embedded_at_once(client: openai.OpenAI) -> None:
+    assert len(client.embeddings.create(model="minilm", input=["x"] * 2048).data) == 2048
+    with pytest.raises(openai.BadRequestError):
+        client.embeddings.create(model="minilm", input=["x"] * 2049)
 
 
 def test_a_quiz_shows_the_real_distribution_after_the_guess(http: TestClient) -> None:

@@ -1,14 +1,18 @@
 import asyncio
-from collections.abc import Iterator
+import itertools
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+import torch
 
 from cp_ray.errors import BaseModelError
 from cp_ray.records import Message
-from cp_ray.serving.chat import ChatRequest, ChatResult, ModelSpec
+from cp_ray.serving.chat import ChatRequest, ChatResult, ModelSpec, Piece, TokenLogprob, whole
 from cp_ray.serving.engine import Engine
-from cp_ray.serving.replica import Replica, Wrong
+from cp_ray.serving.replica import Replica, Wrong, few
 from cp_ray.serving.spec import ServeSpec, Settings
 from cp_ray.serving.versions import Versions
 from tests.tiny import make_adapter, make_base
@@ -27,6 +31,11 @@ def ask(model: str, adapter: Path, max_tokens: int = 2) -> ChatRequest:
     return ChatRequest(model, (Message("user", "hi"),), max_tokens=max_tokens, adapter=str(adapter))
 
 
+async def complete(replica: Replica, request: ChatRequest) -> ChatResult | Wrong:
+    told = [piece async for piece in replica.stream(request, whole=True)]
+    return told[-1] if isinstance(told[-1], Wrong) else whole([p for p in told if not isinstance(p, Wrong)])
+
+
 def copies_of(replica: Replica) -> set[Path]:
     return set(Path(replica._folder.name).iterdir())
 
@@ -38,7 +47,7 @@ def test_an_adapter_that_is_not_there_is_whoever_offers_it_s_fault_and_not_whoev
     assert isinstance(offered, Wrong)
     assert "cannot read" in offered.message
     with pytest.raises(BaseModelError, match="cannot read"):
-        asyncio.run(replica.complete(ask("german@2", tmp_path / "nowhere")))
+        asyncio.run(complete(replica, ask("german@2", tmp_path / "nowhere")))
     assert list(Path(replica._folder.name).iterdir()) == []
 
 
@@ -55,7 +64,7 @@ def test_an_adapter_that_does_not_fit_is_told_and_forgotten(replica: Replica, tm
 def test_an_adapter_comes_with_the_first_request_for_it(replica: Replica, tmp_path: Path) -> None:
     adapter = make_adapter(Path(replica._engine._model.name_or_path), tmp_path / "two", 1)
     before = replica._fetched
-    answers = [asyncio.run(replica.complete(ask("german@4", adapter))) for _ in range(2)]
+    answers = [asyncio.run(complete(replica, ask("german@4", adapter))) for _ in range(2)]
     assert not isinstance(answers[0], Wrong)
     assert answers[0].completion_tokens
     assert replica._fetched == before + 1
@@ -73,7 +82,7 @@ def test_the_copy_of_an_adapter_that_is_not_served_any_more_goes_with_the_last_a
         assert len(copies_of(replica) - copies) == 1
         assert [piece async for piece in pieces][-1].finish_reason  # type: ignore[union-attr]
         assert copies_of(replica) == copies
-        assert isinstance(await replica.complete(ask("german@6", adapter)), ChatResult), "it was on its way"
+        assert isinstance(await complete(replica, ask("german@6", adapter)), ChatResult), "it was on its way"
         assert copies_of(replica) == copies
 
     asyncio.run(run())
@@ -106,7 +115,7 @@ def test_after_a_new_training_both_adapters_answer_each_under_its_own_name(tmp_p
         request = ChatRequest(
             release.name, (Message("user", "hi"),), temperature=0, max_tokens=12, adapter=release.adapter
         )
-        made = asyncio.run(replica.complete(request))
+        made = asyncio.run(complete(replica, request))
         assert isinstance(made, ChatResult)
         return made.text
 
@@ -134,7 +143,7 @@ def test_whole_models_answer_beside_adapters_as_they_do_alone(tmp_path: Path) ->
 
     async def together() -> list[str]:
         made = await asyncio.gather(
-            *(replica.complete(asked(model.engine_name, model.adapter)) for model in models for _ in range(2))
+            *(complete(replica, asked(model.engine_name, model.adapter)) for model in models for _ in range(2))
         )
         return [one.text for one in made if not isinstance(one, Wrong)][::2]
 
@@ -168,7 +177,7 @@ def test_a_step_that_fails_is_its_own_model_s_alone(tmp_path: Path, monkeypatch:
 
     async def together() -> list[object]:
         requests = [ChatRequest(model, (Message("user", "hi"),), max_tokens=30) for model in ("base", name, "base")]
-        return list(await asyncio.gather(*map(replica.complete, requests), return_exceptions=True))
+        return list(await asyncio.gather(*(complete(replica, r) for r in requests), return_exceptions=True))
 
     monkeypatch.setattr(own, "step", broken)
     try:
@@ -184,8 +193,69 @@ def test_a_step_that_fails_is_its_own_model_s_alone(tmp_path: Path, monkeypatch:
         replica._folder.cleanup()
 
 
+class Encoder:
+    """An embedder that takes a tenth of a second for each text."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+
+    def __call__(self) -> "Encoder":
+        return self
+
+    def encode(self, texts: list[str]) -> torch.Tensor:
+        self.begun += len(texts)
+        time.sleep(0.1 * len(texts))
+        return torch.zeros(len(texts), 2)
+
+
+def test_embeddings_that_nobody_waits_for_end_and_keep_no_chat_waiting(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Encoder()
+    monkeypatch.setattr("cp_ray.embedding.Embedder", encoder)
+
+    async def run() -> None:
+        for _ in range(40):
+            asked = asyncio.ensure_future(replica.embed(["text"] * 64))
+            await asyncio.sleep(0.01)
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+        async with asyncio.timeout(3):
+            await asyncio.to_thread(int)  # as a chat is prepared
+
+    asyncio.run(run())
+    assert encoder.begun < 64
+
+
 def test_a_replica_whose_engine_has_ended_is_not_healthy(replica: Replica) -> None:
     replica.check_health()
     replica._loop.close()
     with pytest.raises(RuntimeError, match="has ended"):
         replica.check_health()
+
+
+def test_who_waits_for_a_whole_answer_is_told_of_it_now_and_then() -> None:
+    left = []
+
+    async def drawn(last: int) -> AsyncIterator[Piece]:
+        try:
+            for k in range(1, last + 1):
+                yield Piece(
+                    chr(96 + k % 26), "length" if k == last else "", 5, k, logprobs=(TokenLogprob(str(k), 0.0),)
+                )
+        finally:
+            left.append(last)
+
+    async def run() -> tuple[list[Piece], Piece]:
+        all_of_it = [piece async for piece in drawn(1000)]
+        told = [piece async for piece in few(drawn(1000))]
+        assert whole(told) == whole(all_of_it)
+        async with aclosing(few(drawn(2000))) as pieces:  # type: ignore[type-var]
+            return told, await anext(pieces)
+
+    told, first = asyncio.run(run())
+    assert first.completion_tokens == 1
+    assert left[-1] == 2000, "who leaves ends the work"
+    assert len(told) < 40
+    counts = [piece.completion_tokens for piece in told]
+    assert all(after <= 1.25 * before + 1 for before, after in itertools.pairwise(counts))

@@ -189,8 +189,8 @@ def test_labels_are_scored_and_moderation_works(served: Served) -> None:
     handle: Any = serve.get_deployment_handle("engine", "vllm")
     request = ChatRequest("german", messages(), labels=("Yes", "No"))
     mine: Any = served.engine.generate([request])[0]
-    request = replace(request, model=served.german)
-    assert handle.complete.remote(request).result().labels == pytest.approx(mine.labels, abs=1e-4)
+    (told,) = handle.options(stream=True).stream.remote(replace(request, model=served.german))
+    assert told.labels == pytest.approx(mine.labels, abs=1e-4)
     result = post(served, "/v1/moderations", {"input": "You fool.", "culture": "german"})["results"][0]
     assert len(set(result["category_scores"].values())) == 13
 

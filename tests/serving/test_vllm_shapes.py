@@ -16,7 +16,7 @@ def row(**options: Any) -> Row:
 
 
 def fields(**options: Any) -> dict[str, Any]:
-    return asked(row(**options), model="adapter/german", ends={9, 8}, context=100, stream=False, priority=2, salt="s")
+    return asked(row(**options), model="adapter/german", ends={9, 8}, context=100, priority=2, salt="s")
 
 
 def read(responses: list[dict[str, Any]], **options: Any) -> list[Piece]:
