@@ -21,3 +21,20 @@ export function bars(options, shares, mark) {
     element("meter", { min: 0, max: 1, value: shares[k], ariaLabel: option }),
     element("span", { textContent: `${Math.round(100 * shares[k])} %` })));
 }
+
+// A form that does one thing at a time, and nothing while its button is disabled.
+export function form(id, work) {
+  const go = at(`${id}-form`).querySelector("[type=submit]");
+  at(`${id}-form`).addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (go.disabled) return;
+    problem();
+    go.disabled = true;
+    try {
+      await work();
+    } catch (error) {
+      problem(error);
+    }
+    go.disabled = go.hidden;
+  });
+}

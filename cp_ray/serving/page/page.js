@@ -18,6 +18,7 @@ function tabs() {
     }
     tab.focus();
     problem();
+    at(tab.getAttribute("aria-controls")).dispatchEvent(new Event("shown"));
   };
   all.forEach((tab, k) => {
     tab.addEventListener("click", () => show(tab));

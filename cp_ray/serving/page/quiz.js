@@ -1,54 +1,84 @@
 // The survey as a quiz.
 
-import { at, bars, element, problem } from "./elements.js";
+import { at, bars, element, form, problem } from "./elements.js";
 import { ask } from "./server.js";
 
-// What a learner has guessed stays in this browser.
-const kept = (culture) => JSON.parse(localStorage.getItem(`cp_ray.quiz.${culture}`) || "[]");
-const keep = (culture, guesses) => localStorage.setItem(`cp_ray.quiz.${culture}`, JSON.stringify(guesses));
+// What a learner has guessed stays in this browser: one guess for a question, the first.
+const place = (culture) => `cp_ray.quiz.${culture}`;
+const write = (culture, guesses) => localStorage.setItem(place(culture), JSON.stringify(guesses));
+
+function kept(culture) {
+  const first = new Map();
+  for (const guess of JSON.parse(localStorage.getItem(place(culture)) || "[]")) {
+    if (!first.has(guess.question)) first.set(guess.question, guess);
+  }
+  return [...first.values()];
+}
+
+function keep(culture, guess) {
+  const before = kept(culture);
+  if (!before.some((one) => one.question === guess.question)) write(culture, [...before, guess]);
+}
 
 export function quizForm() {
-  let questions = [], now = null;
+  let questions = [], now = null, turn = 0;
   const culture = () => at("quiz-culture").value;
-  const next = () => {
-    const done = kept(culture());
-    now = questions.find((q) => !done.some((g) => g.question === q.id)) || null;
-    at("quiz-progress").textContent = `${done.length} of ${questions.length} questions answered`;
+  const progress = () => {
+    const done = kept(culture()).length;
+    at("quiz-progress").textContent = questions.length ? `${done} of ${questions.length} questions answered` : "";
+    at("quiz-end").hidden = !done;
+  };
+  const show = (heading) => {
     at("quiz-answer").replaceChildren();
-    at("quiz-go").hidden = !now;
+    at("quiz-go").hidden = at("quiz-go").disabled = !now;
     at("quiz-next").hidden = true;
-    at("quiz-end").hidden = !done.length;
-    at("quiz-question").replaceChildren(element("legend", { textContent: now ? now.question : "All questions are answered." }));
+    at("quiz-question").disabled = false;
+    at("quiz-question").replaceChildren(element("legend", { textContent: heading }));
     if (now) now.options.forEach((option, k) => at("quiz-question").append(element("label", {},
       element("input", { type: "radio", name: "option", value: k, required: true }), option)));
+    progress();
+  };
+  const next = () => {
+    const done = kept(culture());
+    now = questions.find((q) => !done.some((guess) => guess.question === q.id)) || null;
+    show(now ? now.question : "All questions are answered.");
   };
   const load = async () => {
+    const mine = ++turn;
     problem();
     at("quiz-score").replaceChildren();
+    questions = [];
+    now = null;
+    show("…");
     if (!culture()) return;
     try {
-      questions = (await ask(`v1/education/quiz?culture=${encodeURIComponent(culture())}`)).questions;
+      const found = (await ask(`v1/education/quiz?culture=${encodeURIComponent(culture())}`)).questions;
+      if (mine !== turn) return; // another culture has been chosen meanwhile
+      questions = found;
       next();
     } catch (error) { problem(error); }
   };
   at("quiz-culture").addEventListener("change", load);
-  at("tab-quiz").addEventListener("click", load);
-  at("tab-quiz").addEventListener("focus", () => questions.length || load());
+  at("quiz").addEventListener("shown", () => questions.length || load());
   at("quiz-next").addEventListener("click", () => { next(); at("quiz-question").querySelector("input")?.focus(); });
-  at("quiz-reset").addEventListener("click", () => { keep(culture(), []); load(); });
-  at("quiz-form").addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const option = Number(new FormData(at("quiz-form")).get("option"));
-    try {
-      const marked = await ask("v1/education/quiz", { culture: culture(), question: now.id, option });
-      keep(culture(), [...kept(culture()), { question: now.id, option }]);
-      const verdict = marked.right ? "That is the commonest answer." : `Most people answer: ${marked.options[marked.commonest]}.`;
-      at("quiz-answer").replaceChildren(element("p", { textContent: verdict }), ...bars(marked.options, marked.distribution, option));
-      at("quiz-go").hidden = true;
-      at("quiz-next").hidden = at("quiz-end").hidden = false;
-      at("quiz-progress").textContent = `${kept(culture()).length} of ${questions.length} questions answered`;
-      at("quiz-next").focus();
-    } catch (error) { problem(error); }
+  at("quiz-reset").addEventListener("click", () => {
+    turn++;
+    write(culture(), []);
+    at("quiz-score").replaceChildren();
+    next();
+  });
+  form("quiz", async () => {
+    const mine = turn, option = Number(new FormData(at("quiz-form")).get("option"));
+    const marked = await ask("v1/education/quiz", { culture: culture(), question: now.id, option });
+    if (mine !== turn) return;
+    keep(culture(), { question: now.id, option });
+    const verdict = marked.right ? "That is the commonest answer." : `Most people answer: ${marked.options[marked.commonest]}.`;
+    at("quiz-answer").replaceChildren(element("p", { textContent: verdict }), ...bars(marked.options, marked.distribution, option));
+    // Whoever has seen the answer guesses no more.
+    at("quiz-question").disabled = at("quiz-go").hidden = true;
+    at("quiz-next").hidden = false;
+    progress();
+    at("quiz-next").focus();
   });
   at("quiz-end").addEventListener("click", async () => {
     try {
