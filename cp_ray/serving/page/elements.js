@@ -22,19 +22,40 @@ export function bars(options, shares, mark) {
     element("span", { textContent: `${Math.round(100 * shares[k])} %` })));
 }
 
-// A form that does one thing at a time, and nothing while its button is disabled.
+// A form that does one thing at a time, and nothing while its button is disabled. Its button Stop, if it has one, tells
+// the work by a signal to end, and so does the function that comes back.
 export function form(id, work) {
-  const go = at(`${id}-form`).querySelector("[type=submit]");
+  const go = at(`${id}-form`).querySelector("[type=submit]"), stop = at(`${id}-stop`);
+  let under = null;
   at(`${id}-form`).addEventListener("submit", async (event) => {
     event.preventDefault();
     if (go.disabled) return;
     problem();
-    go.disabled = true;
+    under = new AbortController();
+    const back = swap(go, stop);
     try {
-      await work();
+      await work(under.signal);
     } catch (error) {
-      problem(error);
+      if (error.name !== "AbortError") problem(error);
     }
-    go.disabled = go.hidden;
+    back();
   });
+  const end = () => under && under.abort();
+  stop?.addEventListener("click", end);
+  stop?.addEventListener("keydown", (event) => event.repeat && event.preventDefault()); // the key that said go is held
+  return end;
+}
+
+// Stop can be pressed in the place of the button that was; whoever is at the keyboard stays at what can be pressed.
+function swap(go, stop) {
+  const here = document.activeElement === go;
+  go.disabled = true;
+  if (stop) stop.disabled = false;
+  if (here) stop?.focus();
+  return () => {
+    const now = document.activeElement, there = now === stop || (here && [go, document.body].includes(now));
+    go.disabled = go.hidden;
+    if (stop) stop.disabled = true;
+    if (there) go.focus();
+  };
 }

@@ -1,29 +1,37 @@
 // A talk with one model.
 
-import { at, element, problem } from "./elements.js";
-import { stream } from "./server.js";
+import { answer } from "./answer.js";
+import { at, element, form } from "./elements.js";
 
 export function learnForm() {
-  let messages = [];
-  const anew = () => { messages = []; at("talk").replaceChildren(); };
+  let talk = []; // what both have said to its end
+  const turn = async (signal) => {
+    const text = at("learn-text").value, own = talk, asked = { role: "user", content: text };
+    const mine = element("li", { className: "mine" }, element("p", { className: "said", dir: "auto", textContent: text }));
+    const theirs = element("li");
+    at("talk").querySelectorAll(".lost").forEach((old) => old.remove());
+    at("talk").append(mine, theirs);
+    at("learn-text").value = "";
+    let said = "";
+    try {
+      said = await answer(theirs, at("learn-model").value, [...own, asked], signal);
+    } finally {
+      if (said) own.push(asked, { role: "assistant", content: said });
+      else if (own === talk) takeBack(text, mine, theirs);
+    }
+  };
+  const stop = form("learn", turn);
+  const anew = () => { stop(); talk = []; at("talk").replaceChildren(); };
   at("learn-new").addEventListener("click", anew);
   at("learn-model").addEventListener("change", anew);
-  at("learn-form").addEventListener("submit", async (event) => {
-    event.preventDefault();
-    problem();
-    const text = at("learn-text").value;
-    const said = element("p", { className: "said", dir: "auto" });
-    at("talk").append(element("li", { className: "mine" }, element("p", { className: "said", dir: "auto", textContent: text })),
-      element("li", {}, said));
-    at("learn-text").value = "";
-    messages.push({ role: "user", content: text });
-    const going = messages;
-    try {
-      await stream(at("learn-model").value, going, (piece) => said.append(piece));
-      going.push({ role: "assistant", content: said.textContent });
-    } catch (error) {
-      problem(error);
-      going.pop();
-    }
-  });
+}
+
+// A turn that failed is none: its words go back to where they were typed. What has been read of an answer stays to be
+// read until the next turn.
+function takeBack(text, mine, theirs) {
+  at("learn-text").value = [text, at("learn-text").value].filter(Boolean).join("\n");
+  for (const bubble of [mine, theirs]) {
+    if (theirs.querySelector(".said").textContent) bubble.classList.add("lost");
+    else bubble.remove();
+  }
 }
