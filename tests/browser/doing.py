@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.browser.chromium import Chromium
 
-__all__ = ["answered_with", "fits", "press", "show", "submit", "text"]
+__all__ = ["answered_with", "fits", "press", "seen", "show", "submit", "text"]
 
 
 def show(page: Chromium, tab: str) -> None:
@@ -28,6 +28,16 @@ def submit(page: Chromium, form: str, **fields: str) -> None:
 def text(page: Chromium, id: str) -> str:
     """What an element says, if it is seen."""
     found: str = page.run(f"document.getElementById('{id}').innerText")
+    return found
+
+
+def seen(page: Chromium, id: str) -> bool:
+    """Whether an element is in sight, and nothing lies over it."""
+    found: bool = page.run(f"""(() => {{
+        const one = document.getElementById('{id}'), box = one.getBoundingClientRect();
+        const over = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+        return box.height > 0 && box.top >= 0 && box.bottom <= innerHeight && one.contains(over);
+    }})()""")
     return found
 
 

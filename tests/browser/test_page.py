@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from tests.browser.chromium import Chromium
-from tests.browser.doing import fits, show, submit
+from tests.browser.doing import answered_with, fits, press, seen, show, submit, text
 
 
 @pytest.mark.parametrize("page", [1000, 360], indirect=True)
@@ -40,9 +40,9 @@ def test_moderation_is_compared(page: Chromium) -> None:
 
 def test_a_talk_goes_on(page: Chromium) -> None:
     show(page, "learn")
-    for text in ("hello", "and you?"):
-        submit(page, "learn-form", learn_text=text)
-        page.wait(f"document.querySelector('#talk li:last-child .said').textContent === {text.upper()!r}")
+    for words in ("hello", "and you?"):
+        submit(page, "learn-form", learn_text=words)
+        page.wait(f"document.querySelector('#talk li:last-child .said').textContent === {words.upper()!r}")
     assert page.run("document.querySelectorAll('#talk li').length") == 4
 
 
@@ -56,3 +56,28 @@ def test_tabs_are_walked_by_keyboard(page: Chromium) -> None:
     page.run("document.getElementById('tab-ask').focus()")
     page.press("ArrowLeft", 37)
     assert page.run("document.activeElement.id") == "tab-quiz"
+
+
+@pytest.mark.parametrize("page", [360], indirect=True)
+@pytest.mark.parametrize(("tab", "last"), [("learn", "learn-new"), ("quiz", "quiz-reset"), ("moderate", "judgement")])
+def test_an_error_is_told_where_the_reader_is(page: Chromium, tab: str, last: str) -> None:
+    answered_with(page, "chat/completions")
+    answered_with(page, "moderations")
+    show(page, tab)
+    if tab == "quiz":
+        page.wait("document.querySelectorAll('#quiz-question input').length > 1")
+        page.run("document.querySelector('#quiz-question input').click()")
+        answered_with(page, "education")
+    page.run(f"document.getElementById('{tab}').style.paddingTop = '40rem'")  # there may be much above
+    page.run(f"document.getElementById('{last}').scrollIntoView()")
+    submit(page, f"{tab}-form", **({} if tab == "quiz" else {f"{tab}_text": "hello"}))
+    page.wait("!document.getElementById('problem').hidden")
+    assert text(page, "problem-text") == "The server is not reached. Does it still run?"
+    assert seen(page, "problem")
+    assert page.run("scrollY") > 100
+    tree: Any = page.call("Accessibility.getFullAXTree")["nodes"]
+    (alert,) = (node for node in tree if node.get("role", {}).get("value") == "alert")
+    live = {one["name"]: one["value"]["value"] for one in alert["properties"]}
+    assert live["live"] == "assertive"
+    press(page, "problem-close")
+    assert not seen(page, "problem")

@@ -8,9 +8,10 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
+// What went wrong, at the top of what is seen, or nothing.
 export function problem(error) {
-  at("problem").textContent = error ? error.message || String(error) : "";
-  at("problem").hidden = !error;
+  at("problem").hidden = !error; // first, since a screen reader tells what changes in an alert that is there
+  at("problem-text").textContent = error ? error.message || String(error) : "";
 }
 
 export const checked = (id) => [...at(id).querySelectorAll("input:checked")].map((box) => box.value);

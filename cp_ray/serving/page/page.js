@@ -39,6 +39,7 @@ function boxes(into, chosen) {
 
 async function begin() {
   tabs();
+  at("problem-close").addEventListener("click", () => problem());
   askForm();
   moderateForm();
   learnForm();
