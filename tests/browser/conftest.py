@@ -39,15 +39,21 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def page(server: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Chromium]:
-    """A browser with the page, as wide as the parameter."""
+def browser(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Chromium]:
+    """A browser as wide as the parameter; the narrow one is a phone's."""
     program = find()
     if program is None:
         pytest.skip("no Chromium is installed")
-    width, height = getattr(request, "param", 1000), 900 if getattr(request, "param", 1000) > 400 else 640
-    with Chromium(program, tmp_path, width=width, height=height) as browser:
-        browser.open(server.url.removesuffix("v1"))
-        browser.wait("document.querySelectorAll('#ask-models input').length === 2")
+    width = getattr(request, "param", 1000)
+    with Chromium(program, tmp_path, width=width, height=900 if width > 400 else 640) as browser:
         yield browser
         if SCREENSHOTS:
             browser.screenshot(Path(SCREENSHOTS) / f"{request.node.originalname}-{width}.png")
+
+
+@pytest.fixture
+def page(server: Server, browser: Chromium) -> Chromium:
+    """The page of a server with two cultures' models."""
+    browser.open(server.url.removesuffix("v1"))
+    browser.wait("document.querySelectorAll('#ask-models input').length === 2")
+    return browser

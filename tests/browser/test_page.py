@@ -6,7 +6,7 @@ from tests.browser.chromium import Chromium
 from tests.browser.doing import answered_with, fits, press, seen, show, submit, text
 
 
-@pytest.mark.parametrize("page", [1000, 360], indirect=True)
+@pytest.mark.parametrize("browser", [1000, 360], indirect=True)
 def test_cultures_answer_side_by_side_and_each_text_runs_its_own_way(page: Chromium) -> None:
     submit(page, "ask-form", ask_text="ما هو الأهم؟")
     page.wait(
@@ -28,7 +28,7 @@ def test_what_a_model_says_is_never_markup(page: Chromium) -> None:
     assert "<IMG" in page.run("document.querySelector('#answers .said').textContent")
 
 
-@pytest.mark.parametrize("page", [1000, 360], indirect=True)
+@pytest.mark.parametrize("browser", [1000, 360], indirect=True)
 def test_moderation_is_compared(page: Chromium) -> None:
     show(page, "moderate")
     submit(page, "moderate-form", moderate_text="You fool")
@@ -58,7 +58,7 @@ def test_tabs_are_walked_by_keyboard(page: Chromium) -> None:
     assert page.run("document.activeElement.id") == "tab-quiz"
 
 
-@pytest.mark.parametrize("page", [360], indirect=True)
+@pytest.mark.parametrize("browser", [360], indirect=True)
 @pytest.mark.parametrize(("tab", "last"), [("learn", "learn-new"), ("quiz", "quiz-reset"), ("moderate", "judgement")])
 def test_an_error_is_told_where_the_reader_is(page: Chromium, tab: str, last: str) -> None:
     answered_with(page, "chat/completions")

@@ -6,7 +6,7 @@ from tests.browser.chromium import Chromium
 from tests.browser.doing import fits, press, show, submit, text
 
 
-@pytest.mark.parametrize("page", [1000, 360], indirect=True)
+@pytest.mark.parametrize("browser", [1000, 360], indirect=True)
 def test_a_quiz_shows_how_people_answered_and_keeps_count(page: Chromium) -> None:
     show(page, "quiz")
     for done in (1, 2):

@@ -2,13 +2,15 @@
 
 import { answer } from "./answer.js";
 import { at, checked, element, form } from "./elements.js";
-import { models, title } from "./models.js";
+import { known, models, title } from "./models.js";
 
 export function askForm() {
   form("ask", async (signal) => {
+    await known();
+    const asked = checked("ask-models");
     at("answers").replaceChildren();
     const messages = [{ role: "user", content: at("ask-text").value }];
-    await Promise.all(checked("ask-models").map(async (id) => {
+    await Promise.all(asked.map(async (id) => {
       const card = element("article", {}, element("h2", { textContent: title(models.find((m) => m.id === id)) }));
       at("answers").append(card);
       try {

@@ -14,7 +14,13 @@ export function problem(error) {
   at("problem-text").textContent = error ? error.message || String(error) : "";
 }
 
-export const checked = (id) => [...at(id).querySelectorAll("input:checked")].map((box) => box.value);
+// Who is ticked in a fieldset: at least one.
+export function checked(id) {
+  const ticked = [...at(id).querySelectorAll("input:checked")].map((box) => box.value);
+  const legend = at(id).querySelector("legend").textContent;
+  if (!ticked.length) throw new Error(`Nobody is ticked under “${legend}”: tick at least one.`);
+  return ticked;
+}
 
 export function bars(options, shares, mark) {
   return options.map((option, k) => element("div", { className: "bar" },

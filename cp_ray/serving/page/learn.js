@@ -2,10 +2,12 @@
 
 import { answer } from "./answer.js";
 import { at, element, form } from "./elements.js";
+import { known } from "./models.js";
 
 export function learnForm() {
   let talk = []; // what both have said to its end
   const turn = async (signal) => {
+    await known();
     const text = at("learn-text").value, own = talk, asked = { role: "user", content: text };
     const mine = element("li", { className: "mine" }, element("p", { className: "said", dir: "auto", textContent: text }));
     const theirs = element("li");

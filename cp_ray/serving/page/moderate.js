@@ -1,6 +1,7 @@
 // A text, as several cultures see it.
 
 import { at, checked, element, form } from "./elements.js";
+import { known } from "./models.js";
 import { ask } from "./server.js";
 
 export function moderateForm() {
@@ -16,8 +17,8 @@ export function moderateForm() {
 }
 
 async function judge() {
+  await known();
   const culture = checked("moderate-models");
-  if (!culture.length) throw new Error("Choose at least one point of view.");
   const result = (await ask("v1/moderations", { input: at("moderate-text").value, culture })).results[0];
   const by = result.cultures || { [culture[0]]: result };
   const head = element("tr", {}, element("th", { textContent: "Category", scope: "col" }),

@@ -3,7 +3,7 @@
 import { askForm } from "./ask.js";
 import { at, element, problem } from "./elements.js";
 import { learnForm } from "./learn.js";
-import { load, models, title } from "./models.js";
+import { load, models, title, whenKnown } from "./models.js";
 import { moderateForm } from "./moderate.js";
 import { quizForm } from "./quiz.js";
 
@@ -37,6 +37,22 @@ function boxes(into, chosen) {
   }
 }
 
+// Every list of models, from those that are known.
+function fill() {
+  const cultures = models.filter((m) => m.culture);
+  for (const id of ["ask-models", "moderate-models"]) at(id).querySelectorAll("label").forEach((old) => old.remove());
+  boxes("ask-models", cultures.length ? cultures : models);
+  boxes("moderate-models", cultures);
+  at("learn-model").replaceChildren(...models.map((m) => element("option", { value: m.id, textContent: title(m) })));
+  at("quiz-culture").replaceChildren(...cultures.map((m) => element("option", { value: m.culture, textContent: title(m) })));
+  // Two of the tabs are about cultures and nothing else.
+  for (const id of ["moderate", "quiz"]) {
+    at(`${id}-form`).hidden = !cultures.length;
+    at(`${id}-none`).hidden = cultures.length > 0;
+  }
+  at("quiz").dispatchEvent(new Event("anew"));
+}
+
 async function begin() {
   tabs();
   at("problem-close").addEventListener("click", () => problem());
@@ -44,23 +60,10 @@ async function begin() {
   moderateForm();
   learnForm();
   quizForm();
-  const fill = async () => {
-    try {
-      await load();
-      problem();
-    } catch (error) {
-      problem(error);
-      return;
-    }
-    const cultures = models.filter((m) => m.culture);
-    for (const id of ["ask-models", "moderate-models"]) at(id).querySelectorAll("label").forEach((old) => old.remove());
-    boxes("ask-models", cultures.length ? cultures : models);
-    boxes("moderate-models", cultures);
-    at("learn-model").replaceChildren(...models.map((m) => element("option", { value: m.id, textContent: title(m) })));
-    at("quiz-culture").replaceChildren(...cultures.map((m) => element("option", { value: m.culture, textContent: title(m) })));
-  };
-  at("key").addEventListener("change", fill);
-  await fill();
+  whenKnown(fill);
+  const begun = () => load().then(() => problem(), problem);
+  at("key").addEventListener("change", begun);
+  await begun();
 }
 
 begin();

@@ -1,6 +1,7 @@
 // The survey as a quiz.
 
 import { at, bars, element, form, problem } from "./elements.js";
+import { known } from "./models.js";
 import { ask } from "./server.js";
 
 // What a learner has guessed stays in this browser: one guess for a question, the first.
@@ -32,6 +33,7 @@ export function quizForm() {
     at("quiz-answer").replaceChildren();
     at("quiz-go").hidden = at("quiz-go").disabled = !now;
     at("quiz-next").hidden = true;
+    at("quiz-question").hidden = !heading;
     at("quiz-question").disabled = false;
     at("quiz-question").replaceChildren(element("legend", { textContent: heading }));
     if (now) now.options.forEach((option, k) => at("quiz-question").append(element("label", {},
@@ -49,9 +51,10 @@ export function quizForm() {
     at("quiz-score").replaceChildren();
     questions = [];
     now = null;
-    show("…");
-    if (!culture()) return;
+    show("");
     try {
+      await known();
+      if (mine !== turn || !culture()) return; // the server may have no culture models
       const found = (await ask(`v1/education/quiz?culture=${encodeURIComponent(culture())}`)).questions;
       if (mine !== turn) return; // another culture has been chosen meanwhile
       questions = found;
@@ -60,6 +63,10 @@ export function quizForm() {
   };
   at("quiz-culture").addEventListener("change", load);
   at("quiz").addEventListener("shown", () => questions.length || load());
+  at("quiz").addEventListener("anew", () => {
+    questions = [];
+    if (!at("quiz").hidden) load();
+  });
   at("quiz-next").addEventListener("click", () => { next(); at("quiz-question").querySelector("input")?.focus(); });
   at("quiz-reset").addEventListener("click", () => {
     turn++;
