@@ -1,8 +1,8 @@
 // One question, several cultures.
 
 import { answer } from "./answer.js";
-import { at, checked, element, form } from "./elements.js";
-import { known, models, title } from "./models.js";
+import { at, busy, checked, element, form } from "./elements.js";
+import { known, named, title } from "./models.js";
 
 export function askForm() {
   form("ask", async (signal) => {
@@ -10,14 +10,14 @@ export function askForm() {
     const asked = checked("ask-models");
     at("answers").replaceChildren();
     const messages = [{ role: "user", content: at("ask-text").value }];
-    await Promise.all(asked.map(async (id) => {
-      const card = element("article", {}, element("h2", { textContent: title(models.find((m) => m.id === id)) }));
+    await busy(at("answers"), () => Promise.all(asked.map(async (id) => {
+      const card = element("article", {}, element("h2", { textContent: title(named(id)) }));
       at("answers").append(card);
       try {
-        await answer(card, id, messages, signal);
+        await answer(card, named(id), messages, signal);
       } catch (error) {
         card.append(element("p", { className: "flagged", textContent: error.message }));
       }
-    }));
+    })));
   });
 }

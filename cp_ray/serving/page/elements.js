@@ -22,11 +22,24 @@ export function checked(id) {
   return ticked;
 }
 
-export function bars(options, shares, mark) {
+// Each of these texts may be of another language, and runs its own way.
+export const own = (text) => element("bdi", { dir: "auto", textContent: text });
+
+export function bars(options, shares, guess) {
   return options.map((option, k) => element("div", { className: "bar" },
-    element("span", { textContent: (k === mark ? "→ " : "") + option }),
+    element("span", {}, k === guess ? "Your guess: " : "", own(option)),
     element("meter", { min: 0, max: 1, value: shares[k], ariaLabel: option }),
     element("span", { textContent: `${Math.round(100 * shares[k])} %` })));
+}
+
+// A screen reader waits until an answer is there, and does not read every piece of it.
+export async function busy(region, work) {
+  region.setAttribute("aria-busy", "true");
+  try {
+    return await work();
+  } finally {
+    region.setAttribute("aria-busy", "false");
+  }
 }
 
 // A form that does one thing at a time, and nothing while its button is disabled. Its button Stop, if it has one, tells

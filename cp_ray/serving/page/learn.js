@@ -1,8 +1,8 @@
 // A talk with one model.
 
 import { answer } from "./answer.js";
-import { at, element, form } from "./elements.js";
-import { known } from "./models.js";
+import { at, busy, element, form } from "./elements.js";
+import { known, named } from "./models.js";
 
 export function learnForm() {
   let talk = []; // what both have said to its end
@@ -16,7 +16,8 @@ export function learnForm() {
     at("learn-text").value = "";
     let said = "";
     try {
-      said = await answer(theirs, at("learn-model").value, [...own, asked], signal);
+      const model = named(at("learn-model").value);
+      said = await busy(at("talk"), () => answer(theirs, model, [...own, asked], signal));
     } finally {
       if (said) own.push(asked, { role: "assistant", content: said });
       else if (own === talk) takeBack(text, mine, theirs);

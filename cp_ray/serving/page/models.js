@@ -17,4 +17,6 @@ export async function load() {
 // Where they could not be had, for want of a key or of the server, they are asked for again.
 export const known = async () => models.length || load();
 
+export const named = (id) => models.find((model) => model.id === id);
+
 export const title = (model) => (model.culture ? model.id[0].toUpperCase() + model.id.slice(1) : model.id);

@@ -1,6 +1,6 @@
 // A text, as several cultures see it.
 
-import { at, checked, element, form } from "./elements.js";
+import { at, busy, checked, element, form } from "./elements.js";
 import { known } from "./models.js";
 import { ask } from "./server.js";
 
@@ -8,7 +8,7 @@ export function moderateForm() {
   form("moderate", async () => {
     at("judgement").textContent = "…";
     try {
-      await judge();
+      await busy(at("judgement"), judge);
     } catch (error) {
       at("judgement").textContent = "";
       throw error;

@@ -1,6 +1,6 @@
 // The survey as a quiz.
 
-import { at, bars, element, form, problem } from "./elements.js";
+import { at, bars, element, form, own, problem } from "./elements.js";
 import { known } from "./models.js";
 import { ask } from "./server.js";
 
@@ -35,9 +35,9 @@ export function quizForm() {
     at("quiz-next").hidden = true;
     at("quiz-question").hidden = !heading;
     at("quiz-question").disabled = false;
-    at("quiz-question").replaceChildren(element("legend", { textContent: heading }));
+    at("quiz-question").replaceChildren(element("legend", { dir: "auto", textContent: heading }));
     if (now) now.options.forEach((option, k) => at("quiz-question").append(element("label", {},
-      element("input", { type: "radio", name: "option", value: k, required: true }), option)));
+      element("input", { type: "radio", name: "option", value: k, required: true }), own(option))));
     progress();
   };
   const next = () => {
@@ -79,8 +79,8 @@ export function quizForm() {
     const marked = await ask("v1/education/quiz", { culture: culture(), question: now.id, option });
     if (mine !== turn) return;
     keep(culture(), { question: now.id, option });
-    const verdict = marked.right ? "That is the commonest answer." : `Most people answer: ${marked.options[marked.commonest]}.`;
-    at("quiz-answer").replaceChildren(element("p", { textContent: verdict }), ...bars(marked.options, marked.distribution, option));
+    const verdict = marked.right ? ["That is the commonest answer."] : ["Most people answer: ", own(marked.options[marked.commonest]), "."];
+    at("quiz-answer").replaceChildren(element("p", {}, ...verdict), ...bars(marked.options, marked.distribution, option));
     // Whoever has seen the answer guesses no more.
     at("quiz-question").disabled = at("quiz-go").hidden = true;
     at("quiz-next").hidden = false;
@@ -92,7 +92,7 @@ export function quizForm() {
       const exam = await ask("v1/education/exam", { culture: culture(), guesses: kept(culture()) });
       const right = exam.marked.filter((m) => m.right).length;
       at("quiz-score").replaceChildren(element("h2", { textContent: "Your score" }),
-        ...bars(["You", "Someone who takes all answers for equally common"], [exam.score, exam.uniform_score], 0),
+        ...bars(["You", "Someone who takes all answers for equally common"], [exam.score, exam.uniform_score]),
         element("p", { textContent: `${right} of ${exam.answered} times you named the commonest answer. ` +
           "100 % means that everybody answers as you said." }));
     } catch (error) { problem(error); }
