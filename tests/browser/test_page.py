@@ -1,67 +1,12 @@
-import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cp_ray.cultures import CULTURES
-from cp_ray.serving.api import build_api
-from cp_ray.serving.chat import ChatRequest
-from cp_ray.serving.service import Service
-from tests.browser.chromium import Chromium, find
-from tests.conftest import Server
-from tests.serving.fake import MODELS, Fake
-
-PROGRAM = find()
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium is installed")
-SCREENSHOTS = os.environ.get("CP_RAY_SCREENSHOTS")
+from tests.browser.chromium import Chromium
+from tests.browser.doing import answered_with, fits, press, seen, show, submit, text
 
 
-class Judge(Fake):
-    """The German model minds; the Arabic one minds more."""
-
-    def labels(self, request: ChatRequest) -> tuple[float, ...]:
-        if "N/A" in request.messages[-1].content:
-            return (0.0, 0.0)
-        return (1.0 if request.model == "german" else 3.0, 2.0)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    cultures = [CULTURES["german"], CULTURES["arabic"]]
-    with Server(build_api(Service(Judge(), "smollm2", MODELS, cultures))) as running:
-        yield running
-
-
-@pytest.fixture
-def page(server: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Chromium]:
-    assert PROGRAM is not None
-    width = getattr(request, "param", 1000)
-    with Chromium(PROGRAM, tmp_path, width=width) as browser:
-        browser.open(server.url.removesuffix("v1"))
-        browser.wait("document.querySelectorAll('#ask-models input').length === 2")
-        yield browser
-        if SCREENSHOTS:
-            browser.screenshot(Path(SCREENSHOTS) / f"{request.node.originalname}-{width}.png")
-
-
-def show(page: Chromium, tab: str) -> None:
-    page.run(f"document.getElementById('tab-{tab}').click()")
-
-
-def submit(page: Chromium, form: str, **fields: str) -> None:
-    for id, text in fields.items():
-        page.run(f"document.getElementById('{id.replace('_', '-')}').value = {text!r}")
-    page.run(f"document.getElementById('{form}').requestSubmit()")
-
-
-def fits(page: Chromium) -> bool:
-    wide: bool = page.run("document.documentElement.scrollWidth <= window.innerWidth")
-    return wide
-
-
-@pytest.mark.parametrize("page", [1000, 360], indirect=True)
+@pytest.mark.parametrize("browser", [1000, 360], indirect=True)
 def test_cultures_answer_side_by_side_and_each_text_runs_its_own_way(page: Chromium) -> None:
     submit(page, "ask-form", ask_text="ما هو الأهم؟")
     page.wait(
@@ -83,38 +28,25 @@ def test_what_a_model_says_is_never_markup(page: Chromium) -> None:
     assert "<IMG" in page.run("document.querySelector('#answers .said').textContent")
 
 
-@pytest.mark.parametrize("page", [1000, 360], indirect=True)
+@pytest.mark.parametrize("browser", [1000, 360], indirect=True)
 def test_moderation_is_compared(page: Chromium) -> None:
     show(page, "moderate")
     submit(page, "moderate-form", moderate_text="You fool")
     page.wait("document.querySelectorAll('#judgement tbody tr').length === 13")
     row: Any = page.run("[...document.querySelector('#judgement tbody tr').children].map(c => c.textContent)")
     assert row == ["harassment", "0.27", "0.73 flagged"]
+    assert page.run(
+        "(({ scrollWidth, clientWidth }) => scrollWidth <= clientWidth)(document.getElementById('judgement'))"
+    )
     assert fits(page)
 
 
 def test_a_talk_goes_on(page: Chromium) -> None:
     show(page, "learn")
-    for text in ("hello", "and you?"):
-        submit(page, "learn-form", learn_text=text)
-        page.wait(f"document.querySelector('#talk li:last-child .said').textContent === {text.upper()!r}")
+    for words in ("hello", "and you?"):
+        submit(page, "learn-form", learn_text=words)
+        page.wait(f"document.querySelector('#talk li:last-child .said').textContent === {words.upper()!r}")
     assert page.run("document.querySelectorAll('#talk li').length") == 4
-
-
-@pytest.mark.parametrize("page", [1000, 360], indirect=True)
-def test_a_quiz_shows_how_people_answered_and_keeps_count(page: Chromium) -> None:
-    show(page, "quiz")
-    for done in (1, 2):
-        page.wait("document.querySelectorAll('#quiz-question input').length > 1")
-        page.run("document.querySelector('#quiz-question input').click()")
-        page.run("document.getElementById('quiz-form').requestSubmit()")
-        page.wait("document.querySelectorAll('#quiz-answer meter').length > 1")
-        assert page.run("document.getElementById('quiz-progress').textContent").startswith(f"{done} of ")
-        if done == 1:
-            page.run("document.getElementById('quiz-next').click()")
-    page.run("document.getElementById('quiz-end').click()")
-    page.wait("document.querySelectorAll('#quiz-score meter').length === 2")
-    assert fits(page)
 
 
 def test_tabs_are_walked_by_keyboard(page: Chromium) -> None:
@@ -127,3 +59,28 @@ def test_tabs_are_walked_by_keyboard(page: Chromium) -> None:
     page.run("document.getElementById('tab-ask').focus()")
     page.press("ArrowLeft", 37)
     assert page.run("document.activeElement.id") == "tab-quiz"
+
+
+@pytest.mark.parametrize("browser", [360], indirect=True)
+@pytest.mark.parametrize(("tab", "last"), [("learn", "learn-new"), ("quiz", "quiz-reset"), ("moderate", "judgement")])
+def test_an_error_is_told_where_the_reader_is(page: Chromium, tab: str, last: str) -> None:
+    answered_with(page, "chat/completions")
+    answered_with(page, "moderations")
+    show(page, tab)
+    if tab == "quiz":
+        page.wait("document.querySelectorAll('#quiz-question input').length > 1")
+        page.run("document.querySelector('#quiz-question input').click()")
+        answered_with(page, "education")
+    page.run(f"document.getElementById('{tab}').style.paddingTop = '40rem'")  # there may be much above
+    page.run(f"document.getElementById('{last}').scrollIntoView()")
+    submit(page, f"{tab}-form", **({} if tab == "quiz" else {f"{tab}_text": "hello"}))
+    page.wait("!document.getElementById('problem').hidden")
+    assert text(page, "problem-text") == "The server is not reached. Does it still run?"
+    assert seen(page, "problem")
+    assert page.run("scrollY") > 100
+    tree: Any = page.call("Accessibility.getFullAXTree")["nodes"]
+    (alert,) = (node for node in tree if node.get("role", {}).get("value") == "alert")
+    live = {one["name"]: one["value"]["value"] for one in alert["properties"]}
+    assert live["live"] == "assertive"
+    press(page, "problem-close")
+    assert not seen(page, "problem")

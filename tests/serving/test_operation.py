@@ -14,6 +14,7 @@ from cp_ray.serving.call import RequestLog
 from cp_ray.serving.chat import ChatRequest, Load, Piece
 from cp_ray.serving.keys import Key, Keys, new_key
 from cp_ray.serving.limits import Gate
+from cp_ray.serving.page import FILES
 from cp_ray.serving.service import Service
 from tests.serving.fake import MODELS, Fake
 
@@ -59,9 +60,7 @@ def test_without_a_valid_key_nothing_is_told(method: str, path: str, headers: di
     assert "german" not in answer.text
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/healthz", "/readyz", "/docs", "/openapi.json", "/page/page.js", "/page/page.css"]
-)
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/docs", "/openapi.json", *FILES])
 def test_the_page_and_health_need_no_key(path: str) -> None:
     assert client(keys=KEYS).get(path).status_code == 200
 

@@ -10,6 +10,7 @@ from cp_ray.cultures import CULTURES
 from cp_ray.serving.api import build_api
 from cp_ray.serving.chat import BadRequest, ChatRequest
 from cp_ray.serving.moderation import CATEGORIES
+from cp_ray.serving.page import FILES
 from cp_ray.serving.service import Service
 from cp_ray.survey.counts import items, read_counts
 from cp_ray.survey.items import pooled
@@ -267,6 +268,5 @@ def test_the_page_loads_nothing_from_elsewhere(http: TestClient) -> None:
     page = http.get("/")
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'self'" in page.headers["content-security-policy"]
-    texts = [page.text, http.get("/page/page.js").text, http.get("/page/page.css").text]
-    assert not any("://" in text for text in texts)
-    assert "innerHTML" not in texts[1]
+    texts = [http.get(path).text for path in FILES]
+    assert not any("://" in text or "innerHTML" in text for text in texts)

@@ -202,7 +202,8 @@ def test_what_is_kept_of_a_tenant_s_chats_is_told_to_no_other(served: Served) ->
 
     def asked(tenant: str) -> Any:
         request = ChatRequest("base", (Message("user", "my PIN is 4711"),), max_tokens=1, tenant=tenant)
-        return handle.complete.remote(request).result()
+        (told,) = handle.options(stream=True).stream.remote(request, True)
+        return told
 
     told = [asked(tenant) for tenant in ("school", "thief", "school")]
     assert [one.cached_tokens for one in told] == [0, 0, told[0].prompt_tokens - 1]

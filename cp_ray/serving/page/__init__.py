@@ -1,13 +1,20 @@
 """The web page at `/`: plain HTML, CSS and JavaScript, served as they are."""
 
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI, Response
 
-__all__ = ["add_page"]
+__all__ = ["FILES", "add_page"]
 
 _FOLDER = Path(__file__).parent
-_TYPES = {"index.html": "text/html", "page.js": "text/javascript", "page.css": "text/css"}
+_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+FILES = {
+    "/" if path.suffix == ".html" else f"/page/{path.name}": path
+    for path in sorted(_FOLDER.iterdir())
+    if path.suffix in _TYPES
+}
+"""By where they are served."""
 _HEADERS = {
     # Nothing is loaded from elsewhere, and no text of a model is ever read as a script.
     "content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -19,19 +26,10 @@ _HEADERS = {
 
 def add_page(api: FastAPI) -> None:
     """Add the routes."""
-    texts = {name: (_FOLDER / name).read_bytes() for name in _TYPES}
 
-    def answer(name: str) -> Response:
-        return Response(texts[name], media_type=_TYPES[name], headers=_HEADERS)
+    async def answer(text: bytes, kind: str) -> Response:
+        return Response(text, media_type=kind, headers=_HEADERS)
 
-    @api.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return answer("index.html")
-
-    @api.get("/page/page.js", include_in_schema=False)
-    async def script() -> Response:
-        return answer("page.js")
-
-    @api.get("/page/page.css", include_in_schema=False)
-    async def style() -> Response:
-        return answer("page.css")
+    for where, path in FILES.items():
+        whole = partial(answer, path.read_bytes(), _TYPES[path.suffix])
+        api.add_api_route(where, whole, include_in_schema=False)
