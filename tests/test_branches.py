@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from cp_ray.branches import Branches, answer_logprobs, collate, encode, hidden_states, token_logprobs
+from cp_ray.branches import Branches, answer_logprobs, collate, encode, hidden_states, seen, token_logprobs
 from cp_ray.errors import BaseModelError
 from cp_ray.records import Message
 from cp_ray.trunk import crown, trunk
+from tests.tiny import make_model
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +53,8 @@ def shared_loss(model: Any, rows: list[Branches], depth: int | None = None) -> t
         states = hidden_states(model, batch)
     else:
         decoder = model.get_decoder()
-        below = trunk(decoder, depth, batch.input_ids, batch.positions, batch.mask)
-        states = crown(decoder, depth, below, batch.positions, batch.mask)
+        below = trunk(decoder, depth, batch.input_ids, batch.positions, seen(model, batch))
+        states = crown(decoder, depth, below, batch.positions, seen(model, batch))
     return -(token_logprobs(model, states, batch) * batch.weight).sum()
 
 
@@ -70,6 +71,63 @@ def test_loss_and_gradients_are_those_of_separate_rows(model: Any) -> None:
     assert wanted.keys() == got.keys()
     for name, gradient in wanted.items():
         torch.testing.assert_close(got[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("granite", {"logits_scaling": 8.0}),
+        ("hyperclovax", {"logits_scaling": 0.3, "head_dim": 8}),
+        (
+            "minicpm3",
+            {
+                "num_key_value_heads": 4, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8,
+                "qk_rope_head_dim": 8, "v_head_dim": 8,
+            },
+        ),
+        ("cohere", {}),
+        ("cohere2", {"head_dim": 8}),
+        ("gemma2", {"head_dim": 8, "final_logit_softcapping": 5.0}),
+        ("gemma3_text", {"head_dim": 8, "final_logit_softcapping": 5.0}),
+        ("vaultgemma", {"head_dim": 8, "final_logit_softcapping": 5.0}),
+        ("nanochat", {}),
+    ],
+)  # fmt: skip
+def test_what_a_family_does_to_its_logits_is_done(family: str, settings: dict[str, Any]) -> None:
+    model = make_model(family, **settings)
+    with torch.no_grad():
+        assert shared_loss(model, ROWS).item() == pytest.approx(separate_loss(model, ROWS).item(), rel=1e-5)
+
+
+WINDOWS: dict[str, dict[str, Any]] = {
+    "mistral": {},
+    "phi3": {},
+    "qwen2": {"use_sliding_window": True, "max_window_layers": 2},
+    "qwen3": {"head_dim": 8, "use_sliding_window": True, "max_window_layers": 2},
+    "gemma2": {"head_dim": 8},
+    "gemma3_text": {"head_dim": 8, "num_hidden_layers": 6},
+    "olmo3": {},
+    "gpt_oss": {"head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1},
+}
+
+
+@pytest.mark.parametrize("family", WINDOWS)
+def test_layers_see_no_further_than_their_window(family: str) -> None:
+    """With one, and with so wide a one that it does not matter."""
+    losses = []
+    for window in (4, 100):
+        model = make_model(family, sliding_window=window, **WINDOWS[family])
+        with torch.no_grad():
+            losses.append(separate_loss(model, ROWS).item())
+            assert shared_loss(model, ROWS).item() == pytest.approx(losses[-1], rel=1e-5)
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3"])
+def test_trunk_and_crown_keep_to_the_window(family: str) -> None:
+    model = make_model(family, sliding_window=4, **WINDOWS[family])
+    with torch.no_grad():
+        assert shared_loss(model, ROWS, 3).item() == pytest.approx(shared_loss(model, ROWS).item(), rel=1e-6)
 
 
 def test_a_branch_does_not_see_its_neighbours(model: Any) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cp_ray.branches import Batch, Branches, answer_logprobs, collate, encode, hidden_states, token_logprobs
+from cp_ray.branches import Batch, Branches, answer_logprobs, collate, encode, hidden_states, seen, token_logprobs
 from cp_ray.evals.choose import softmax
 from cp_ray.llm.embedded import load_base
 from cp_ray.lora import StackedLora
@@ -110,10 +110,10 @@ class Scorer:
         batch = self._to_device(collate([rows[k] for k in of_row], pad, self.model.dtype))
         decoder = self.model.get_decoder()
         if self.depth:
-            hidden = trunk(decoder, self.depth, below.input_ids, below.positions, below.mask)[list(of_row)]
+            hidden = trunk(decoder, self.depth, below.input_ids, below.positions, seen(self.model, below))[list(of_row)]
         with self.lora.rows(models):
             if self.depth:
-                states = crown(decoder, self.depth, hidden, batch.positions, batch.mask)
+                states = crown(decoder, self.depth, hidden, batch.positions, seen(self.model, batch))
             else:
                 states = hidden_states(self.model, batch)
             found: list[float] = answer_logprobs(token_logprobs(self.model, states, batch), batch).tolist()

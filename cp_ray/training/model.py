@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cp_ray.branches import Batch, answer_logprobs, collate, hidden_states, token_logprobs
+from cp_ray.branches import Batch, answer_logprobs, collate, hidden_states, seen, token_logprobs
 from cp_ray.errors import ConfigError
 from cp_ray.training.adapt import Adapters
 from cp_ray.training.attention import use_short_attention
@@ -47,7 +47,7 @@ class Learner(nn.Module):
         if below is None:
             states = hidden_states(self.base, batch)
         else:
-            states = crown(self.base.get_decoder(), self.depth, below, batch.positions, batch.mask)
+            states = crown(self.base.get_decoder(), self.depth, below, batch.positions, seen(self.base, batch))
         logprobs = token_logprobs(self.base, states, batch)
         losses = -logprobs * batch.weight
         if self.distribution:
@@ -134,7 +134,7 @@ def trunk_states(base: Any, depth: int, rows: Sequence[Row], pad_id: int) -> lis
     for start in range(0, len(order), 8):
         some = order[start : start + 8]
         batch = collate([rows[i].branches for i in some], pad_id, base.dtype).to(base.device)
-        states = trunk(base.get_decoder(), depth, batch.input_ids, batch.positions, batch.mask).cpu()
+        states = trunk(base.get_decoder(), depth, batch.input_ids, batch.positions, seen(base, batch)).cpu()
         own |= {i: states[k, : rows[i].tokens].clone() for k, i in enumerate(some)}
     shares: list[Any] = [None] * world
     dist.all_gather_object(shares, own)
