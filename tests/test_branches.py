@@ -1,15 +1,23 @@
 """Shared prompts give exactly what separate rows give."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from cp_ray.branch_probe import check_branches
 from cp_ray.branches import Branches, answer_logprobs, collate, encode, hidden_states, seen, token_logprobs
+from cp_ray.cultures import CULTURES
 from cp_ray.errors import BaseModelError
+from cp_ray.evals.scorer import Scorer
 from cp_ray.records import Message
+from cp_ray.survey.read import WVS7
+from cp_ray.training.config import AdapterConfig, Placement, TrainConfig
+from cp_ray.training.model import make_learner
 from cp_ray.trunk import crown, trunk
-from tests.tiny import make_model
+from tests.tiny import make_model, make_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -186,3 +194,53 @@ class TestChatTemplates:
         odd.chat_template = template
         with pytest.raises(BaseModelError, match=said):
             encode(odd, self.CHAT, [("No", 1.0)])
+
+
+KEEPING_A_STATE: dict[str, dict[str, Any]] = {
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
+    "qwen3_next": {
+        "head_dim": 8, "layer_types": ["linear_attention", "full_attention"] * 2, "linear_num_key_heads": 2,
+        "linear_num_value_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8, "num_experts": 0,
+        "mlp_only_layers": [0, 1, 2, 3],
+    },
+    "granitemoehybrid": {
+        "layer_types": ["mamba", "attention"] * 2, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8,
+        "num_local_experts": 0, "shared_intermediate_size": 32,
+    },
+}  # fmt: skip
+
+
+class TestProbe:
+    """What cannot be computed as branches is refused when it is loaded."""
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss"])
+    def test_attention_passes(self, family: str, dtype: torch.dtype) -> None:
+        check_branches(make_model(family, **WINDOWS.get(family, {})).to(dtype))
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("family", KEEPING_A_STATE)
+    def test_layers_that_keep_a_state_are_refused(self, family: str, dtype: torch.dtype) -> None:
+        model = make_model(family, **KEEPING_A_STATE[family]).to(dtype)
+        with pytest.raises(BaseModelError, match=f"^base model: answers to one prompt .* {family} are up to 0[^\n]*$"):
+            check_branches(model)
+
+    def test_a_head_that_nobody_knows_of_is_refused(self) -> None:
+        model = make_model("llama")
+        plain = model.forward
+        model.forward = lambda **given: SimpleNamespace(logits=plain(**given).logits / 2)
+        with pytest.raises(BaseModelError, match="those of llama are up to"):
+            check_branches(model)
+
+    def test_a_decoder_that_takes_no_mask_of_ours_is_refused(self) -> None:
+        with pytest.raises(BaseModelError, match=r"^base model: mamba cannot compute several answers [^\n]*$"):
+            check_branches(make_model("mamba", state_size=8))
+
+    def test_it_is_asked_before_training_and_before_scoring(self, tmp_path: Path) -> None:
+        model = make_model("lfm2", **KEEPING_A_STATE["lfm2"], vocab_size=300)
+        with pytest.raises(BaseModelError, match="those of lfm2"):
+            make_learner(model, TrainConfig("x", (AdapterConfig("german", (CULTURES["german"],)),), WVS7), Placement(1))
+        model.save_pretrained(tmp_path)
+        make_tokenizer().save_pretrained(tmp_path)
+        with pytest.raises(BaseModelError, match="those of lfm2"):
+            Scorer(str(tmp_path), {})
