@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cp_ray.causal import logits, masks
 from cp_ray.chat import encode_answers
 from cp_ray.records import Message
 
@@ -25,6 +26,7 @@ __all__ = [
     "collate_lines",
     "encode",
     "hidden_states",
+    "seen",
     "token_logprobs",
 ]
 
@@ -122,19 +124,24 @@ def collate_lines(lines: Sequence[Sequence[Branches]], pad_id: int, dtype: torch
     return Batch(input_ids, positions, mask, line_, place, target, answer_, torch.tensor(weights), prompt)
 
 
+def seen(model: Any, batch: Batch) -> Tensor | dict[str, Tensor]:
+    """What each token may look at, as the model's decoder takes it: no further back than its windows reach."""
+    return masks(model, batch.mask, batch.positions)
+
+
 def hidden_states(model: Any, batch: Batch) -> Tensor:
     """Last hidden states [b, t, d] of a transformers causal language model."""
     decoder = model.get_decoder()
     states: Tensor = decoder(
-        input_ids=batch.input_ids, position_ids=batch.positions, attention_mask=batch.mask, use_cache=False
+        input_ids=batch.input_ids, position_ids=batch.positions, attention_mask=seen(model, batch), use_cache=False
     ).last_hidden_state
     return states
 
 
 def token_logprobs(model: Any, hidden: Tensor, batch: Batch) -> Tensor:
     """Log-probability [n] of every answer token; the vocabulary is computed at these places only."""
-    logits = model.get_output_embeddings()(hidden[batch.row, batch.place]).float()
-    return torch.log_softmax(logits, dim=-1).gather(1, batch.target[:, None])[:, 0]
+    logprobs = torch.log_softmax(logits(model, hidden[batch.row, batch.place]), dim=-1)
+    return logprobs.gather(1, batch.target[:, None])[:, 0]
 
 
 def answer_logprobs(logprobs: Tensor, batch: Batch) -> Tensor:

@@ -16,21 +16,24 @@ __all__ = ["FAMILIES", "crown", "trunk"]
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Values of `config.model_type` that this has been written for."""
 
+Mask = torch.Tensor | dict[str, torch.Tensor]
+"""[b, 1, t, t], added to the scores; by kind of layer, where there are several."""
+
 
 @torch.no_grad()
-def trunk(decoder: Any, depth: int, input_ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> Any:
-    """Hidden states [b, t, d] that enter layer `depth`, of tokens [b, t] under an additive mask [b, 1, t, t]."""
-    hidden = decoder.embed_tokens(input_ids)
-    return _layers(decoder, decoder.layers[:depth], hidden, positions, mask)
+def trunk(decoder: Any, depth: int, input_ids: torch.Tensor, positions: torch.Tensor, mask: Mask) -> Any:
+    """Hidden states [b, t, d] that enter layer `depth`, of tokens [b, t]."""
+    return _layers(decoder, range(depth), decoder.embed_tokens(input_ids), positions, mask)
 
 
-def crown(decoder: Any, depth: int, hidden: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> Any:
+def crown(decoder: Any, depth: int, hidden: torch.Tensor, positions: torch.Tensor, mask: Mask) -> Any:
     """The decoder's last hidden states [b, t, d], from those that enter layer `depth`."""
-    return decoder.norm(_layers(decoder, decoder.layers[depth:], hidden, positions, mask))
+    return decoder.norm(_layers(decoder, range(depth, len(decoder.layers)), hidden, positions, mask))
 
 
-def _layers(decoder: Any, layers: Any, hidden: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> Any:
+def _layers(decoder: Any, which: range, hidden: torch.Tensor, positions: torch.Tensor, mask: Mask) -> Any:
     rotary = decoder.rotary_emb(hidden, positions)
-    for layer in layers:
-        hidden = layer(hidden, attention_mask=mask, position_ids=positions, position_embeddings=rotary)
+    for k in which:
+        own = mask[decoder.config.layer_types[k]] if isinstance(mask, dict) else mask
+        hidden = decoder.layers[k](hidden, attention_mask=own, position_ids=positions, position_embeddings=rotary)
     return hidden

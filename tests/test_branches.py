@@ -1,14 +1,23 @@
 """Shared prompts give exactly what separate rows give."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from cp_ray.branches import Branches, answer_logprobs, collate, encode, hidden_states, token_logprobs
+from cp_ray.branch_probe import check_branches
+from cp_ray.branches import Branches, answer_logprobs, collate, encode, hidden_states, seen, token_logprobs
+from cp_ray.cultures import CULTURES
 from cp_ray.errors import BaseModelError
+from cp_ray.evals.scorer import Scorer
 from cp_ray.records import Message
+from cp_ray.survey.read import WVS7
+from cp_ray.training.config import AdapterConfig, Placement, TrainConfig
+from cp_ray.training.model import make_learner
 from cp_ray.trunk import crown, trunk
+from tests.tiny import make_model, make_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +61,8 @@ def shared_loss(model: Any, rows: list[Branches], depth: int | None = None) -> t
         states = hidden_states(model, batch)
     else:
         decoder = model.get_decoder()
-        below = trunk(decoder, depth, batch.input_ids, batch.positions, batch.mask)
-        states = crown(decoder, depth, below, batch.positions, batch.mask)
+        below = trunk(decoder, depth, batch.input_ids, batch.positions, seen(model, batch))
+        states = crown(decoder, depth, below, batch.positions, seen(model, batch))
     return -(token_logprobs(model, states, batch) * batch.weight).sum()
 
 
@@ -70,6 +79,63 @@ def test_loss_and_gradients_are_those_of_separate_rows(model: Any) -> None:
     assert wanted.keys() == got.keys()
     for name, gradient in wanted.items():
         torch.testing.assert_close(got[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("granite", {"logits_scaling": 8.0}),
+        ("hyperclovax", {"logits_scaling": 0.3, "head_dim": 8}),
+        (
+            "minicpm3",
+            {
+                "num_key_value_heads": 4, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8,
+                "qk_rope_head_dim": 8, "v_head_dim": 8,
+            },
+        ),
+        ("cohere", {}),
+        ("cohere2", {"head_dim": 8}),
+        ("gemma2", {"head_dim": 8, "final_logit_softcapping": 5.0}),
+        ("gemma3_text", {"head_dim": 8, "final_logit_softcapping": 5.0}),
+        ("vaultgemma", {"head_dim": 8, "final_logit_softcapping": 5.0}),
+        ("nanochat", {}),
+    ],
+)  # fmt: skip
+def test_what_a_family_does_to_its_logits_is_done(family: str, settings: dict[str, Any]) -> None:
+    model = make_model(family, **settings)
+    with torch.no_grad():
+        assert shared_loss(model, ROWS).item() == pytest.approx(separate_loss(model, ROWS).item(), rel=1e-5)
+
+
+WINDOWS: dict[str, dict[str, Any]] = {
+    "mistral": {},
+    "phi3": {},
+    "qwen2": {"use_sliding_window": True, "max_window_layers": 2},
+    "qwen3": {"head_dim": 8, "use_sliding_window": True, "max_window_layers": 2},
+    "gemma2": {"head_dim": 8},
+    "gemma3_text": {"head_dim": 8, "num_hidden_layers": 6},
+    "olmo3": {},
+    "gpt_oss": {"head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1},
+}
+
+
+@pytest.mark.parametrize("family", WINDOWS)
+def test_layers_see_no_further_than_their_window(family: str) -> None:
+    """With one, and with so wide a one that it does not matter."""
+    losses = []
+    for window in (4, 100):
+        model = make_model(family, sliding_window=window, **WINDOWS[family])
+        with torch.no_grad():
+            losses.append(separate_loss(model, ROWS).item())
+            assert shared_loss(model, ROWS).item() == pytest.approx(losses[-1], rel=1e-5)
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3"])
+def test_trunk_and_crown_keep_to_the_window(family: str) -> None:
+    model = make_model(family, sliding_window=4, **WINDOWS[family])
+    with torch.no_grad():
+        assert shared_loss(model, ROWS, 3).item() == pytest.approx(shared_loss(model, ROWS).item(), rel=1e-6)
 
 
 def test_a_branch_does_not_see_its_neighbours(model: Any) -> None:
@@ -128,3 +194,53 @@ class TestChatTemplates:
         odd.chat_template = template
         with pytest.raises(BaseModelError, match=said):
             encode(odd, self.CHAT, [("No", 1.0)])
+
+
+KEEPING_A_STATE: dict[str, dict[str, Any]] = {
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
+    "qwen3_next": {
+        "head_dim": 8, "layer_types": ["linear_attention", "full_attention"] * 2, "linear_num_key_heads": 2,
+        "linear_num_value_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8, "num_experts": 0,
+        "mlp_only_layers": [0, 1, 2, 3],
+    },
+    "granitemoehybrid": {
+        "layer_types": ["mamba", "attention"] * 2, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8,
+        "num_local_experts": 0, "shared_intermediate_size": 32,
+    },
+}  # fmt: skip
+
+
+class TestProbe:
+    """What cannot be computed as branches is refused when it is loaded."""
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss"])
+    def test_attention_passes(self, family: str, dtype: torch.dtype) -> None:
+        check_branches(make_model(family, **WINDOWS.get(family, {})).to(dtype))
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("family", KEEPING_A_STATE)
+    def test_layers_that_keep_a_state_are_refused(self, family: str, dtype: torch.dtype) -> None:
+        model = make_model(family, **KEEPING_A_STATE[family]).to(dtype)
+        with pytest.raises(BaseModelError, match=f"^base model: answers to one prompt .* {family} are up to 0[^\n]*$"):
+            check_branches(model)
+
+    def test_a_head_that_nobody_knows_of_is_refused(self) -> None:
+        model = make_model("llama")
+        plain = model.forward
+        model.forward = lambda **given: SimpleNamespace(logits=plain(**given).logits / 2)
+        with pytest.raises(BaseModelError, match="those of llama are up to"):
+            check_branches(model)
+
+    def test_a_decoder_that_takes_no_mask_of_ours_is_refused(self) -> None:
+        with pytest.raises(BaseModelError, match=r"^base model: mamba cannot compute several answers [^\n]*$"):
+            check_branches(make_model("mamba", state_size=8))
+
+    def test_it_is_asked_before_training_and_before_scoring(self, tmp_path: Path) -> None:
+        model = make_model("lfm2", **KEEPING_A_STATE["lfm2"], vocab_size=300)
+        with pytest.raises(BaseModelError, match="those of lfm2"):
+            make_learner(model, TrainConfig("x", (AdapterConfig("german", (CULTURES["german"],)),), WVS7), Placement(1))
+        model.save_pretrained(tmp_path)
+        make_tokenizer().save_pretrained(tmp_path)
+        with pytest.raises(BaseModelError, match="those of lfm2"):
+            Scorer(str(tmp_path), {})

@@ -66,3 +66,16 @@ def make_adapter(base: Path | str, folder: Path, seed: int, *, std: float = 0.3,
             torch.nn.init.normal_(weight, std=std)
     model.save_pretrained(folder)
     return folder
+
+
+def make_model(family: str, **settings: Any) -> Any:
+    """A causal language model of a family in transformers, with random weights large enough to tell."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape: dict[str, Any] = {
+        "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 128, "initializer_range": 0.3,
+        "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape | settings)).eval()

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cp_ray.branches import Batch, Branches, answer_logprobs, collate, encode, hidden_states, token_logprobs
+from cp_ray.branch_probe import check_branches
+from cp_ray.branches import Batch, Branches, answer_logprobs, collate, encode, hidden_states, seen, token_logprobs
+from cp_ray.causal import layers, text_config
 from cp_ray.evals.choose import softmax
 from cp_ray.llm.embedded import load_base
 from cp_ray.lora import StackedLora
@@ -43,7 +45,7 @@ class Scorer:
     """Loads the base and the adapters, from folders on any pyarrow filesystem; the base may also be named.
 
     Raises:
-        BaseModelError: one of them cannot be loaded.
+        BaseModelError: one of them cannot be loaded, or the base cannot compute several options at once.
     """
 
     def __init__(self, base: "str | Folder", adapters: "Mapping[str, Folder]") -> None:
@@ -51,12 +53,13 @@ class Scorer:
             named = base if isinstance(base, str) else str(base.fetch(Path(local, "base")))
             self.model, self.tokenizer = load_base(named)
             pack(self.model)
+            check_branches(self.model)
             folders = {name: folder.fetch(Path(local, str(k))) for k, (name, folder) in enumerate(adapters.items())}
             self.lora = StackedLora(self.model, folders)
-        self.context = int(getattr(self.model.config, "max_position_embeddings", None) or 2048)
-        layers = self.model.get_decoder().layers
-        adapted = [k for k, layer in enumerate(layers) if self.lora.touches(layer)]
-        self.depth = min(adapted, default=len(layers)) if self.model.config.model_type in FAMILIES else 0
+        self.context = int(getattr(text_config(self.model), "max_position_embeddings", None) or 2048)
+        own = layers(self.model)
+        adapted = [k for k, layer in enumerate(own) if self.lora.touches(layer)]
+        self.depth = min(adapted, default=len(own)) if self.model.config.model_type in FAMILIES else 0
 
     def option_shares(self, asked: Sequence[Asked], tokens: int | None = None) -> list[list[tuple[float, ...]]]:
         """For each question and each of its models, the probability of each option among the options.
@@ -110,10 +113,10 @@ class Scorer:
         batch = self._to_device(collate([rows[k] for k in of_row], pad, self.model.dtype))
         decoder = self.model.get_decoder()
         if self.depth:
-            hidden = trunk(decoder, self.depth, below.input_ids, below.positions, below.mask)[list(of_row)]
+            hidden = trunk(decoder, self.depth, below.input_ids, below.positions, seen(self.model, below))[list(of_row)]
         with self.lora.rows(models):
             if self.depth:
-                states = crown(decoder, self.depth, hidden, batch.positions, batch.mask)
+                states = crown(decoder, self.depth, hidden, batch.positions, seen(self.model, batch))
             else:
                 states = hidden_states(self.model, batch)
             found: list[float] = answer_logprobs(token_logprobs(self.model, states, batch), batch).tolist()

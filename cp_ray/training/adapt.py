@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cp_ray.errors import ConfigError
+from cp_ray.causal import layers
+from cp_ray.errors import BaseModelError, ConfigError
 
 __all__ = ["Adapters"]
 
@@ -135,6 +136,7 @@ class Adapters:
 
         Raises:
             ConfigError: the weights of the base are quantised, and DoRA would need them.
+            BaseModelError: there is no linear map in its layers.
         """
         self.names = tuple(names)
         self.rank, self.alpha, self.dora = rank, alpha, dora
@@ -149,10 +151,8 @@ class Adapters:
                 raise ConfigError("method: dora needs the base's weights as they are, not quantised; choose qlora")
             self._modules[path] = _Adapted(linear, path, shape, seed, self._selection)
             setattr(base.get_submodule(parent), leaf, self._modules[path])
-        self.targets = sorted({path.rpartition(".")[2] for path in self._modules})
-        """Names of the adapted modules within a layer, as PEFT wants them."""
-        self.layers = list(range(from_layer, len(base.get_decoder().layers))) if from_layer else None
-        """Indices of the adapted layers; None: all."""
+        self.targets, self.layers = _where(base, list(self._modules), from_layer)
+        """Names of the adapted modules and indices of their layers (None: all), as PEFT wants them."""
 
     def select(self, adapters: Sequence[int], *, everyone: bool = False) -> None:
         """Say whose row each row of the next batch is; they must stand in the order of the adapters.
@@ -180,11 +180,29 @@ class Adapters:
 
 
 def _paths(base: Any, from_layer: int) -> list[str]:
-    layers = {id(layer) for layer in base.get_decoder().layers[from_layer:]}
-    prefixes = [f"{name}." for name, module in base.named_modules() if id(module) in layers]
-    return [
-        name for name, module in base.named_modules() if _is_linear(module) and name.startswith(tuple(prefixes))
-    ]  # fmt: skip
+    adapted = {id(layer) for layer in layers(base)[from_layer:]}
+    prefixes = [f"{name}." for name, module in base.named_modules() if id(module) in adapted]
+    found = [name for name in _linears(base) if name.startswith(tuple(prefixes))]
+    if not found:
+        kinds = ", ".join(sorted({type(part).__name__ for part in layers(base)[from_layer].modules()}))
+        raise BaseModelError(f"base model: its layers need linear maps to be adapted, got {kinds}; choose another")
+    return found
+
+
+def _linears(base: Any) -> list[str]:
+    return [name for name, module in base.named_modules() if _is_linear(module)]
+
+
+def _where(base: Any, adapted: Sequence[str], from_layer: int) -> tuple[list[str], list[int] | None]:
+    """Names of adapted modules within a layer, and the layers' indices.
+
+    Whole paths where other parts of the model have modules of the same names, as that which sees.
+    """
+    names = {path.rpartition(".")[2] for path in adapted}
+    inside = tuple(f"{name}." for name, module in base.named_modules() if module is layers(base))
+    if any(path.rpartition(".")[2] in names and not path.startswith(inside) for path in _linears(base)):
+        return sorted(adapted), None
+    return sorted(names), list(range(from_layer, len(layers(base)))) if from_layer else None
 
 
 def _is_linear(module: nn.Module) -> bool:

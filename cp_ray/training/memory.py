@@ -5,6 +5,7 @@ import resource
 
 import torch
 
+from cp_ray.causal import text_config
 from cp_ray.errors import PlacementError
 from cp_ray.training.config import Placement
 from cp_ray.training.model import Learner
@@ -22,7 +23,7 @@ def needed(learner: Learner, placement: Placement) -> Need:
     frozen = sum(p.nbytes for p in learner.parameters() if not p.requires_grad)
     trained = [p for p in learner.parameters() if p.requires_grad]
     masters = sum(4 * p.numel() for p in trained if p.dtype != torch.float32)
-    config = learner.base.config
+    config = text_config(learner.base)
     layers = config.num_hidden_layers - learner.depth
     states = placement.at_once * config.hidden_size * learner.base.dtype.itemsize
     kept = states * (layers + _PER_LAYER if placement.gradient_checkpointing else layers * _PER_LAYER) // 2

@@ -8,7 +8,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cp_ray.branches import Batch, answer_logprobs, collate, hidden_states, token_logprobs
+from cp_ray.branch_probe import check_branches
+from cp_ray.branches import Batch, answer_logprobs, collate, hidden_states, seen, token_logprobs
+from cp_ray.causal import layers, text_config
 from cp_ray.errors import ConfigError
 from cp_ray.training.adapt import Adapters
 from cp_ray.training.attention import use_short_attention
@@ -47,7 +49,7 @@ class Learner(nn.Module):
         if below is None:
             states = hidden_states(self.base, batch)
         else:
-            states = crown(self.base.get_decoder(), self.depth, below, batch.positions, batch.mask)
+            states = crown(self.base.get_decoder(), self.depth, below, batch.positions, seen(self.base, batch))
         logprobs = token_logprobs(self.base, states, batch)
         losses = -logprobs * batch.weight
         if self.distribution:
@@ -86,8 +88,9 @@ def make_learner(base: Any, config: TrainConfig, placement: Placement) -> Learne
 
     Raises:
         ConfigError: the base has fewer layers than are to be adapted.
+        BaseModelError: it cannot compute several answers to a prompt at once, or has nothing that can be adapted.
     """
-    total = len(base.get_decoder().layers)
+    total = len(layers(base))
     if config.layers is not None and config.layers > total:
         raise ConfigError(
             f"layers: the base model has {total}, got {config.layers}; give at most so many, or None for all"
@@ -95,8 +98,9 @@ def make_learner(base: Any, config: TrainConfig, placement: Placement) -> Learne
     depth = 0 if config.layers is None else total - config.layers
     if base.device.type == "cpu":
         use_short_attention(base)
+    check_branches(base)
     if placement.gradient_checkpointing:
-        _recompute(base.get_decoder().layers[depth:])
+        _recompute(layers(base)[depth:])
     if config.method == "full":
         base.requires_grad_(True)
         return Learner(base, None, 0, config)
@@ -112,9 +116,9 @@ def make_learner(base: Any, config: TrainConfig, placement: Placement) -> Learne
     return Learner(base, adapters, depth, config)
 
 
-def _recompute(layers: Sequence[nn.Module]) -> None:
+def _recompute(some: Sequence[nn.Module]) -> None:
     """Keep a layer's input alone, and compute the layer again in the backward pass."""
-    for layer in layers:
+    for layer in some:
         plain: Any = layer.forward
         layer.forward = lambda *given, _plain=plain, **more: checkpoint(_plain, *given, use_reentrant=False, **more)
 
@@ -125,7 +129,7 @@ def trunk_states(base: Any, depth: int, rows: Sequence[Row], pad_id: int) -> lis
 
     It is the same in all passes. Each worker computes its share, then they exchange them.
     """
-    kept_bytes = sum(row.tokens for row in rows) * base.config.hidden_size * base.dtype.itemsize
+    kept_bytes = sum(row.tokens for row in rows) * text_config(base).hidden_size * base.dtype.itemsize
     if depth == 0 or base.config.model_type not in FAMILIES or kept_bytes > _TRUNK_BYTES:
         return None
     rank, world = dist.get_rank(), dist.get_world_size()
@@ -134,7 +138,7 @@ def trunk_states(base: Any, depth: int, rows: Sequence[Row], pad_id: int) -> lis
     for start in range(0, len(order), 8):
         some = order[start : start + 8]
         batch = collate([rows[i].branches for i in some], pad_id, base.dtype).to(base.device)
-        states = trunk(base.get_decoder(), depth, batch.input_ids, batch.positions, batch.mask).cpu()
+        states = trunk(base.get_decoder(), depth, batch.input_ids, batch.positions, seen(base, batch)).cpu()
         own |= {i: states[k, : rows[i].tokens].clone() for k, i in enumerate(some)}
     shares: list[Any] = [None] * world
     dist.all_gather_object(shares, own)

@@ -19,6 +19,7 @@ from cp_ray.folder import open_folder
 from cp_ray.records import Example, Item, Message, Prediction
 from cp_ray.survey.read import WVS7
 from cp_ray.training.config import AdapterConfig, Placement, TrainConfig
+from cp_ray.training.data import Learnt
 from cp_ray.training.loop import Trainer
 from cp_ray.training.save import save_model
 from tests.tiny import make_base
@@ -123,6 +124,25 @@ def test_how_it_is_computed_changes_nothing(base: Path, settings: dict[str, Any]
     assert [p.loss for p in other.state.points] == pytest.approx([p.loss for p in plain.state.points], abs=1e-5)
 
 
+def test_rows_that_are_cut_lose_what_the_whole_one_loses(base: Path) -> None:
+    """All answers to a question in one row, or in several; beside others as alone."""
+
+    def losses(names: list[str], most: int) -> tuple[int, list[float]]:
+        adapters = tuple(adapter(name, batch_size=100, passes=3) for name in names)
+        config = TrainConfig(str(base), adapters, WVS7, rank=4, dtype="float32", max_tokens=most)
+        examples = [replace(e, messages=(*e.messages[:-1], Message("assistant", f"{e.id} " * 3)))
+                    for name in names for e in examples_of(name)]  # fmt: skip
+        trainer = Trainer(config, Placement(1, zero_stage=0, offload="none"), data_of(examples, config), None)
+        trainer.run(lambda told: None, lambda state: None)
+        own = [p.loss for p in trainer.state.points if p.model == names[0]]
+        return sum(row.adapter == 0 for row in trainer.rows.train), own
+
+    whole, cut, beside = (losses(MANY[:n], most) for n, most in ((1, 1024), (1, 120), (2, 120)))
+    assert (whole[0], cut[0] > 8, beside[0]) == (4, True, cut[0])
+    assert cut[1] == pytest.approx(whole[1], abs=1e-5)
+    assert beside[1] == pytest.approx(cut[1], abs=1e-5)
+
+
 def test_the_upper_layers_alone(base: Path) -> None:
     """The trunk is computed once; without it kept, nothing changes."""
     adapters = [adapter(name) for name in MANY[:2]]
@@ -157,7 +177,9 @@ def test_a_whole_model_is_kept_and_asked(base: Path, tmp_path: Path) -> None:
     one, folder = adapter(MANY[0], passes=6, learning_rate=1e-2), open_folder(str(tmp_path / "whole"))
     trainer = trained(base, [one], Placement(1, zero_stage=0, offload="none"), method="full")
     own = trainer.weights()[one.name]
-    save_model(folder, trainer.base, trainer.tokenizer, trainer.config, one, own, trainer.state.points)
+    learnt = trainer.rows.learnt(trainer.config, one.name)
+    assert learnt == Learnt(len(examples_of(one.name)), 0)
+    save_model(folder, trainer.base, trainer.tokenizer, trainer.config, one, own, trainer.state.points, learnt)
     row = examples_of(one.name)[0]
     item = Item("Q0/0", one.name, "survey_heldout", row.messages[:-1], ("Yes", "No"), "Q0")
     plain, asked = (
