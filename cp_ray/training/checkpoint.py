@@ -6,12 +6,15 @@ count. Nothing in it is a pickle.
 
 import errno
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+from pyarrow import ArrowInvalid
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from cp_ray.folder import Folder
 
 __all__ = ["Best", "Checkpoints", "State"]
+
+_log = logging.getLogger("cp_ray.training")
 
 _KEPT = 2
 """The last checkpoint, and the one before: it may be read while the last is written."""
@@ -88,9 +93,13 @@ class Checkpoints:
         return target
 
     def latest(self) -> State | None:
-        """The newest whole state; None: there is none."""
+        """The newest whole state; None: there is none. One that is damaged is told of, and the one before is taken."""
         for name in reversed(self._names()):
-            found = _read(self.folder / name)
+            try:
+                found = _read(self.folder / name)
+            except (FileNotFoundError, SafetensorError, ArrowInvalid, json.JSONDecodeError, KeyError) as error:
+                _log.warning("%s: the checkpoint is damaged (%s) and is not used", (self.folder / name).uri, error)
+                continue
             if found is not None:
                 return found
         return None

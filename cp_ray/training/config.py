@@ -154,6 +154,8 @@ class Placement:
             raise ConfigError(f"zero_stage: must be 0, 1, 2 or 3, got {self.zero_stage}")
         if self.offload not in (None, "none", "optimizer", "all"):
             raise ConfigError(f"offload: must be none, optimizer or all, got {self.offload!r}")
+        if self.offload == "optimizer" and self.zero_stage == 0:
+            raise ConfigError("offload: optimizer needs ZeRO-1 at least, got zero_stage 0")
         if self.offload == "all" and self.zero_stage not in (None, 3):
             raise ConfigError(f"offload: all needs ZeRO-3, got zero_stage {self.zero_stage}")
 

@@ -9,7 +9,7 @@ from cp_ray.training.config import Placement, TrainConfig
 from cp_ray.training.memory import device_memory, needed
 from cp_ray.training.model import Learner
 from cp_ray.training.optimizer import AdapterAdamW
-from cp_ray.training.zero import Zero, choose, settings
+from cp_ray.training.zero import Zero, as_asked, choose, settings
 
 __all__ = ["start_engine"]
 
@@ -29,8 +29,10 @@ def start_engine(
     if device.type == "cpu":
         # Without this, DeepSpeed compiles a shared-memory operator for the CPU first; plain gloo does the same.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    placement = as_asked(placement)
+    bf16 = config.method == "full" and learner.base.dtype == torch.bfloat16
     memory = device_memory(device, placement.workers)
-    zero = choose(needed(learner, placement), placement.workers, memory, placement)
+    zero = choose(needed(learner, placement, config.method), placement.workers, memory, placement, bf16=bf16)
     groups = [[p for _, p in learner.parameters_of(k)] for k in range(len(config.adapters))]
     optimizer = AdapterAdamW(
         [
@@ -42,7 +44,7 @@ def start_engine(
             }
             for own, adapter in zip(groups, config.adapters, strict=True)
         ],
-        partitioned=zero.stage > 0,
+        shared_on=device if zero.stage > 0 else None,
     )
     deepspeed.init_distributed("nccl" if device.type == "cuda" else "gloo", auto_mpi_discovery=False, verbose=False)
     engine, *_ = deepspeed.initialize(
@@ -51,7 +53,7 @@ def start_engine(
         config=settings(
             zero,
             placement,
-            bf16=config.method == "full" and learner.base.dtype == torch.bfloat16,
+            bf16=bf16,
             largest_adapter=max(p.numel() for own in groups for p in own),
         ),
     )

@@ -63,7 +63,7 @@ def fit(
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     # Ray's minute is short for machines that an autoscaler brings, and for busy ones.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "900")
-    callbacks: list[Any] = [_GiveUp()]  # Ray's type names Tune's callbacks
+    callbacks: list[Any] = [_GiveUp(placement)]  # Ray's type names Tune's callbacks
     out.filesystem.create_dir(out.path, recursive=True)
     _forget_notes(out / _CHECKPOINTS)
     trainer = TorchTrainer(
@@ -90,13 +90,29 @@ def fit(
 
 
 class _GiveUp(UserCallback):
-    """Workers that died are replaced; an error of ours would come again, and ends the run."""
+    """Workers that died are replaced; an error of ours or too little memory comes again, and ends the run."""
+
+    def __init__(self, placement: Placement) -> None:
+        self.placement, self.killed = placement, False
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         for error in worker_exceptions.values():
             cause = cause_of(error)
             if cause is not None:
                 raise cause
+        if any(map(_short_of_memory, worker_exceptions.values())):
+            if self.killed:  # the first time somebody else may have filled the machine
+                from cp_ray.training.memory import too_much
+
+                raise too_much(self.placement)
+            self.killed = True
+
+
+def _short_of_memory(error: Exception) -> bool:
+    """Whether Ray has killed a worker because its machine was short of memory."""
+    from ray.exceptions import OutOfMemoryError
+
+    return isinstance(error, OutOfMemoryError) or "running low on memory" in str(error)
 
 
 def _forget_notes(checkpoints: "Folder") -> None:

@@ -11,22 +11,28 @@ from cp_ray.training.config import Placement
 from cp_ray.training.model import Learner
 from cp_ray.training.zero import Need
 
-__all__ = ["device_memory", "needed", "peak_memory", "short_of_memory"]
+__all__ = ["device_memory", "needed", "peak_memory", "short_of_memory", "too_much"]
 
-_PER_LAYER = 34
-"""Hidden states of a layer that the backward pass needs, in multiples of the layer's output in 2 bytes: Korthikanti
-et al., Reducing Activation Recomputation in Large Transformer Models (arXiv:2205.05198), without attention scores."""
+PER_LAYER = {"lora": 52, "dora": 80, "qlora": 52, "full": 58}
+"""Bytes that a layer keeps for the backward pass in bfloat16, for a token and a hidden unit, by method."""
+
+PER_LOGIT = 12
+"""Bytes for a label and a word of the vocabulary."""
+
+_LABELS = 0.5
+"""Share of the tokens that are labels, at most: prompts are longer than answers."""
 
 
-def needed(learner: Learner, placement: Placement) -> Need:
-    """Bytes of a run on a worker that keeps everything."""
+def needed(learner: Learner, placement: Placement, method: str) -> Need:
+    """Bytes of a run on a worker that keeps everything; what is kept, by `python -m benchmarks.saved_states`."""
     frozen = sum(p.nbytes for p in learner.parameters() if not p.requires_grad)
     trained = [p for p in learner.parameters() if p.requires_grad]
     masters = sum(4 * p.numel() for p in trained if p.dtype != torch.float32)
-    config = text_config(learner.base)
-    layers = config.num_hidden_layers - learner.depth
-    states = placement.at_once * config.hidden_size * learner.base.dtype.itemsize
-    kept = states * (layers + _PER_LAYER if placement.gradient_checkpointing else layers * _PER_LAYER) // 2
+    config, itemsize = text_config(learner.base), learner.base.dtype.itemsize
+    layers, layer = config.num_hidden_layers - learner.depth, PER_LAYER[method] * itemsize // 2
+    states = layers * itemsize + layer if placement.gradient_checkpointing else layers * layer
+    logits = int(_LABELS * config.vocab_size) * PER_LOGIT
+    kept = placement.at_once * (config.hidden_size * states + logits)
     return Need(
         frozen=frozen,
         trained=sum(p.nbytes for p in trained),
@@ -37,10 +43,12 @@ def needed(learner: Learner, placement: Placement) -> Need:
 
 
 def device_memory(device: torch.device, workers: int) -> int:
-    """Bytes of the worker's GPU, or its share of this machine's memory."""
+    """Bytes of the worker's GPU, or its share of this machine's memory; Ray Train tells how many are on it."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // workers
+    from ray._common.utils import get_system_memory  # heeds a container's limit
+
+    return int(get_system_memory()) // int(os.environ.get("LOCAL_WORLD_SIZE", workers))
 
 
 def peak_memory(device: torch.device) -> int:
@@ -55,6 +63,11 @@ def short_of_memory(error: BaseException, placement: Placement) -> PlacementErro
     cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     if not (cpu or isinstance(error, (torch.OutOfMemoryError, MemoryError))):
         return None
+    return too_much(placement)
+
+
+def too_much(placement: Placement) -> PlacementError:
+    """What to lower."""
     return PlacementError(
         f"micro_tokens: {placement.at_once} tokens at once were too many for the memory; give fewer, "
         "gradient_checkpointing, or more workers; the run goes on from its last checkpoint"

@@ -17,12 +17,13 @@ class AdapterAdamW(torch.optim.AdamW):
     stay as they are.
     """
 
-    def __init__(self, groups: Sequence[dict[str, Any]], *, partitioned: bool) -> None:
+    def __init__(self, groups: Sequence[dict[str, Any]], *, shared_on: torch.device | None) -> None:
         """Take groups with the keys params, lr, weight_decay, max_grad_norm.
 
-        `partitioned`: ZeRO gives every worker a part of each group, and the norm goes over all of them.
+        `shared_on`: ZeRO gives every worker a part of each group, and the norm goes over all of them; on this device,
+        since offloaded gradients lie where the workers of GPUs cannot add up.
         """
-        self.partitioned = partitioned
+        self.shared_on = shared_on
         super().__init__([{**group, "active": True} for group in groups], fused=True)
 
     @torch.no_grad()
@@ -40,11 +41,12 @@ class AdapterAdamW(torch.optim.AdamW):
     def _clip(self, gradients: Sequence[Tensor], limit: float) -> None:
         norms = torch._foreach_norm(list(gradients))
         squared = torch.stack(norms).square().sum()
-        if self.partitioned:
+        if self.shared_on is not None:
+            squared = squared.to(self.shared_on)
             dist.all_reduce(squared)
         factor = limit / (squared.sqrt() + 1e-6)
         if float(factor) < 1:
-            torch._foreach_mul_(list(gradients), factor)
+            torch._foreach_mul_(list(gradients), factor.to(gradients[0].device))
 
 
 def rate_factor(step: int, steps: int, warmup: float) -> float:

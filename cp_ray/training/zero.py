@@ -6,7 +6,7 @@ gradient 2 and what the optimiser keeps 12; adapters here are float32 throughout
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cp_ray.errors import ConfigError, PlacementError
 from cp_ray.training.config import Placement
 
-__all__ = ["Need", "Zero", "begin_state", "choose", "read_state", "settings", "write_state"]
+__all__ = ["Need", "Zero", "as_asked", "begin_state", "choose", "read_state", "settings", "write_state"]
 
 _OURS = ("bf16", "fp16", "gradient_accumulation_steps", "gradient_clipping", "optimizer", "scheduler",
          "train_batch_size", "train_micro_batch_size_per_gpu")  # fmt: skip
@@ -50,7 +50,7 @@ class Zero:
     why: str
 
 
-def choose(need: Need, workers: int, memory: int, placement: Placement) -> Zero:
+def choose(need: Need, workers: int, memory: int, placement: Placement, *, bf16: bool = False) -> Zero:
     """The least stage and offload under which a worker's part fits into its memory.
 
     Args:
@@ -58,10 +58,15 @@ def choose(need: Need, workers: int, memory: int, placement: Placement) -> Zero:
         workers: that share.
         memory: bytes of each.
         placement: what it fixes is not chosen.
+        bf16: as in `settings`. Without ZeRO DeepSpeed keeps the masters where no checkpoint finds them.
 
     Raises:
+        ConfigError: bf16, and ZeRO-0 is asked for.
         PlacementError: nothing fits.
     """
+    if bf16 and placement.zero_stage == 0:
+        raise ConfigError("zero_stage: all weights of a bfloat16 base need 1 at least, got 0; or give dtype float32")
+    least = 1 if bf16 else 0
     if placement.zero_stage is not None and placement.offload is not None:
         return Zero(placement.zero_stage, placement.offload, "as asked for")
     tried = []
@@ -76,8 +81,12 @@ def choose(need: Need, workers: int, memory: int, placement: Placement) -> Zero:
     ):
         if placement.zero_stage not in (None, stage) or placement.offload not in (None, offload):
             continue
-        if stage and workers == 1 and offload == "none" and placement.zero_stage is None:
+        if stage < least:
+            continue
+        if stage > least and workers == 1 and offload == "none" and placement.zero_stage is None:
             continue  # nobody to share with
+        if offload != "none" and not placement.use_gpu and placement.offload is None:
+            continue  # it would stay in the same memory
         bytes_ = _part(need, workers, stage, offload)
         tried.append(bytes_)
         if bytes_ <= _SPARE * memory:
@@ -115,6 +124,8 @@ def settings(zero: Zero, placement: Placement, *, bf16: bool, largest_adapter: i
         optimization["offload_param"] = {"device": "cpu", "pin_memory": placement.use_gpu}
     if zero.stage == 3:
         optimization["stage3_param_persistence_threshold"] = largest_adapter
+        # All at once: the optimiser clips by the norm of what one step is given.
+        optimization["sub_group_size"] = 2**60
     ours = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -127,6 +138,29 @@ def settings(zero: Zero, placement: Placement, *, bf16: bool, largest_adapter: i
         "wall_clock_breakdown": False,
     }
     return _over(ours, _own(placement.deepspeed)) if placement.deepspeed else ours
+
+
+def as_asked(placement: Placement) -> Placement:
+    """A placement with the stage and offload that the user's own DeepSpeed file names.
+
+    Raises:
+        ConfigError: it cannot be read, or names another stage than the placement.
+    """
+    if not placement.deepspeed:
+        return placement
+    own = _own(placement.deepspeed).get("zero_optimization", {})
+    stage, asked = own.get("stage", "auto"), placement.zero_stage
+    if stage == "auto":
+        return placement
+    if asked not in (None, stage):
+        raise ConfigError(f"zero_stage: is {asked}, but {placement.deepspeed} has {stage}; give one of them")
+    kept = {name for name in ("offload_optimizer", "offload_param") if _leaves(own.get(name))}
+    offload = "all" if "offload_param" in kept else "optimizer" if kept else placement.offload
+    return replace(placement, zero_stage=stage, offload=offload)
+
+
+def _leaves(offload: Any) -> bool:
+    return isinstance(offload, dict) and offload.get("device", "none") not in (None, "none", "auto")
 
 
 def _own(path: str) -> dict[str, Any]:

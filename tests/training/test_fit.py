@@ -175,3 +175,34 @@ def test_a_full_disk_and_too_little_memory_are_told(tmp_path: Path, monkeypatch:
     told = short_of_memory(raised.value, Placement(micro_tokens=512))
     assert "micro_tokens: 512 tokens at once were too many" in str(told)
     assert short_of_memory(RuntimeError("else"), Placement()) is None
+
+
+def test_a_worker_that_ray_kills_for_its_memory_is_replaced_once() -> None:
+    from ray.exceptions import OutOfMemoryError
+
+    from cp_ray.training.fit import _GiveUp
+
+    judge = _GiveUp(Placement(micro_tokens=512))
+    killed = {1: OutOfMemoryError("1 worker(s) were killed due to the node running low on memory.")}
+    judge.after_exception(None, {0: RuntimeError("another reason")})
+    judge.after_exception(None, killed)
+    judge.after_exception(None, {0: RuntimeError("another reason")})
+    with pytest.raises(PlacementError, match=r"micro_tokens: 512 tokens at once were too many for the memory"):
+        judge.after_exception(None, killed)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "gone"])
+def test_of_a_damaged_checkpoint_the_one_before_is_taken(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    from cp_ray.training.checkpoint import Checkpoints, State
+
+    checkpoints = Checkpoints(open_folder(str(tmp_path)))
+    for step in (2, 4):
+        checkpoints.write(State(step=step))
+    tensors = tmp_path / "00000004" / "state.safetensors"
+    tensors.write_bytes(b"\x00") if damage == "cut off" else tensors.unlink()
+    state = checkpoints.latest()
+    assert state is not None
+    assert state.step == 2
+    assert "00000004: the checkpoint is damaged" in caplog.text

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from cp_ray.errors import ConfigError, PlacementError
 from cp_ray.training.config import Placement
-from cp_ray.training.zero import Need, Zero, choose, settings
+from cp_ray.training.zero import Need, Zero, as_asked, choose, settings
 from tests.tiny import make_base
 from tests.training.ranks import make_config, on_ranks
 
@@ -52,6 +53,14 @@ def test_it_goes_on_with_other_workers_and_stages(base: Path, tmp_path: Path) ->
         assert [p.loss for p in rest] == pytest.approx([p.loss for p in whole], abs=1e-5), workers
 
 
+@pytest.mark.timeout(600)
+def test_all_weights_in_bfloat16_go_on_as_if_never_left(base: Path, tmp_path: Path) -> None:
+    run = make_config(base, "german", method="full", learning_rate=1e-3, dtype="bfloat16")
+    placement, folder = Placement(1, checkpoint_every=3), str(tmp_path / "left")
+    whole, _, rest = on_ranks(1, [(run, placement, None, 0), (run, placement, folder, 6), (run, placement, folder, 0)])
+    assert [(p.step, p.loss) for p in rest] == [(p.step, p.loss) for p in whole]
+
+
 NEED = Need(frozen=0, trained=2 * GIB, gradients=2 * GIB, optimizer=12 * GIB, activations=1 * GIB)
 """All weights of a model of a billion, in mixed precision."""
 
@@ -70,7 +79,7 @@ NEED = Need(frozen=0, trained=2 * GIB, gradients=2 * GIB, optimizer=12 * GIB, ac
     ],
 )
 def test_the_least_stage_that_fits_is_chosen(workers: int, memory: int, chosen: tuple[int, str]) -> None:
-    zero = choose(NEED, workers, memory * GIB, Placement(workers))
+    zero = choose(NEED, workers, memory * GIB, Placement(workers, use_gpu=True))
     assert (zero.stage, zero.offload) == chosen
     assert f"of {memory}.0 GiB on each of {workers} workers" in zero.why
 
@@ -79,7 +88,19 @@ def test_what_is_asked_for_is_kept_to() -> None:
     assert choose(NEED, 4, 80 * GIB, Placement(4, zero_stage=3)).stage == 3
     assert choose(NEED, 1, GIB, Placement(1, zero_stage=1, offload="none")) == Zero(1, "none", "as asked for")
     with pytest.raises(PlacementError, match=r"memory: a worker needs 3.0 GiB and has 2.0 GiB; give more workers"):
-        choose(NEED, 1, 2 * GIB, Placement(1))
+        choose(NEED, 1, 2 * GIB, Placement(1, use_gpu=True))
+
+
+def test_a_cpu_offloads_nothing_to_itself() -> None:
+    with pytest.raises(PlacementError, match=r"memory: a worker needs 17.0 GiB and has 8.0 GiB"):
+        choose(NEED, 1, 8 * GIB, Placement(1))
+
+
+def test_all_weights_in_bfloat16_are_not_trained_without_zero() -> None:
+    assert choose(NEED, 1, 80 * GIB, Placement(1, use_gpu=True), bf16=True).stage == 1
+    assert choose(NEED, 8, 4 * GIB, Placement(8, use_gpu=True), bf16=True).stage == 3
+    with pytest.raises(ConfigError, match=r"zero_stage: all weights of a bfloat16 base need 1 at least, got 0"):
+        choose(NEED, 1, 80 * GIB, Placement(1, zero_stage=0, offload="none"), bf16=True)
 
 
 def own(tmp_path: Path, text: str) -> Placement:
@@ -100,6 +121,37 @@ def test_a_users_settings_go_over_ours(tmp_path: Path) -> None:
     assert found["wall_clock_breakdown"] is True
     assert "train_batch_size" not in found
     assert found["train_micro_batch_size_per_gpu"] == 1
+
+
+@pytest.mark.parametrize(
+    ("optimization", "stage", "offload"),
+    [
+        ({"stage": 2}, 2, None),
+        ({"stage": "auto"}, None, None),
+        ({"overlap_comm": True}, None, None),
+        ({"stage": 2, "offload_optimizer": {"device": "cpu"}}, 2, "optimizer"),
+        ({"stage": 2, "offload_optimizer": {"device": "none"}}, 2, None),
+        ({"stage": 3, "offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"}}, 3, "all"),
+    ],
+)
+def test_a_users_stage_is_the_runs(tmp_path: Path, optimization: Any, stage: int | None, offload: str | None) -> None:
+    placement = as_asked(own(tmp_path, json.dumps({"zero_optimization": optimization})))
+    assert (placement.zero_stage, placement.offload) == (stage, offload)
+
+
+def test_two_stages_are_told(tmp_path: Path) -> None:
+    given = replace(own(tmp_path, '{"zero_optimization": {"stage": 3}}'), zero_stage=2)
+    with pytest.raises(ConfigError, match=r"zero_stage: is 2, but .*ds.json has 3; give one of them"):
+        as_asked(given)
+
+
+@pytest.mark.timeout(600)
+def test_a_users_stage_gives_the_losses_of_one_worker(base: Path, tmp_path: Path) -> None:
+    run = make_config(base, "german", "greek")
+    ds = own(tmp_path, '{"zero_optimization": {"stage": 2}}').deepspeed
+    (alone,) = on_ranks(1, [(run, Placement(1, zero_stage=0, offload="none"), None, 0)])
+    (shared,) = on_ranks(2, [(run, Placement(2, deepspeed=ds), None, 0)])
+    assert [p.loss for p in shared] == pytest.approx([p.loss for p in alone], abs=1e-4)
 
 
 @pytest.mark.parametrize(
