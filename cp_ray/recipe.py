@@ -19,7 +19,7 @@ from cp_ray.llm.budget import parse_budget
 from cp_ray.llm.limiter import Limits
 from cp_ray.llm.prices import price_of, read_prices
 from cp_ray.pipeline import Step
-from cp_ray.teacher import Terms, parse_batch, parse_fallbacks
+from cp_ray.teacher import Terms, check_url, parse_batch, parse_fallbacks
 
 __all__ = ["Options", "Parser", "Recipe", "check_choice", "check_least", "load_recipe", "parse_recipe"]
 
@@ -68,12 +68,12 @@ class Options:
 
     def __post_init__(self) -> None:
         _ = self.chosen  # a wrong name or file is told at once
-        for name in ("rpm", "tpm"):
+        for name in ("rpm", "tpm", "in_flight", "teacher_workers"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}: must be at least 1, got {value}")
-        if self.teacher_url is not None and not self.teacher_url.startswith(("http://", "https://")):
-            raise ConfigError(f"teacher-url: must begin with http:// or https://, got {self.teacher_url!r}")
+            if value is not None:
+                check_least(name.replace("_", "-"), value, 1)
+        if self.teacher_url is not None:
+            check_url("teacher-url", self.teacher_url)
         if self.teacher_url is None and self.teacher_model != "smollm2":
             raise ConfigError(
                 f"teacher-model: {self.teacher_model!r} needs a server; give --teacher-url, or leave both out"
@@ -106,10 +106,16 @@ class Options:
             self.max_failures,
             parse_fallbacks(self.fallbacks, read_prices(self.prices)),
             parse_batch(self.batch),
-            self.in_flight or (_BATCH_IN_FLIGHT if self.batch else _IN_FLIGHT),
+            self._in_flight,
             self.teacher_workers,
             self.timeout,
         )
+
+    @property
+    def _in_flight(self) -> int:
+        if self.in_flight is not None:
+            return self.in_flight
+        return _BATCH_IN_FLIGHT if self.batch else _IN_FLIGHT
 
     @functools.cached_property
     def known(self) -> dict[str, Culture]:

@@ -46,6 +46,7 @@ def test_keyword_arguments_are_options() -> None:
         (["--rpm", "0"], "rpm: must be at least 1, got 0"),
         (["--seed", "-1"], "seed: must not be negative"),
         (["--teacher-url", "localhost:8000"], "must begin with http:// or https://"),
+        (["--dialogues", "-1"], "dialogues: must be at least 1, got -1"),
         (["--teacher-model", "gpt-4o"], "needs a server; give --teacher-url"),
         (["--survey", "no/such/file.csv"], "no/such/file.csv cannot be read"),
         (["--survey", "pyproject.toml"], "has none of the known forms"),

@@ -30,7 +30,7 @@ from cp_ray.steps.data import seeds
 from cp_ray.steps.rows import Inputs
 from cp_ray.steps.spoken import learning, open_ended
 from cp_ray.survey.asking import FRAMES
-from cp_ray.teacher import Teacher
+from cp_ray.teacher import Teacher, check_url
 
 __all__ = ["evaluate"]
 
@@ -133,9 +133,10 @@ def evaluate(
         elif task == "benchmarks":
             made += suite.benchmarks(Path(benchmarks or ""), compared, rows=rows)
         elif task == "open":
-            made += open_ended(asked, compared, [_endpoint(one, options) for one in (judges or "").split(",")])
+            judging = [_endpoint("judges", one, options) for one in (judges or "").split(",")]
+            made += open_ended(asked, compared, judging)
         else:
-            made += learning(asked, compared, _endpoint(learner or "", options), learners=learners)
+            made += learning(asked, compared, _endpoint("learner", learner or "", options), learners=learners)
         shown.append((task, made[-1]))
     return [*made, _report(shown, truth, asked)]
 
@@ -156,13 +157,15 @@ def _tasks(text: str, data: Mapping[str, str | None]) -> list[str]:
 
 def _compared(options: Options, run: str, models: str, *, everywhere: bool, workers: int) -> suite.Compared:
     named = [part.strip() for part in models.split(",") if part.strip()]
+    if not named:
+        raise ConfigError(f"models: needs at least one, got {models!r}; name base, trained ones or model@url, or all")
     endpoints = [name for name in named if "@" in name]
     local = [name for name in named if "@" not in name and name != "base"]
     trained = trained_models(run) if local else None
     adapters = _adapters(local, trained) if trained else ()
     return suite.Compared(
         trained.base_model if trained else options.base_model, trained, adapters,
-        tuple(_endpoint(text, options) for text in endpoints), everywhere, workers, options.seed,
+        tuple(_endpoint("models", text, options) for text in endpoints), everywhere, workers, options.seed,
     )  # fmt: skip
 
 
@@ -188,10 +191,11 @@ def _adapters(named: Sequence[str], trained: Trained) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
-def _endpoint(text: str, options: Options) -> suite.Endpoint:
-    model, _, url = text.rpartition("@")
-    if not model or not url.startswith(("http://", "https://")):
-        raise ConfigError(f"models: an endpoint must be model@url, got {text!r}")
+def _endpoint(option: str, text: str, options: Options) -> suite.Endpoint:
+    model, _, url = text.strip().rpartition("@")
+    if not model or not url:
+        raise ConfigError(f"{option}: an endpoint must be model@url, got {text!r}")
+    check_url(option, url)
     terms = replace(options.terms, price=price_of(model, read_prices(options.prices)))
     return suite.Endpoint(model, model, Teacher(url, model, terms, options.root))
 
