@@ -259,9 +259,10 @@ def _peek(arguments: Sequence[str]) -> None:
     if given.n < 1:
         raise ConfigError(f"n: must be at least 1, got {given.n}")
     folder = _latest(Run(given.root), given.step)
-    if given.step in ("report", "export"):
+    source, manifest = folder / "log" if given.step.split(".")[0] == "train" else folder, folder.manifest()
+    if manifest is not None and not manifest.rows and not (source / "rows").exists():
         raise ConfigError(f"step: {given.step!r} has no rows; open its files in {folder.uri}")
-    table = (folder / "log" if given.step.split(".")[0] == "train" else folder).table()
+    table = source.table()
     for number, row in enumerate(table.slice(0, given.n).to_pylist()):
         print(f"{'─' * 8} {number + 1} of {table.num_rows}")
         _print_fields(row, 0)

@@ -6,15 +6,17 @@ import difflib
 import functools
 import importlib.util
 import inspect
+import keyword
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 from cp_ray.cultures import CULTURES, Culture, parse_cultures, read_cultures
-from cp_ray.errors import ConfigError
+from cp_ray.errors import ConfigError, CpRayError
 from cp_ray.llm.budget import parse_budget
 from cp_ray.llm.limiter import Limits
 from cp_ray.llm.prices import price_of, read_prices
@@ -176,7 +178,7 @@ def load_recipe(path: str) -> Recipe:
     """The recipe of a file: the function that bears the file's name.
 
     Raises:
-        ConfigError: there is no such file, or no such function in it.
+        ConfigError: there is no such file, it cannot be loaded, or has no such function.
     """
     file = Path(path)
     if not file.is_file():
@@ -184,13 +186,31 @@ def load_recipe(path: str) -> Recipe:
     spec = importlib.util.spec_from_file_location(f"jobs.{file.stem}", file)
     if spec is None or spec.loader is None:
         raise ConfigError(f"recipe: {path!r} is not a Python file")
+    if not file.stem.isidentifier() or keyword.iskeyword(file.stem):
+        better = re.sub(r"\W", "_", file.stem if file.stem[:1].isidentifier() else f"_{file.stem}")
+        raise ConfigError(
+            f"recipe: {path!r} must bear the name of its function, and none in Python can be called {file.stem!r}; "
+            f"rename it, such as {better if better != file.stem else f'{better}_'}.py"
+        )
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except CpRayError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"recipe: {path!r} cannot be loaded: {_where(error, spec.origin)}") from error
     recipe = getattr(module, file.stem, None)
     if not callable(recipe):
         raise ConfigError(f"recipe: {path!r} has no function called {file.stem!r}")
     return recipe  # type: ignore[no-any-return]
+
+
+def _where(error: Exception, file: str | None) -> str:
+    """An error in a recipe's file, and its line where that is known."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    line = f" (line {lines[-1]})" if lines else ""
+    return f"{type(error).__name__}: {error}{line}"
 
 
 def parse_recipe(recipe: Recipe, arguments: Sequence[str], prog: str) -> tuple[Options, list[Step]]:

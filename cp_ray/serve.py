@@ -53,7 +53,7 @@ def serve_command(arguments: Sequence[str]) -> None:
         from cp_ray.serving.keys import read_keys
 
         read_keys(given.keys)  # a wrong file is told before anything starts
-    spec = trained(Run(given.run), given.run)
+    spec = trained(Run(given.run, "run"), given.run)
     from cp_ray.serving.app import serving
 
     with connected(), serving(spec, name=_APPLICATION, route_prefix="/", port=given.port, settings=settings) as url:

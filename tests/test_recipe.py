@@ -1,5 +1,7 @@
 """The command line as a user meets it: what is wrong is told in one line, with status 2."""
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,8 +9,11 @@ from typing import Any
 
 import pytest
 
-from cp_ray.pipeline import Step
+from cp_ray.cli import main
+from cp_ray.errors import ConfigError
+from cp_ray.pipeline import Run, Step
 from cp_ray.recipe import Options, load_recipe, parse_recipe
+from cp_ray.stages.seeds import CandidatesConfig
 
 ROOT = Path(__file__).parent.parent
 
@@ -90,6 +95,53 @@ def test_a_wrong_command_is_told_in_one_line(arguments: list[str], said: str) ->
     assert ended.returncode == 2
     assert said in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("torn.py", b"def torn(:", "torn.py' cannot be loaded: SyntaxError: invalid syntax (torn.py, line 1)"),
+        ("nul.py", b"x = 1\0", "nul.py' cannot be loaded: "),
+        ("latin.py", b"x = '\xff'", "latin.py' cannot be loaded: SyntaxError: "),
+        ("lacks.py", b"\nimport no_such_module", "No module named 'no_such_module' (line 2)"),
+        ("raises.py", b"1 / 0", "raises.py' cannot be loaded: ZeroDivisionError: division by zero (line 1)"),
+        ("my-recipe.py", b"", "none in Python can be called 'my-recipe'; rename it, such as my_recipe.py"),
+        ("2024.py", b"", "none in Python can be called '2024'; rename it, such as _2024.py"),
+        ("class.py", b"", "none in Python can be called 'class'; rename it, such as class_.py"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_told(tmp_path: Path, name: str, text: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_recipe(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("step", "damage", "said"),
+    [
+        ("seeds", "rows", "rows cannot be read (they are gone); delete that step's folder"),
+        ("seeds", "rows/0.parquet", "rows cannot be read ("),
+        ("seeds", "manifest.json", "manifest.json is damaged ("),
+        ("page", "", "step: 'page' has no rows; open its files in "),
+    ],
+)
+def test_what_cannot_be_shown_of_a_step_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], step: str, damage: str, said: str
+) -> None:
+    run, seeds = Run(str(tmp_path)), parse_recipe(load_recipe(str(ROOT / "jobs" / "demo.py")), [], "test")[1][0]
+    run.begin()
+    run.do(seeds)
+    run.do(Step("page", CandidatesConfig(), lambda folder, inputs: None))
+    damaged = Path(run.folder(seeds).path) / damage
+    if damage == "rows":
+        shutil.rmtree(damaged)
+    elif damage:
+        damaged.write_bytes(b"\xff")
+    with pytest.raises(SystemExit) as ended:
+        main(["peek", step, "--root", str(tmp_path)])
+    told = capsys.readouterr()
+    assert (ended.value.code, told.out, told.err.count("\n")) == (2, "", 1)
+    assert said in told.err
 
 
 def test_whole_models_learn_at_a_rate_of_their_own(tmp_path: Path) -> None:

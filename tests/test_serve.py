@@ -1,21 +1,27 @@
 import contextlib
 import hashlib
+import json
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from cp_ray.cultures import CULTURES
-from cp_ray.errors import ConfigError
+from cp_ray.errors import ConfigError, RunFolderError
+from cp_ray.evals.trained import trained_models
 from cp_ray.folder import open_folder
-from cp_ray.pipeline import Run
+from cp_ray.pipeline import Run, Step
 from cp_ray.serve import key_command, serve_command, trained
 from cp_ray.serving.keys import read_keys
 from cp_ray.serving.spec import ServeSpec
+from cp_ray.survey.read import WVS7
+from cp_ray.training.config import AdapterConfig, TrainConfig
 
 
 def test_a_new_key_works_with_the_line_that_comes_with_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -74,6 +80,23 @@ time.sleep(600)
 def test_a_run_without_training_has_nothing_to_serve(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="run a recipe up to its step train"):
         trained(Run(str(tmp_path)), "run")
+
+
+@pytest.mark.parametrize("lacking", ["base_model", "method", "adapters"])
+@pytest.mark.parametrize("read", [lambda root: trained(Run(root), root), trained_models], ids=["serve", "evaluate"])
+def test_a_training_whose_manifest_lacks_a_field_is_told(
+    tmp_path: Path, read: Callable[[str], Any], lacking: str
+) -> None:
+    run, config = Run(str(tmp_path)), TrainConfig("smollm2", (AdapterConfig("german", (CULTURES["german"],)),), WVS7)
+    step = Step("train", config, lambda folder, inputs: None)
+    run.begin()
+    run.do(step)
+    file = Path(run.folder(step).path, "manifest.json")
+    manifest = json.loads(file.read_text())
+    del manifest["config"][lacking]
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(RunFolderError, match=rf"manifest.json is damaged \(it lacks '{lacking}'\)"):
+        read(str(tmp_path))
 
 
 def test_cultures_are_served_under_their_ids_and_all_of_them_together_as_unified(tmp_path: Path) -> None:

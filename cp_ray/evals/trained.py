@@ -40,7 +40,7 @@ def trained_models(root: str) -> Trained:
     made: dict[str, str] = {}
     bases: dict[str, str] = {}
     seeds: dict[str, Folder] = {}
-    run = Run(root)
+    run = Run(root, "run")
     for folder in run.done():
         manifest = folder.manifest()
         if manifest is None or manifest.name.split(".")[0] != "train":
