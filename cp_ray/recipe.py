@@ -23,7 +23,16 @@ from cp_ray.llm.prices import price_of, read_prices
 from cp_ray.pipeline import Step
 from cp_ray.teacher import Terms, check_url, parse_batch, parse_fallbacks
 
-__all__ = ["Options", "Parser", "Recipe", "check_choice", "check_least", "load_recipe", "parse_recipe"]
+__all__ = [
+    "Options",
+    "Parser",
+    "Recipe",
+    "check_choice",
+    "check_least",
+    "load_recipe",
+    "parse_recipe",
+    "shared_parser",
+]
 
 Recipe = Callable[..., list[Step]]
 """`(options: Options, *, <own options with defaults>) -> list[Step]`"""
@@ -216,15 +225,28 @@ def _where(error: Exception, file: str | None) -> str:
 def parse_recipe(recipe: Recipe, arguments: Sequence[str], prog: str) -> tuple[Options, list[Step]]:
     """Options and steps from a command line. A wrong one ends the process with one line and status 2."""
     parser = Parser(prog=prog, description=_summary(recipe), allow_abbrev=False)
-    hints = get_type_hints(Options)
-    for f in dataclasses.fields(Options):
-        _add(parser, f.name, hints[f.name], f.default, f.metadata["help"])
+    _add_shared(parser, f"runs/{recipe.__name__}")
     own, docs = _own_options(recipe), _argument_docs(recipe)
     for name, parameter in own.items():
         _add(parser, name, get_type_hints(recipe)[name], parameter.default, docs.get(name, ""))
     given = vars(parser.parse_args(arguments))
     options = Options(**{f.name: given[f.name] for f in dataclasses.fields(Options)})
     return options, recipe(options, **{name: given[name] for name in own})
+
+
+def shared_parser(prog: str, description: str) -> Parser:
+    """What every recipe takes, for the help of a command that no recipe was named to."""
+    parser = Parser(prog=prog, usage=f"{prog} RECIPE [options]", description=description, allow_abbrev=False)
+    told = "its file, such as jobs/demo.py; `cp-ray run jobs/demo.py --help` lists its own options as well"
+    parser.add_argument("recipe", metavar="RECIPE", help=told)
+    _add_shared(parser, "runs/ and the recipe's name")
+    return parser
+
+
+def _add_shared(parser: Parser, root: str) -> None:
+    hints = get_type_hints(Options)
+    for f in dataclasses.fields(Options):
+        _add(parser, f.name, hints[f.name], root if f.name == "root" else f.default, f.metadata["help"])
 
 
 def _own_options(recipe: Recipe) -> dict[str, inspect.Parameter]:

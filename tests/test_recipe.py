@@ -37,7 +37,15 @@ def test_keyword_arguments_are_options() -> None:
     options, steps = parse_recipe(toy, ["--rounds", "7", "--rate", "0.25", "--cultures", "greek", "--seed", "4"], "toy")
     assert steps[0].name == "7/0.25/None/4"
     assert options.cultures == "greek"
-    assert parse_recipe(toy, [], "toy")[0] == Options()
+    assert parse_recipe(toy, [], "toy")[0] == Options(root="runs/toy")
+
+
+def test_every_recipe_has_a_run_folder_of_its_own() -> None:
+    roots = {}
+    for file in ("demo", "culturepark", "culturellm"):
+        recipe = load_recipe(str(ROOT / "jobs" / f"{file}.py"))
+        roots[file] = parse_recipe(recipe, [], "test")[0].root
+    assert roots == {"demo": "runs/demo", "culturepark": "runs/culturepark", "culturellm": "runs/culturellm"}
 
 
 @pytest.mark.parametrize(
@@ -184,6 +192,20 @@ def test_help_names_every_option() -> None:
                    "--tpm", "--base-model", "--seed", "--survey", "--rounds", "--passes"):  # fmt: skip
         assert f"{option} " in ended.stdout
     assert cp_ray().returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "own"), [("run", "--until STR"), ("show", "--cost"), ("sweep", "--over NAME=V1,V2")]
+)
+@pytest.mark.parametrize("asked", ["--help", "-h"])
+def test_help_needs_no_recipe(capsys: pytest.CaptureFixture[str], command: str, own: str, asked: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, asked])
+    told = capsys.readouterr()
+    assert (ended.value.code, told.err) == (0, "")
+    assert told.out.startswith(f"usage: cp-ray {command} RECIPE [options]")
+    for option in (own, "jobs/demo.py", "--root", "--cultures", "--teacher-url"):
+        assert option in told.out
 
 
 def test_a_recipe_is_found_by_its_file() -> None:
