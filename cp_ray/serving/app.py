@@ -131,7 +131,10 @@ def _engine(spec: ServeSpec, settings: Settings, common: dict[str, Any]) -> "App
     options = {"name": "engine", **common, **_scale(settings)}
     if settings.engine == "vllm":
         if importlib.util.find_spec("vllm") is None:
-            raise ConfigError("engine: vllm is not installed; pip install cp_ray[vllm] on every node, or leave it out")
+            raise ConfigError(
+                "engine: vllm is not installed; run `pip install -e '.[vllm]'` in the checkout on every node, or leave "
+                "it out"
+            )
         from cp_ray.serving.vllm import deployment
 
         return deployment(spec, settings, options)

@@ -115,7 +115,7 @@ def test_the_config_files_in_the_repository_build_an_application(file: str) -> N
             "dtype: must be bfloat16 or float32",
         ),
         ({"base": "smollm2", "models": [{"id": "a"}], "engine": "tgi"}, "engine: must be cp_ray or vllm"),
-        ({"base": "smollm2", "models": [{"id": "a"}], "engine": "vllm"}, r"pip install cp_ray\[vllm\]"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "engine": "vllm"}, r"pip install -e '\.\[vllm\]'"),
         ({"base": "smollm2", "models": [{"id": "a"}], "engine": "vllm", "threads": 2}, "threads: vLLM chooses"),
         ({"base": "smollm2", "models": [{"id": "a"}], "engine": "vllm", "num_gpus": 0.5}, "num_gpus: vLLM takes"),
     ],
