@@ -48,6 +48,8 @@ def test_each_key_is_another(capsys: pytest.CaptureFixture[str]) -> None:
         (["--port", "0"], "port: must be between"),
         (["--max-rows", "0"], "max_rows: must be"),
         (["--engine", "tgi"], "engine: must be cp_ray or vllm"),
+        (["--cpus", "nan"], "num_cpus: must be a number of at least 0, got nan"),
+        (["--gpus", "inf"], "num_gpus: must be a number of at least 0, got inf"),
         (["--keys", "nowhere.yaml"], "keys: nowhere.yaml cannot be read"),
         ([], "has no trained adapter"),
     ],

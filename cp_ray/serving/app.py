@@ -118,7 +118,8 @@ def app(args: dict[str, Any]) -> "Application":
     """The application of a Serve config file (`import_path: cp_ray.serving.app:app`).
 
     Args:
-        args: `base`, `models` (each with the fields of `ModelSpec`), and those of `Settings` that are wanted.
+        args: `base`, `models` (each with the fields of `ModelSpec`), those of `Settings` that are wanted, and
+            `cultures_file` where a model is of a culture of the user's own.
 
     Raises:
         ConfigError: a field is missing or unknown, or breaks its rule.
