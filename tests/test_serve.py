@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from cp_ray.evals.trained import trained_models
 from cp_ray.folder import open_folder
 from cp_ray.pipeline import Run, Step
 from cp_ray.serve import key_command, serve_command, trained
-from cp_ray.serving.keys import read_keys
+from cp_ray.serving.keys import Key, read_keys
 from cp_ray.serving.spec import ServeSpec
 from cp_ray.survey.read import WVS7
 from cp_ray.training.config import AdapterConfig, TrainConfig
@@ -34,6 +35,40 @@ def test_a_new_key_works_with_the_line_that_comes_with_it(capsys: pytest.Capture
     assert (holder.name, holder.admin) == ("school", False)
     entry = yaml.safe_load("keys:\n" + printed)["keys"][0]
     assert entry == {"name": "school", "sha256": hashlib.sha256(key.encode()).hexdigest()}
+
+
+@pytest.mark.parametrize("name", ["2024", "a: b", "- x", "#1", "null", 'Ünal\'s  "class"', "a\nb", "yes"])
+def test_a_key_s_entry_is_yaml_whatever_its_holder_is_called(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
+    key_command(["--", name])
+    printed = capsys.readouterr().out
+    (tmp_path / "keys.yaml").write_text("keys:\n" + printed, encoding="utf-8")
+    (key,) = re.findall(r"^#   (cp-[\w-]{43})$", printed, re.MULTILINE)
+    holder = read_keys(str(tmp_path / "keys.yaml")).holder(f"Bearer {key}")
+    assert holder is not None
+    assert holder.name == name
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_a_key_needs_a_holder(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    with pytest.raises(ConfigError, match="name: must not be empty"):
+        key_command([name])
+    assert capsys.readouterr().out == ""
+
+
+def test_what_a_key_s_entry_offers_in_comments_can_be_taken(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    key_command(["school"])
+    printed = capsys.readouterr().out
+    (tmp_path / "keys.yaml").write_text("keys:\n" + re.sub("^    # ", "    ", printed, flags=re.MULTILINE))
+    (key,) = re.findall(r"cp-[\w-]{43}", printed)
+    holder = read_keys(str(tmp_path / "keys.yaml")).holder(f"Bearer {key}")
+    assert holder is not None
+    offered = {field.name: getattr(holder, field.name) for field in fields(Key)}
+    assert offered == {
+        "name": "school", "sha256": holder.sha256, "requests_per_minute": 60, "tokens_per_minute": 20000,
+        "models": ("german", "arabic"), "culture": "german", "admin": True,
+    }  # fmt: skip
 
 
 def test_each_key_is_another(capsys: pytest.CaptureFixture[str]) -> None:
