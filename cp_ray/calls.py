@@ -47,7 +47,7 @@ def last_calls(root: str, n: int) -> Iterator[str]:
 
 
 def _found(root: str) -> list[LedgerTotals]:
-    Run(root)  # tells if the folder is something else
+    Run(root, "run")  # tells if the folder is something else
     found = summary(root)
     if not found:
         raise ConfigError(f"run: {root!r} has made no calls; run a recipe with --root {root} first")

@@ -28,7 +28,7 @@ from cp_ray.cluster import check_room, connected
 from cp_ray.errors import ConfigError, CpRayError
 from cp_ray.folder import Folder, Manifest
 from cp_ray.pipeline import Run, Step, execute, pending, select
-from cp_ray.recipe import Options, Parser, Recipe, load_recipe, parse_recipe
+from cp_ray.recipe import Options, Parser, Recipe, load_recipe, parse_recipe, shared_parser
 
 __all__ = ["guarded", "main", "run_recipe", "step_by_step"]
 
@@ -46,6 +46,8 @@ usage: cp-ray run RECIPE [options]     do a recipe's steps; what is done is skip
        cp-ray serve RUN [--port P]     serve a run's culture models; --keys FILE
        cp-ray key NAME                 a new API key, and the line for the file of keys
 Each has --help."""
+
+_OVER: dict[str, Any] = {"metavar": "NAME=V1,V2", "help": "such as tau=0.5,0.65,0.8,0.95"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,6 +95,9 @@ def _command(arguments: list[str]) -> None:
         return
     command, rest = arguments[0], arguments[1:]
     if command in ("run", "show", "sweep"):
+        if rest and rest[0] in ("-h", "--help"):
+            _help(command)
+            return
         if not rest or rest[0].startswith("-"):
             raise ConfigError(f"recipe: {command} needs a file first, such as jobs/demo.py")
         recipe = load_recipe(rest[0])
@@ -136,6 +141,21 @@ def _command(arguments: list[str]) -> None:
         )
 
 
+def _help(command: str) -> None:
+    """What a command on recipes takes before one is named."""
+    about = {
+        "run": "Do a recipe's steps; what is done is skipped.",
+        "show": "A recipe's steps, what is done of them, and the funnel.",
+        "sweep": "A recipe at several values of one of its options, with a plot of what each brings.",
+    }
+    parser = shared_parser(f"cp-ray {command}", about[command])
+    if command == "show":
+        parser.add_argument("--cost", action="store_true", help="calls, tokens and money that are to come, instead")
+    if command == "sweep":
+        parser.add_argument("--over", **_OVER)
+    parser.print_help()
+
+
 def _run(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
     options, steps = parse_recipe(recipe, arguments, prog)
     chosen = select(steps, options.until)
@@ -157,7 +177,7 @@ def _sweep(recipe: Recipe, arguments: Sequence[str], prog: str) -> None:
     from cp_ray.sweep import parse_over, plan, sweep, table
 
     parser = Parser(prog=prog, description="A recipe at several values of one of its options.", allow_abbrev=False)
-    parser.add_argument("--over", required=True, metavar="NAME=V1,V2", help="such as tau=0.5,0.65,0.8,0.95")
+    parser.add_argument("--over", required=True, **_OVER)
     given, rest = parser.parse_known_args(arguments)
     name, values = parse_over(given.over)
 
@@ -259,9 +279,10 @@ def _peek(arguments: Sequence[str]) -> None:
     if given.n < 1:
         raise ConfigError(f"n: must be at least 1, got {given.n}")
     folder = _latest(Run(given.root), given.step)
-    if given.step in ("report", "export"):
+    source, manifest = folder / "log" if given.step.split(".")[0] == "train" else folder, folder.manifest()
+    if manifest is not None and not manifest.rows and not (source / "rows").exists():
         raise ConfigError(f"step: {given.step!r} has no rows; open its files in {folder.uri}")
-    table = (folder / "log" if given.step.split(".")[0] == "train" else folder).table()
+    table = source.table()
     for number, row in enumerate(table.slice(0, given.n).to_pylist()):
         print(f"{'─' * 8} {number + 1} of {table.num_rows}")
         _print_fields(row, 0)

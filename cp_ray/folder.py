@@ -68,6 +68,19 @@ class Manifest:
     format: int = FORMAT
 
 
+class _Told(dict[str, Any]):
+    """An object of a manifest: what it lacks is told as damage, wherever it is looked for."""
+
+    path = ""
+
+    def __missing__(self, key: str) -> Any:
+        raise _damaged(self.path, f"it lacks {key!r}")
+
+
+def _damaged(path: str, why: str) -> RunFolderError:
+    return RunFolderError(f"root: {path}/manifest.json is damaged ({why}); delete that folder to do the step again")
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder on any pyarrow filesystem."""
@@ -116,8 +129,20 @@ class Folder:
             self.filesystem.delete_dir(self.path)
 
     def table(self, columns: list[str] | None = None) -> pa.Table:
-        """Its rows as one Arrow table, in the order of the file names; all columns, or these."""
-        return pq.read_table((self / "rows").path, filesystem=self.filesystem, columns=columns)
+        """Its rows as one Arrow table, in the order of the file names; all columns, or these.
+
+        Raises:
+            RunFolderError: they are gone or damaged.
+        """
+        try:
+            return pq.read_table((self / "rows").path, filesystem=self.filesystem, columns=columns)
+        except (OSError, pa.ArrowInvalid) as error:
+            if _STORAGE.search(str(error)):
+                raise
+            said = "they are gone" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
+            raise RunFolderError(
+                f"root: {self.path}/rows cannot be read ({said}); delete that step's folder to do the step again"
+            ) from error
 
     def manifest(self) -> Manifest | None:
         """What a finished step left; None if the step is not done.
@@ -125,15 +150,21 @@ class Folder:
         Raises:
             RunFolderError: the file is damaged.
         """
-        text = self.read_text("manifest.json")
-        if text is None:
-            return None
         try:
-            return Manifest(**json.loads(text))
-        except (json.JSONDecodeError, TypeError) as error:
-            raise RunFolderError(
-                f"root: {self.path}/manifest.json is damaged ({error}); delete that folder to do the step again"
-            ) from error
+            text = self.read_text("manifest.json")
+            if text is None:
+                return None
+            found = Manifest(**json.loads(text, object_hook=self._told))
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, TypeError) as error:
+            raise _damaged(self.path, str(error)) from error
+        if not isinstance(found.config, dict) or not isinstance(found.inputs, dict):
+            raise _damaged(self.path, "config and inputs must be objects")
+        return found
+
+    def _told(self, fields: dict[str, Any]) -> "_Told":
+        told = _Told(fields)
+        told.path = self.path
+        return told
 
     def read(self, row: type[Row]) -> list[Row]:
         """Its rows, all in memory."""

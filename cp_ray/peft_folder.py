@@ -137,6 +137,8 @@ def _config(name: str, folder: Path) -> dict[str, Any]:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BaseModelError(f"adapter {name!r}: cannot read {path}; give a PEFT folder") from error
+    if not isinstance(config, dict):
+        raise BaseModelError(f"adapter {name!r}: {path} must hold an object; give a PEFT folder")
     if config.get("peft_type") != "LORA":
         raise BaseModelError(f"adapter {name!r}: peft_type must be LORA, got {config.get('peft_type')!r}")
     if config.get("bias", "none") != "none":

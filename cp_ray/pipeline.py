@@ -87,39 +87,36 @@ def fingerprint(step: Step) -> str:
 class Run:
     """A run folder."""
 
-    def __init__(self, root: str) -> None:
-        """Open `root`, a path or a pyarrow filesystem URI; nothing is written yet.
+    def __init__(self, root: str, option: str = "root") -> None:
+        """Open `root`, a path or a pyarrow filesystem URI that `option` named; nothing is written yet.
 
         Raises:
             ConfigError: no filesystem is known for it.
             RunFolderError: it holds something else than a run of this format, or cannot be read.
         """
-        self.root = open_folder(root)
+        self.root, self._option = open_folder(root, option), option
         try:
             self._check(root)
         except OSError as error:
-            raise RunFolderError(
-                f"root: {root} cannot be read ({error}); see to it, or choose another --root"
-            ) from error
+            raise RunFolderError(f"{option}: {root} cannot be read ({error}); see to it, or choose another") from error
 
     def _check(self, root: str) -> None:
-        text = self.root.read_text("run.json")
-        if text is not None:
-            try:
-                found = json.loads(text).get("format")
-            except (json.JSONDecodeError, AttributeError) as error:
-                raise RunFolderError(
-                    f"root: {root}/run.json is damaged ({error}); restore it or choose another --root"
-                ) from error
-            if found != FORMAT:
-                raise RunFolderError(
-                    f"root: {root} is a run folder of format {found!r}, this version reads {FORMAT}; "
-                    "choose another --root, or use the version that wrote it"
-                )
-        else:
+        try:
+            text = self.root.read_text("run.json")
+            found = json.loads(text).get("format") if text is not None else None
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, AttributeError) as error:
+            raise RunFolderError(
+                f"{self._option}: {root}/run.json is damaged ({error}); restore it or choose another folder"
+            ) from error
+        if text is None:
             selector = pafs.FileSelector(self.root.path, allow_not_found=True)
             if self.root.filesystem.get_file_info(selector):
-                raise RunFolderError(f"root: {root} is not empty and not a run folder; choose another --root")
+                raise RunFolderError(f"{self._option}: {root} is not empty and not a run folder; choose another")
+        elif found != FORMAT:
+            raise RunFolderError(
+                f"{self._option}: {root} is a run folder of format {found!r}, this version reads {FORMAT}; "
+                "choose another, or use the version that wrote it"
+            )
 
     def begin(self) -> None:
         """Mark the folder as a run's.
@@ -131,7 +128,7 @@ class Run:
             if self.root.read_text("run.json") is None:
                 self.root.write_text("run.json", json.dumps({"format": FORMAT}) + "\n")
         except OSError as error:
-            raise RunFolderError(f"root: {self.root.uri} cannot be written ({error}); choose another --root") from error
+            raise RunFolderError(f"root: {self.root.uri} cannot be written ({error}); choose another") from error
 
     def folder(self, step: Step) -> Folder:
         """The step's folder, whether or not it is there yet."""

@@ -6,22 +6,33 @@ import difflib
 import functools
 import importlib.util
 import inspect
+import keyword
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 from cp_ray.cultures import CULTURES, Culture, parse_cultures, read_cultures
-from cp_ray.errors import ConfigError
+from cp_ray.errors import ConfigError, CpRayError
 from cp_ray.llm.budget import parse_budget
 from cp_ray.llm.limiter import Limits
 from cp_ray.llm.prices import price_of, read_prices
 from cp_ray.pipeline import Step
-from cp_ray.teacher import Terms, parse_batch, parse_fallbacks
+from cp_ray.teacher import Terms, check_url, parse_batch, parse_fallbacks
 
-__all__ = ["Options", "Parser", "Recipe", "check_choice", "check_least", "load_recipe", "parse_recipe"]
+__all__ = [
+    "Options",
+    "Parser",
+    "Recipe",
+    "check_choice",
+    "check_least",
+    "load_recipe",
+    "parse_recipe",
+    "shared_parser",
+]
 
 Recipe = Callable[..., list[Step]]
 """`(options: Options, *, <own options with defaults>) -> list[Step]`"""
@@ -68,12 +79,12 @@ class Options:
 
     def __post_init__(self) -> None:
         _ = self.chosen  # a wrong name or file is told at once
-        for name in ("rpm", "tpm"):
+        for name in ("rpm", "tpm", "in_flight", "teacher_workers"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}: must be at least 1, got {value}")
-        if self.teacher_url is not None and not self.teacher_url.startswith(("http://", "https://")):
-            raise ConfigError(f"teacher-url: must begin with http:// or https://, got {self.teacher_url!r}")
+            if value is not None:
+                check_least(name.replace("_", "-"), value, 1)
+        if self.teacher_url is not None:
+            check_url("teacher-url", self.teacher_url)
         if self.teacher_url is None and self.teacher_model != "smollm2":
             raise ConfigError(
                 f"teacher-model: {self.teacher_model!r} needs a server; give --teacher-url, or leave both out"
@@ -106,10 +117,16 @@ class Options:
             self.max_failures,
             parse_fallbacks(self.fallbacks, read_prices(self.prices)),
             parse_batch(self.batch),
-            self.in_flight or (_BATCH_IN_FLIGHT if self.batch else _IN_FLIGHT),
+            self._in_flight,
             self.teacher_workers,
             self.timeout,
         )
+
+    @property
+    def _in_flight(self) -> int:
+        if self.in_flight is not None:
+            return self.in_flight
+        return _BATCH_IN_FLIGHT if self.batch else _IN_FLIGHT
 
     @functools.cached_property
     def known(self) -> dict[str, Culture]:
@@ -170,7 +187,7 @@ def load_recipe(path: str) -> Recipe:
     """The recipe of a file: the function that bears the file's name.
 
     Raises:
-        ConfigError: there is no such file, or no such function in it.
+        ConfigError: there is no such file, it cannot be loaded, or has no such function.
     """
     file = Path(path)
     if not file.is_file():
@@ -178,27 +195,58 @@ def load_recipe(path: str) -> Recipe:
     spec = importlib.util.spec_from_file_location(f"jobs.{file.stem}", file)
     if spec is None or spec.loader is None:
         raise ConfigError(f"recipe: {path!r} is not a Python file")
+    if not file.stem.isidentifier() or keyword.iskeyword(file.stem):
+        better = re.sub(r"\W", "_", file.stem if file.stem[:1].isidentifier() else f"_{file.stem}")
+        raise ConfigError(
+            f"recipe: {path!r} must bear the name of its function, and none in Python can be called {file.stem!r}; "
+            f"rename it, such as {better if better != file.stem else f'{better}_'}.py"
+        )
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except CpRayError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"recipe: {path!r} cannot be loaded: {_where(error, spec.origin)}") from error
     recipe = getattr(module, file.stem, None)
     if not callable(recipe):
         raise ConfigError(f"recipe: {path!r} has no function called {file.stem!r}")
     return recipe  # type: ignore[no-any-return]
 
 
+def _where(error: Exception, file: str | None) -> str:
+    """An error in a recipe's file, and its line where that is known."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    line = f" (line {lines[-1]})" if lines else ""
+    return f"{type(error).__name__}: {error}{line}"
+
+
 def parse_recipe(recipe: Recipe, arguments: Sequence[str], prog: str) -> tuple[Options, list[Step]]:
     """Options and steps from a command line. A wrong one ends the process with one line and status 2."""
     parser = Parser(prog=prog, description=_summary(recipe), allow_abbrev=False)
-    hints = get_type_hints(Options)
-    for f in dataclasses.fields(Options):
-        _add(parser, f.name, hints[f.name], f.default, f.metadata["help"])
+    _add_shared(parser, f"runs/{recipe.__name__}")
     own, docs = _own_options(recipe), _argument_docs(recipe)
     for name, parameter in own.items():
         _add(parser, name, get_type_hints(recipe)[name], parameter.default, docs.get(name, ""))
     given = vars(parser.parse_args(arguments))
     options = Options(**{f.name: given[f.name] for f in dataclasses.fields(Options)})
     return options, recipe(options, **{name: given[name] for name in own})
+
+
+def shared_parser(prog: str, description: str) -> Parser:
+    """What every recipe takes, for the help of a command that no recipe was named to."""
+    parser = Parser(prog=prog, usage=f"{prog} RECIPE [options]", description=description, allow_abbrev=False)
+    told = "its file, such as jobs/demo.py; `cp-ray run jobs/demo.py --help` lists its own options as well"
+    parser.add_argument("recipe", metavar="RECIPE", help=told)
+    _add_shared(parser, "runs/ and the recipe's name")
+    return parser
+
+
+def _add_shared(parser: Parser, root: str) -> None:
+    hints = get_type_hints(Options)
+    for f in dataclasses.fields(Options):
+        _add(parser, f.name, hints[f.name], root if f.name == "root" else f.default, f.metadata["help"])
 
 
 def _own_options(recipe: Recipe) -> dict[str, inspect.Parameter]:

@@ -54,7 +54,7 @@ def serve_command(arguments: Sequence[str]) -> None:
         from cp_ray.serving.keys import read_keys
 
         read_keys(given.keys)  # a wrong file is told before anything starts
-    spec = trained(Run(given.run), given.run)
+    spec = trained(Run(given.run, "run"), given.run)
     from cp_ray.serving.app import serving
 
     with connected(), serving(spec, name=_APPLICATION, route_prefix="/", port=given.port, settings=settings) as url:
@@ -64,14 +64,15 @@ def serve_command(arguments: Sequence[str]) -> None:
 
 def key_command(arguments: Sequence[str]) -> None:
     """Print a new key, and what goes into the file of keys for it."""
-    from cp_ray.serving.keys import new_key
+    from cp_ray.serving.keys import entry_text, new_key
 
     parser = Parser(prog="cp-ray key", description="A new API key for `cp-ray serve`.", allow_abbrev=False)
     parser.add_argument("name", help="its holder's")
     given = parser.parse_args(arguments)
     key, sha256 = new_key()
+    entry = entry_text(given.name, sha256)
     print(f"# The key, to be given to its holder; it cannot be shown again:\n#   {key}")
-    print(f"# For the file of keys, under `keys:`:\n  - name: {given.name}\n    sha256: {sha256}")
+    print(f"# For the file of keys, under `keys:`:\n{entry}", end="")
 
 
 def trained(run: Run, root: str) -> ServeSpec:

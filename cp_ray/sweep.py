@@ -22,6 +22,12 @@ from cp_ray.records import Example, Paraphrase, QuestionScore
 
 __all__ = ["Point", "parse_over", "plan", "point_of", "sweep", "swept_page", "table"]
 
+_NO_SETTINGS = {
+    "help", "root", "until", "rpm", "tpm", "budget", "prices", "max_failures", "fallbacks", "batch", "in_flight",
+    "teacher_workers", "timeout",
+}  # fmt: skip
+"""Options that change nothing of what a recipe makes. With several roots, each value's folder would be another."""
+
 Execute = Callable[[Run, Sequence[Step]], None]
 """Do the steps, whatever shows the progress."""
 
@@ -53,13 +59,19 @@ def parse_over(text: str) -> tuple[str, list[str]]:
     """Name and values of `tau=0.5,0.8`.
 
     Raises:
-        ConfigError: it is of another form.
+        ConfigError: it is of another form, or the option changes nothing of what is made.
     """
     name, _, listed = text.partition("=")
     values = [value.strip() for value in listed.split(",") if value.strip()]
     if not name.strip() or not values or len(set(values)) != len(values):
         raise ConfigError(f"over: must be an option and different values, such as tau=0.5,0.8, got {text!r}")
-    return name.strip().lstrip("-"), values
+    name = name.strip().lstrip("-")
+    if name.replace("-", "_") in _NO_SETTINGS:
+        raise ConfigError(
+            f"over: {name!r} says where, how far or at what pace a recipe runs, not what it makes; "
+            "choose an option that changes the result, such as tau, and give this one beside --over"
+        )
+    return name, values
 
 
 def plan(recipe: Recipe, name: str, values: Sequence[str], arguments: Sequence[str]) -> tuple[Run, list[list[Step]]]:

@@ -1,6 +1,8 @@
 """The model that the generating steps talk to: a server of the user's, or the embedded model's own."""
 
+import math
 import os
+import re
 import sys
 import uuid
 from collections.abc import Mapping
@@ -8,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, cast, get_args
+from urllib.parse import urlsplit
 
 from cp_ray.errors import ConfigError
 from cp_ray.llm.budget import Price
@@ -16,7 +19,7 @@ from cp_ray.llm.door import Batch, Door, Target
 from cp_ray.llm.limiter import NO_LIMITS, Limits
 from cp_ray.llm.prices import price_of
 
-__all__ = ["Teacher", "Terms", "parse_batch", "parse_fallbacks"]
+__all__ = ["Teacher", "Terms", "check_url", "parse_batch", "parse_fallbacks"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ class Terms:
                 raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}")
         if not 0 < self.max_failures <= 1:
             raise ConfigError(f"max_failures: must be above 0 and at most 1, got {self.max_failures}")
-        if self.timeout_s <= 0:
-            raise ConfigError(f"timeout: must be above 0 seconds, got {self.timeout_s}")
+        if not 0 < self.timeout_s < math.inf:
+            raise ConfigError(f"timeout: must be a number of seconds above 0, got {self.timeout_s}")
 
 
 class Teacher:
@@ -174,6 +177,24 @@ class Teacher:
         return control(Rules(terms.budget, spent, terms.max_failures, self._root))
 
 
+def check_url(option: str, url: str) -> None:
+    """Make sure that an address can be one of a server.
+
+    Raises:
+        ConfigError: it has another scheme, names no host, or cannot be read as an address at all.
+    """
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not re.search(r"\s", url)
+    except ValueError:  # brackets that do not close, a port that is none
+        right = False
+    if not right:
+        raise ConfigError(
+            f"{option}: must begin with http:// or https:// and name a host, got {url!r}; "
+            "an address is such as http://localhost:8000/v1"
+        )
+
+
 def parse_fallbacks(text: str, prices: Mapping[str, Price]) -> tuple[Target, ...]:
     """Targets from `model@url`, or `model@url@KEY_VARIABLE`, with commas between.
 
@@ -201,6 +222,7 @@ def _limit(value: int | None) -> str:
 def _fallback(text: str, prices: Mapping[str, Price]) -> Target:
     model, _, rest = text.partition("@")
     url, _, variable = rest.partition("@")
-    if not model or not url.startswith(("http://", "https://")):
+    if not model or not url:
         raise ConfigError(f"fallbacks: must be model@url or model@url@KEY_VARIABLE, got {text!r}")
+    check_url("fallbacks", url)
     return Target(url, model, price_of(model, prices), variable or "OPENAI_API_KEY")

@@ -13,7 +13,7 @@ from cp_ray.errors import ConfigError
 from cp_ray.language import codes_of
 from cp_ray.pipeline import Step
 from cp_ray.quality import QualityConfig
-from cp_ray.recipe import Options, check_choice
+from cp_ray.recipe import Options, check_choice, check_least
 from cp_ray.records import Dialogue
 from cp_ray.stages.analyse import AnalyseConfig, SampleConfig
 from cp_ray.stages.dedup import DedupConfig
@@ -115,6 +115,7 @@ def culturepark(
         trainer_model: the base at the hosted trainer
         trainer_url: of the hosted trainer, up to /v1
     """
+    check_least("kept", kept, 1)
     model, seed, cultures, teacher = options.teacher_model, options.seed, options.chosen, steps.teacher(options)
     talk = DialogueConfig(
         model, cultures, one_of(main_contact, options.known, "main-contact"), setting, style,

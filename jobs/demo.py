@@ -9,7 +9,7 @@ ray job submit --working-dir . -- python jobs/demo.py --root /shared/runs/demo
 from cp_ray import steps
 from cp_ray.cli import run_recipe
 from cp_ray.pipeline import Step
-from cp_ray.recipe import Options
+from cp_ray.recipe import Options, check_least
 from cp_ray.stages.dedup import DedupConfig
 from cp_ray.stages.dialogue import DialogueConfig
 from cp_ray.stages.examples import ExamplesConfig
@@ -65,6 +65,7 @@ def demo(
         trainer_model: the base at the hosted trainer
         trainer_url: of the hosted trainer, up to /v1
     """
+    check_least("dialogues", dialogues, 1)
     model, seed, cultures = options.teacher_model, options.seed, options.chosen
     teacher = steps.teacher(options)
 

@@ -142,6 +142,14 @@ def test_a_sweep_over_nothing_is_told(text: str) -> None:
         parse_over(text)
 
 
+@pytest.mark.parametrize(
+    "name", ["root", "--root", "until", "budget", "in-flight", "teacher_workers", "timeout", "help"]
+)
+def test_a_sweep_is_over_what_changes_the_result(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"over: '{name.lstrip('-')}' says where, how far or at what pace"):
+        parse_over(f"{name}=1,2")
+
+
 def test_a_sweeps_wrong_value_is_told_before_anything_is_done(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="tau"):
         plan(RECIPE, "tau", ["0.5", "7"], given(tmp_path / "run", "http://127.0.0.1:9/v1", "--until", "questions"))

@@ -235,8 +235,15 @@ def test_at_half_the_price_one_batch_is_made_for_each_turn(ray_cluster: None, tm
         (("--batch", "azure"), "batch: must be openai or anthropic, got 'azure'"),
         (("--structured", "perhaps"), "structured: must be yes, no or auto"),
         (("--max-failures", "0"), "max_failures: must be above 0"),
-        (("--in-flight", "-1"), "in_flight: must be at least 1"),
-        (("--timeout", "0"), "timeout: must be above 0"),
+        (("--in-flight", "0"), "in-flight: must be at least 1, got 0"),
+        (("--teacher-workers", "0"), "teacher-workers: must be at least 1, got 0"),
+        (("--timeout", "0"), "timeout: must be a number of seconds above 0, got 0.0"),
+        (("--timeout", "nan"), "timeout: must be a number of seconds above 0, got nan"),
+        (("--kept", "0"), "kept: must be at least 1, got 0"),
+        (("--teacher-url", "http://[::1/v1"), "teacher-url: must begin with http:// or https:// and name a host"),
+        (("--teacher-url", "https://"), "teacher-url: must begin with http:// or https:// and name a host"),
+        (("--teacher-url", "http://host:port/v1"), "teacher-url: must begin with http:// or https:// and name a host"),
+        (("--fallbacks", "m@http://"), "fallbacks: must begin with http:// or https:// and name a host"),
     ],
 )
 def test_a_wrong_option_is_told_before_anything_starts(tmp_path: Path, wrong: tuple[str, ...], said: str) -> None:

@@ -60,6 +60,21 @@ def test_of_a_sample_as_many_dialogues_are_counted_as_are_asked_for(tmp_path: Pa
     assert found["analyse"] == analysed * 2 * 3 * 2
 
 
+@pytest.mark.parametrize(("row", "cultures"), [("1 (Bengali)", "bengali"), ("10", "all")])
+def test_the_table_of_costs_is_what_the_estimate_says(tmp_path: Path, row: str, cultures: str) -> None:
+    asked = ["--root", str(tmp_path / "run"), "--cultures", cultures, "--per-seed", "20", "--teacher-url",
+             "https://api.openai.com/v1", "--teacher-model", "gpt-4o-mini"]  # fmt: skip
+    options, steps = parse_recipe(load_recipe(str(ROOT / "jobs" / "culturepark.py")), asked, "test")
+    found, price = estimate(Run(str(tmp_path / "run")), steps), options.terms.price
+    assert price is not None
+    calls, tokens = (
+        sum(n) for n in zip(*((e.calls, e.prompt_tokens + e.completion_tokens) for e in found), strict=True)
+    )
+    usd = sum(e.usd(price) for e in found)
+    page = (ROOT / "docs" / "operation.md").read_text(encoding="utf-8")
+    assert f"| {row} | {calls:,} | {tokens / 1e6:.1f} million | {usd:.2f} | " in page
+
+
 def test_the_command_prints_it(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "cp_ray.cli", "show", "jobs/culturepark.py", "--root", str(tmp_path / "run"), "--cost",

@@ -350,6 +350,7 @@ def test_what_cannot_be_exported_is_told_in_one_line(tmp_path: Path) -> None:
     for arguments in (["no/such/run"], [str(ROOT / "tests")], []):
         ended = cp_ray_export(*arguments)
         assert (ended.returncode, ended.stderr.count("\n"), ended.stdout) == (2, 1, "")
+        assert "--root" not in ended.stderr
 
 
 def test_the_report_tells_of_the_training_rows(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import contextlib
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -200,26 +201,55 @@ def test_published_files_stand_at_the_root(tmp_path: Path) -> None:
         ("run.json", '{"format": 99}', "format 99, this version reads 1"),
         ("run.json", "{torn", "run.json is damaged"),
         ("run.json", "[]", "run.json is damaged"),
+        ("run.json", '{"format": "\xff"}', "run.json is damaged"),
         ("thesis.doc", "precious", "not a run folder"),
     ],
 )
 def test_a_folder_of_another_kind_is_refused_and_left_alone(tmp_path: Path, file: str, text: str, said: str) -> None:
-    (tmp_path / file).write_text(text)
+    (tmp_path / file).write_bytes(text.encode("latin-1"))
     with pytest.raises(RunFolderError, match=said) as raised:
-        Run(str(tmp_path))
+        Run(str(tmp_path), "run")
+    assert str(raised.value).startswith("run: ")
+    assert "--root" not in str(raised.value), "who has no such option is told of none"
     assert "\n" not in str(raised.value)
     assert [p.name for p in tmp_path.iterdir()] == [file]
-    assert (tmp_path / file).read_text() == text
+    assert (tmp_path / file).read_bytes() == text.encode("latin-1")
 
 
 def test_a_damaged_manifest_is_told_in_one_line(tmp_path: Path) -> None:
     run = Run(str(tmp_path / "run"))
     do(run, step())
     manifest = Path(run.folder(step()).path) / "manifest.json"
-    for text in ("{", json.dumps({"name": "make"}), json.dumps({"nonsense": 1})):
-        manifest.write_text(text)
+    listed = json.dumps({**json.loads(manifest.read_text()), "config": []})
+    for text in ("{", json.dumps({"name": "make"}), json.dumps({"nonsense": 1}), '{"name": "\xff"}', listed):
+        manifest.write_bytes(text.encode("latin-1"))
         with pytest.raises(RunFolderError, match="damaged"):
             run.manifest(step())
+
+
+def test_what_a_manifest_lacks_is_told_where_it_is_looked_for(tmp_path: Path) -> None:
+    run = Run(str(tmp_path / "run"))
+    do(run, step())
+    found = run.manifest(step())
+    assert found is not None
+    assert found.config["n"] == 2
+    with pytest.raises(RunFolderError, match=r"manifest.json is damaged \(it lacks 'base_model'\); delete that folder"):
+        found.config["base_model"]
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut off", "overwritten"])
+def test_damaged_rows_are_told_in_one_line(tmp_path: Path, damage: str) -> None:
+    run = Run(str(tmp_path / "run"))
+    do(run, step())
+    (file,) = (Path(run.folder(step()).path) / "rows").iterdir()
+    whole = file.read_bytes()
+    if damage == "gone":
+        shutil.rmtree(file.parent)
+    else:
+        file.write_bytes(whole[:100] if damage == "cut off" else whole[:4] + b"\xff" * 40 + whole[44:])
+    with pytest.raises(RunFolderError, match=r"rows cannot be read \(.+\); delete that step's folder") as raised:
+        run.folder(step()).read(Score)
+    assert "\n" not in str(raised.value)
 
 
 def test_any_filesystem_will_do(tmp_path: Path) -> None:

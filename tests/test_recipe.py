@@ -1,6 +1,8 @@
 """The command line as a user meets it: what is wrong is told in one line, with status 2."""
 
 import importlib.util
+import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -9,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from cp_ray.cli import main
 from cp_ray.errors import ConfigError
-from cp_ray.pipeline import Step
+from cp_ray.pipeline import Run, Step
 from cp_ray.recipe import Options, load_recipe, parse_recipe
+from cp_ray.stages.seeds import CandidatesConfig
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,7 +39,15 @@ def test_keyword_arguments_are_options() -> None:
     options, steps = parse_recipe(toy, ["--rounds", "7", "--rate", "0.25", "--cultures", "greek", "--seed", "4"], "toy")
     assert steps[0].name == "7/0.25/None/4"
     assert options.cultures == "greek"
-    assert parse_recipe(toy, [], "toy")[0] == Options()
+    assert parse_recipe(toy, [], "toy")[0] == Options(root="runs/toy")
+
+
+def test_every_recipe_has_a_run_folder_of_its_own() -> None:
+    roots = {}
+    for file in ("demo", "culturepark", "culturellm"):
+        recipe = load_recipe(str(ROOT / "jobs" / f"{file}.py"))
+        roots[file] = parse_recipe(recipe, [], "test")[0].root
+    assert roots == {"demo": "runs/demo", "culturepark": "runs/culturepark", "culturellm": "runs/culturellm"}
 
 
 @pytest.mark.parametrize(
@@ -49,6 +61,7 @@ def test_keyword_arguments_are_options() -> None:
         (["--rpm", "0"], "rpm: must be at least 1, got 0"),
         (["--seed", "-1"], "seed: must not be negative"),
         (["--teacher-url", "localhost:8000"], "must begin with http:// or https://"),
+        (["--dialogues", "-1"], "dialogues: must be at least 1, got -1"),
         (["--teacher-model", "gpt-4o"], "needs a server; give --teacher-url"),
         (["--survey", "no/such/file.csv"], "no/such/file.csv cannot be read"),
         (["--survey", "pyproject.toml"], "has none of the known forms"),
@@ -93,6 +106,53 @@ def test_a_wrong_command_is_told_in_one_line(arguments: list[str], said: str) ->
     assert ended.returncode == 2
     assert said in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("torn.py", b"def torn(:", "torn.py' cannot be loaded: SyntaxError: invalid syntax (torn.py, line 1)"),
+        ("nul.py", b"x = 1\0", "nul.py' cannot be loaded: "),
+        ("latin.py", b"x = '\xff'", "latin.py' cannot be loaded: SyntaxError: "),
+        ("lacks.py", b"\nimport no_such_module", "No module named 'no_such_module' (line 2)"),
+        ("raises.py", b"1 / 0", "raises.py' cannot be loaded: ZeroDivisionError: division by zero (line 1)"),
+        ("my-recipe.py", b"", "none in Python can be called 'my-recipe'; rename it, such as my_recipe.py"),
+        ("2024.py", b"", "none in Python can be called '2024'; rename it, such as _2024.py"),
+        ("class.py", b"", "none in Python can be called 'class'; rename it, such as class_.py"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_told(tmp_path: Path, name: str, text: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_recipe(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("step", "damage", "said"),
+    [
+        ("seeds", "rows", "rows cannot be read (they are gone); delete that step's folder"),
+        ("seeds", "rows/0.parquet", "rows cannot be read ("),
+        ("seeds", "manifest.json", "manifest.json is damaged ("),
+        ("page", "", "step: 'page' has no rows; open its files in "),
+    ],
+)
+def test_what_cannot_be_shown_of_a_step_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], step: str, damage: str, said: str
+) -> None:
+    run, seeds = Run(str(tmp_path)), parse_recipe(load_recipe(str(ROOT / "jobs" / "demo.py")), [], "test")[1][0]
+    run.begin()
+    run.do(seeds)
+    run.do(Step("page", CandidatesConfig(), lambda folder, inputs: None))
+    damaged = Path(run.folder(seeds).path) / damage
+    if damage == "rows":
+        shutil.rmtree(damaged)
+    elif damage:
+        damaged.write_bytes(b"\xff")
+    with pytest.raises(SystemExit) as ended:
+        main(["peek", step, "--root", str(tmp_path)])
+    told = capsys.readouterr()
+    assert (ended.value.code, told.out, told.err.count("\n")) == (2, "", 1)
+    assert said in told.err
 
 
 def test_whole_models_learn_at_a_rate_of_their_own(tmp_path: Path) -> None:
@@ -151,6 +211,20 @@ def test_help_names_every_option() -> None:
                    "--tpm", "--base-model", "--seed", "--survey", "--rounds", "--passes"):  # fmt: skip
         assert f"{option} " in ended.stdout
     assert cp_ray().returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "own"), [("run", "--until STR"), ("show", "--cost"), ("sweep", "--over NAME=V1,V2")]
+)
+@pytest.mark.parametrize("asked", ["--help", "-h"])
+def test_help_needs_no_recipe(capsys: pytest.CaptureFixture[str], command: str, own: str, asked: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, asked])
+    told = capsys.readouterr()
+    assert (ended.value.code, told.err) == (0, "")
+    assert told.out.startswith(f"usage: cp-ray {command} RECIPE [options]")
+    for option in (own, "jobs/demo.py", "--root", "--cultures", "--teacher-url"):
+        assert option in told.out
 
 
 def test_a_recipe_is_found_by_its_file() -> None:

@@ -93,7 +93,7 @@ def evaluated(root: str) -> Evaluated:
     Raises:
         ConfigError, RunFolderError: it is none.
     """
-    run = Run(root)
+    run = Run(root, "runs")
     return Evaluated(run.root, {m.name: folder for folder in run.done() if (m := folder.manifest()) is not None})
 
 

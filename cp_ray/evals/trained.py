@@ -42,7 +42,7 @@ def trained_models(root: str) -> Trained:
     made: dict[str, str] = {}
     bases: dict[str, str] = {}
     seeds: dict[str, Folder] = {}
-    run = Run(root)
+    run = Run(root, "run")
     for folder in run.last("train"):
         manifest = folder.manifest()
         assert manifest is not None

@@ -36,7 +36,7 @@ def export_run(root: str, to: str | None = None) -> tuple[Folder, Sequence[str]]
         ConfigError: the run has no training rows.
         RunFolderError: a step that the rows came from is gone, or the folder holds something else.
     """
-    run = Run(root)
+    run = Run(root, "run")
     done = [(folder, manifest) for folder in run.done() if (manifest := folder.manifest())]
     rows = [line for line in done if line[1].name == "examples"]
     if not rows:

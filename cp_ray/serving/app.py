@@ -126,7 +126,8 @@ def app(args: dict[str, Any]) -> "Application":
     """The application of a Serve config file (`import_path: cp_ray.serving.app:app`).
 
     Args:
-        args: `base`, `models` (each with the fields of `ModelSpec`), and those of `Settings` that are wanted.
+        args: `base`, `models` (each with the fields of `ModelSpec`), those of `Settings` that are wanted, and
+            `cultures_file` where a model is of a culture of the user's own.
 
     Raises:
         ConfigError: a field is missing or unknown, or breaks its rule.
@@ -139,7 +140,10 @@ def _engine(spec: ServeSpec, settings: Settings, common: dict[str, Any]) -> "App
     options = {"name": "engine", **common, **_scale(settings)}
     if settings.engine == "vllm":
         if importlib.util.find_spec("vllm") is None:
-            raise ConfigError("engine: vllm is not installed; pip install cp_ray[vllm] on every node, or leave it out")
+            raise ConfigError(
+                "engine: vllm is not installed; run `pip install -e '.[vllm]'` in the checkout on every node, or leave "
+                "it out"
+            )
         from cp_ray.serving.vllm import deployment
 
         return deployment(spec, settings, options)

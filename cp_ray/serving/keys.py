@@ -19,6 +19,7 @@ import json
 import os
 import re
 import secrets
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import Any
 
 from cp_ray.errors import ConfigError
 
-__all__ = ["ANYBODY", "Key", "Keys", "new_key", "read_keys"]
+__all__ = ["ANYBODY", "Key", "Keys", "entry_text", "new_key", "read_keys"]
 
 _VARIABLE = "CP_RAY_KEYS"
 """Environment variable with the file's content, where there is no file."""
@@ -95,6 +96,30 @@ def new_key() -> tuple[str, str]:
     """A key of 256 random bits, and its SHA-256."""
     key = f"cp-{secrets.token_urlsafe(32)}"
     return key, hashlib.sha256(key.encode()).hexdigest()
+
+
+_OTHERS = """\
+# requests_per_minute: 60
+# tokens_per_minute: 20000    # of prompts and answers
+# models: [german, arabic]    # all if left out
+# culture: german             # for requests that name none
+# admin: true                 # may see /metrics and change versions
+"""
+"""What may stand beside a key's name and hash."""
+
+
+def entry_text(name: str, sha256: str) -> str:
+    """An entry of the file of keys, with all that it may hold beside as comments.
+
+    Raises:
+        ConfigError: the name is empty.
+    """
+    import yaml
+
+    if not name.strip():
+        raise ConfigError(f"name: must not be empty, got {name!r}; name the key's holder, such as school")
+    named = yaml.safe_dump({"name": name, "sha256": sha256}, sort_keys=False, allow_unicode=True, width=1_000_000)
+    return f"  - {textwrap.indent(named + _OTHERS, '    ').lstrip()}"
 
 
 def read_keys(path: str | None, *, required: bool = False) -> Keys:

@@ -1,10 +1,13 @@
 """What is served, and how."""
 
+import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from cp_ray.cultures import CULTURES, Culture
+from cp_ray.cultures import CULTURES, Culture, one_of, read_cultures
 from cp_ray.errors import ConfigError
 from cp_ray.serving.chat import ModelSpec
 from cp_ray.serving.routing import AUTO, UNIFIED
@@ -31,6 +34,8 @@ class ServeSpec:
 
     def __post_init__(self) -> None:
         ids = [model.id for model in self.models]
+        if not self.base:
+            raise ConfigError("base: must be smollm2, a folder or a Hugging Face id, got ''")
         if not ids:
             raise ConfigError("models: needs at least one, got none; name the base or an adapter")
         twice = sorted({i for i in ids if ids.count(i) > 1})
@@ -130,12 +135,14 @@ class Settings:
             )
         for name in ("num_cpus", "num_gpus", "timeout_s"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or value < 0:
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ConfigError(f"{name}: must be a number of at least 0, got {value!r}")
         if not isinstance(self.keys_required, bool):
             raise ConfigError(f"keys_required: must be true or false, got {self.keys_required!r}")
         if self.timeout_s == 0:
             raise ConfigError("timeout_s: must be above 0, got 0")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads: must be at least 1, got {self.threads}; leave it out for as many as its CPUs")
         if self.engine == "vllm" and self.threads is not None:
             raise ConfigError("threads: vLLM chooses its own; leave it out")
         if self.engine == "vllm" and self.num_gpus != int(self.num_gpus):
@@ -143,23 +150,51 @@ class Settings:
 
 
 def parse(args: Mapping[str, Any]) -> tuple[ServeSpec, Settings]:
-    """The `args` of a Serve config file.
+    """The `args` of a Serve config file: `base`, `models`, those of `Settings`, and `cultures_file` as in recipes.
 
     Raises:
-        ConfigError: a field is missing, unknown, or breaks its rule.
+        ConfigError: a field is missing, unknown, of another type, or breaks its rule; or a culture is unknown.
     """
-    options = [field.name for field in fields(Settings)]
-    unknown = sorted(set(args) - {"base", "models", *options})
-    if unknown:
-        raise ConfigError(f"args: unknown field {unknown[0]!r}; known: base, models, {', '.join(options)}")
+    types = {"base": str, "models": list[dict[str, Any]], "cultures_file": str | None, **get_type_hints(Settings)}
+    given = _typed("args", args, types)
+    for name in ("base", "models"):
+        if name not in given:
+            raise ConfigError(f"args: lacks {name}; base and models are expected")
+    models = tuple(_model(f"models: {number}", model) for number, model in enumerate(given.pop("models"), 1))
+    base, file = given.pop("base"), given.pop("cultures_file", None)
+    known = CULTURES | (read_cultures(Path(file)) if file else {})
+    named = dict.fromkeys(_culture(model, known) for model in models if model.culture)
+    return ServeSpec(base, models, tuple(c for c in named if c is not CULTURES.get(c.id))), Settings(**given)
+
+
+def _model(where: str, fields: Mapping[str, Any]) -> ModelSpec:
+    given = _typed(where, fields, get_type_hints(ModelSpec))
+    if "id" not in given:
+        raise ConfigError(f"{where}: lacks id; name it, for example after its culture")
+    return ModelSpec(**given)
+
+
+def _culture(model: ModelSpec, known: Mapping[str, Culture]) -> Culture:
     try:
-        models = tuple(ModelSpec(**{**model, **_tuples(model)}) for model in args["models"])
-        spec = ServeSpec(args["base"], models)
-    except (KeyError, TypeError) as error:
-        known = ", ".join(field.name for field in fields(ModelSpec))
-        raise ConfigError(f"args: base and models ({known}) expected: {error}") from error
-    return spec, Settings(**{name: args[name] for name in options if name in args})
+        return one_of(model.culture, known, f"models: {model.id}: culture")
+    except ConfigError as error:
+        raise ConfigError(f"{error}; those of your own come with cultures_file") from error
 
 
-def _tuples(model: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    return {name: tuple(model[name]) for name in ("locales", "aliases") if name in model}
+def _typed(where: str, values: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of YAML as what they are declared to be; nothing is turned into another type but a list into a tuple."""
+    from pydantic import TypeAdapter, ValidationError
+
+    unknown = sorted(str(name) for name in values if name not in types)
+    if unknown:
+        raise ConfigError(f"{where}: unknown field {unknown[0]!r}; known: {', '.join(types)}")
+    found = {}
+    for name, value in values.items():
+        try:
+            # Strict validation takes a list for a tuple in JSON alone. What JSON lacks, such as a date, fits nothing.
+            found[name] = TypeAdapter(types[name]).validate_json(json.dumps(value, default=lambda _: {}), strict=True)
+        except (ValidationError, TypeError, ValueError) as error:
+            said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            rule = said.replace("Input should be", "must be")
+            raise ConfigError(f"{name if where == 'args' else f'{where}: {name}'}: {rule}, got {value!r}") from error
+    return found

@@ -33,7 +33,7 @@ from cp_ray.steps.evaluation import part_name
 from cp_ray.steps.rows import Inputs
 from cp_ray.steps.spoken import learning, open_ended
 from cp_ray.survey.asking import FRAMES
-from cp_ray.teacher import Teacher
+from cp_ray.teacher import Teacher, check_url
 
 __all__ = ["evaluate"]
 
@@ -166,6 +166,8 @@ def _tasks(text: str, data: Mapping[str, str | None]) -> list[str]:
 
 def _compared(options: Options, run: str, models: str, *, everywhere: bool, workers: int) -> suite.Compared:
     named = [part.strip() for part in models.split(",") if part.strip()]
+    if not named:
+        raise ConfigError(f"models: needs at least one, got {models!r}; name base, trained ones or model@url, or all")
     endpoints = [name for name in named if "@" in name]
     local = [name for name in named if "@" not in name and name != "base"]
     trained = trained_models(run) if local else None
@@ -207,11 +209,12 @@ def _judges(text: str, options: Options) -> list[suite.Endpoint]:
 
 
 def _endpoint(option: str, text: str, options: Options) -> suite.Endpoint:
-    called, _, url = text.rpartition("@")
+    called, _, url = text.strip().rpartition("@")
     name, renamed, model = called.partition("=")
     model = model if renamed else name
-    if not name or not model or not url.startswith(("http://", "https://")):
+    if not name or not model or not url:
         raise ConfigError(f"{option}: an endpoint must be model@url, or name=model@url, got {text!r}")
+    check_url(option, url)
     terms = replace(options.terms, price=price_of(model, read_prices(options.prices)))
     url = url.rstrip("/")
     return suite.Endpoint(name, model, url, Teacher(url, model, terms, options.root, by_server=True))

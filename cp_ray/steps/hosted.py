@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from cp_ray.arrow import from_table, to_table
 from cp_ray.cultures import Culture
-from cp_ray.errors import ConfigError
 from cp_ray.evals import survey
 from cp_ray.evals.answer import AnswerConfig, answer
 from cp_ray.evals.nulls import BASE
@@ -23,7 +22,7 @@ from cp_ray.recipe import Options
 from cp_ray.records import Example, Item, Prediction, Seed
 from cp_ray.rollout import WORKER_CPUS, rollout
 from cp_ray.steps.rows import Inputs, dataset_of
-from cp_ray.teacher import Teacher, Terms
+from cp_ray.teacher import Teacher, Terms, check_url
 from cp_ray.training.config import UNIFIED
 from cp_ray.training.hosted.config import HostedConfig, HostedPoint
 
@@ -52,8 +51,7 @@ class HostedTrainer:
     """Whoever trains; asked before anything is started, or a wrong key would be told when all rows are paid for."""
 
     def __init__(self, url: str) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"trainer-url: must begin with http:// or https://, got {url!r}")
+        check_url("trainer-url", url)
         self.url = url
 
     def check(self) -> None:

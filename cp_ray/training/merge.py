@@ -98,6 +98,8 @@ def _adapter(folder: Path) -> tuple[Path, dict[str, Any]]:
         raise BaseModelError(
             f"adapter: cannot read {found / 'adapter_config.json'} ({first_line(error)}); give a PEFT folder"
         ) from error
+    if not isinstance(config, dict):
+        raise BaseModelError(f"adapter: {found / 'adapter_config.json'} must hold an object; give a PEFT folder")
     if not (found / "adapter_model.safetensors").is_file():
         raise BaseModelError(f"adapter: no adapter_model.safetensors in {found}; .bin files are pickles and not read")
     return found, config

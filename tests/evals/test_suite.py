@@ -286,7 +286,12 @@ def test_adapters_are_not_put_on_another_base_than_they_were_trained_on(tmp_path
     ("arguments", "message"),
     [
         (["--models", "klingon"], "the run has no model 'klingon'; it has arabic, german"),
-        (["--models", "gpt@nowhere"], "must be model@url"),
+        (["--models", "gpt@"], "models: an endpoint must be model@url, got 'gpt@'"),
+        (["--models", "gpt@nowhere"], "models: must begin with http:// or https:// and name a host"),
+        (["--models", "gpt@http://"], "models: must begin with http:// or https:// and name a host"),
+        (["--models", ""], "models: needs at least one, got ''"),
+        (["--models", "m@http://x/v1", "--tasks", "open", "--judges", "m"], "judges: an endpoint must be model@url"),
+        (["--models", "m@http://x/v1", "--tasks", "learning", "--learner", "m@"], "learner: an endpoint must be"),
         (["--models", "all,mine@http://x/v1", "--budget", "5usd"], "no price is known for 'mine'"),
         (["--models", "all,german@http://x/v1"], "got 'german', which is a model of the run's; give it another, as in "
          "other=german@http://x/v1"),

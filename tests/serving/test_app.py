@@ -1,7 +1,10 @@
 import asyncio
+import json
+import math
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +17,7 @@ import yaml
 from cp_ray.errors import BaseModelError, ConfigError
 from cp_ray.serving.app import ServeSpec, Settings, app, build_app, serving, start
 from cp_ray.serving.chat import ModelSpec
+from cp_ray.serving.spec import parse
 from tests.processes import ray_processes
 from tests.tiny import make_adapter, make_base
 
@@ -171,12 +175,35 @@ def test_the_config_files_in_the_repository_build_an_application(file: str) -> N
         ({"base": "smollm2", "models": [{"id": "a"}, {"id": "a"}]}, "'a' stands twice"),
         ({"base": "smollm2", "models": [{"id": ""}]}, "needs an id"),
         ({"base": "smollm2", "models": [{"id": "a", "colour": "red"}]}, "colour"),
-        ({"models": [{"id": "a"}]}, "base"),
+        ({"models": [{"id": "a"}]}, "args: lacks base"),
+        ({"base": "smollm2"}, "args: lacks models"),
+        ({"base": "smollm2", "models": "a"}, "models: must be a valid array, got 'a'"),
+        ({"base": "smollm2", "models": ["a"]}, "models: must be an object"),
+        ({"base": "smollm2", "models": [{"culture": "german"}]}, "models: 1: lacks id"),
+        ({"base": None, "models": [{"id": "a"}]}, "base: must be a valid string, got None"),
+        ({"base": "", "models": [{"id": "a"}]}, "base: must be smollm2, a folder or"),
+        ({"base": "smollm2", "models": [{"id": 5}]}, "models: 1: id: must be a valid string, got 5"),
+        ({"base": "smollm2", "models": [{"id": date(2026, 1, 1)}]}, "models: 1: id: must be a valid string"),
+        ({"base": "smollm2", "models": [{"id": "a", "adapter": 5}]}, "adapter: must be a valid string, got 5"),
+        ({"base": "smollm2", "models": [{"id": "a", "locales": "de"}]}, "locales: must be a valid array, got 'de'"),
+        ({"base": "smollm2", "models": [{"id": "a", "aliases": "ger"}]}, "aliases: must be a valid array, got 'ger'"),
+        ({"base": "smollm2", "models": [{"id": "a", "aliases": [5]}]}, "aliases: must be a valid string"),
+        (
+            {"base": "smollm2", "models": [{"id": "a", "culture": "klingon"}]},
+            r"models: a: culture: no culture is called 'klingon'.* those of your own come with cultures_file",
+        ),
+        ({"base": "smollm2", "models": [{"id": "a"}], "cultures_file": "no.json"}, "no.json cannot be read"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "log_prompts": "no"}, "log_prompts: must be a valid boolean"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "max_replicas": "8"}, "max_replicas: must be a valid integer"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "replicas": True}, "replicas: must be a valid integer"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "threads": -2}, "threads: must be at least 1, got -2"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "timeout_s": math.nan}, "timeout_s: must be a number.*got nan"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "num_gpus": math.inf}, "num_gpus: must be a number.*got inf"),
         ({"base": "smollm2", "models": [{"id": "a"}], "gpu": 1}, "unknown field 'gpu'"),
         ({"base": "smollm2", "models": [{"id": "auto"}]}, "choose another"),
         ({"base": "smollm2", "models": [{"id": "a"}], "max_rows": 0}, "max_rows: must be"),
-        ({"base": "smollm2", "models": [{"id": "a"}], "timeout_s": "60"}, "timeout_s: must be a number"),
-        ({"base": "smollm2", "models": [{"id": "a"}], "keys_required": "yes"}, "keys_required: must be true or false"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "timeout_s": "60"}, "timeout_s: must be a valid number"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "keys_required": "yes"}, "keys_required: must be a valid bool"),
         ({"base": "smollm2", "models": [{"id": "a"}], "timeout_s": 0}, "timeout_s: must be above 0"),
         ({"base": "smollm2", "models": [{"id": "a"}], "num_cpus": -1}, "num_cpus: must be"),
         ({"base": "smollm2", "models": [{"id": "a"}], "prefix_mib": -1}, "prefix_mib: must be"),
@@ -187,11 +214,27 @@ def test_the_config_files_in_the_repository_build_an_application(file: str) -> N
             "dtype: must be bfloat16 or float32",
         ),
         ({"base": "smollm2", "models": [{"id": "a"}], "engine": "tgi"}, "engine: must be cp_ray or vllm"),
-        ({"base": "smollm2", "models": [{"id": "a"}], "engine": "vllm"}, r"pip install cp_ray\[vllm\]"),
+        ({"base": "smollm2", "models": [{"id": "a"}], "engine": "vllm"}, r"pip install -e '\.\[vllm\]'"),
         ({"base": "smollm2", "models": [{"id": "a"}], "engine": "vllm", "threads": 2}, "threads: vLLM chooses"),
         ({"base": "smollm2", "models": [{"id": "a"}], "engine": "vllm", "num_gpus": 0.5}, "num_gpus: vLLM takes"),
     ],
 )
 def test_a_wrong_config_file_gives_one_clear_line(args: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as raised:
         app(args)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_culture_of_the_user_s_own_comes_from_the_file_that_recipes_read(tmp_path: Path) -> None:
+    own = {
+        "adjective": "French", "people": "French people", "language": "French", "locales": ["fr"],
+        "countries": ["FRA"], "female": "Manon", "male": "Hugo",
+    }  # fmt: skip
+    (tmp_path / "mine.json").write_text(json.dumps([{"id": "french", **own}, {"id": "german", **own}]))
+    models = [{"id": "fr", "culture": "french", "locales": ["fr", "fr-FR"]}, {"id": "de", "culture": "german"},
+              {"id": "el", "culture": "greek"}]  # fmt: skip
+    spec, _ = parse({"base": "smollm2", "models": models, "cultures_file": str(tmp_path / "mine.json")})
+    assert [(c.id, c.adjective) for c in spec.known_cultures] == [
+        ("french", "French"), ("german", "French"), ("greek", "Greek")
+    ]  # fmt: skip
+    assert spec.models[0].locales == ("fr", "fr-FR")

@@ -1,13 +1,14 @@
 import hashlib
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cp_ray.errors import ConfigError
-from cp_ray.serving.keys import ANYBODY, Keys, new_key, read_keys
+from cp_ray.serving.keys import ANYBODY, Key, Keys, new_key, read_keys
 
 KEY, SHA256 = new_key()
 
@@ -45,6 +46,17 @@ def test_the_holder_of_a_key_is_known_and_nobody_else(tmp_path: Path) -> None:
         "\xff",
     ):
         assert keys.holder(wrong) is None
+
+
+def test_the_file_that_operation_md_shows_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operation.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```yaml\n(keys:.*?)```", page, re.DOTALL)
+    _, other = new_key()
+    keys = read_keys(write(tmp_path, shown.replace("3c9c…", SHA256).replace("71be…", other)))
+    school = keys.holder(f"Bearer {KEY}")
+    assert school == Key("school", SHA256, 60, 20_000, ("german", "arabic"), "german")
+    assert "operator" in shown
+    assert all(field.name in shown for field in fields(Key))
 
 
 def test_every_key_is_compared_whoever_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -415,6 +415,7 @@ def test_a_recipe_asks_the_trainer_before_it_begins(start: Start, tmp_path: Path
     for address, error, told in (
         (url, TrainerError, "refuses"), ("http://127.0.0.1:9/v1", TrainerError, "trainer: "),
         ("api.openai.com", ConfigError, "trainer-url: must begin with http:// or https://"),
+        ("http://", ConfigError, "trainer-url: must begin with http:// or https:// and name a host"),
     ):  # fmt: skip
         with pytest.raises(error, match=told):
             pending(run, steps.culture_models(

@@ -12,6 +12,7 @@ import torch
 from cp_ray.cli import main
 from cp_ray.errors import BaseModelError, ConfigError, CpRayError, RunFolderError
 from cp_ray.llm.embedded import load_base
+from cp_ray.peft_folder import rank_of
 from cp_ray.training import merge as merging
 from cp_ray.training.merge import merge
 from tests.tiny import make_base
@@ -137,6 +138,10 @@ def test_what_is_no_adapter_is_told(base: Path, tmp_path: Path) -> None:
     (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": None}))
     assert "does not name its base; give --base" in told(BaseModelError, adapter, to)
     merge(adapter, to, base=str(base))
+    (adapter / "adapter_config.json").write_text("[]")
+    assert "adapter_config.json must hold an object; give a PEFT folder" in told(BaseModelError, adapter, to)
+    with pytest.raises(BaseModelError, match=r"adapter_config\.json must hold an object"):
+        rank_of("german", adapter)
 
 
 def test_nothing_half_written_is_left(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

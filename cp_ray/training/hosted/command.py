@@ -24,7 +24,7 @@ def hosted_command(arguments: Sequence[str]) -> None:
     parser.add_argument("run", help="run folder, such as runs/demo")
     parser.add_argument("--cancel", metavar="JOB", help="end this job; what it has trained so far is paid for")
     given = parser.parse_args(arguments)
-    Run(given.run)  # a folder that is something else is told
+    Run(given.run, "run")  # a folder that is something else is told
     jobs = HostedJobs(given.run).read()
     if not jobs:
         raise ConfigError(f"run: {given.run!r} has no hosted job")
