@@ -206,11 +206,12 @@ def _run(given: argparse.Namespace, adapters: tuple[AdapterConfig, ...], example
     for adapter in adapters:
         points = [p for p in trainer.state.points if p.model == adapter.name]
         folder, own = open_folder(f"{out}/{adapter.name}"), weights[adapter.name]
+        learnt = data.learnt(config, adapter.name)
         adapted = trainer.learner.adapters
         if adapted is None:
-            save_model(folder, trainer.base, trainer.tokenizer, config, adapter, own, points)
+            save_model(folder, trainer.base, trainer.tokenizer, config, adapter, own, points, learnt)
         else:
-            save_adapter(folder, adapted, config, adapter, own, points)
+            save_adapter(folder, adapted, config, adapter, own, points, learnt)
     return trainer.summary().tokens
 
 

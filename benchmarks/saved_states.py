@@ -31,7 +31,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--shape", choices=SHAPES, default="llama-8b")
     shape = parser.parse_args().shape
-    torch.nn.functional.scaled_dot_product_attention = _Attention.of
+    functional: Any = torch.nn.functional
+    functional.scaled_dot_product_attention = _attention
     found = {}
     for method in ("lora", "dora", "full"):
         one, three = (_saved(shape, method, layers) for layers in (1, 3))
@@ -59,10 +60,11 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
         raise NotImplementedError("nothing is computed")
 
-    @classmethod
-    def of(cls, query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Any:
-        """In the place of torch's."""
-        return cls.apply(query, key, value)
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Any:
+    """In the place of torch's."""
+    kept: Any = _Attention  # untyped
+    return kept.apply(query, key, value)
 
 
 def _saved(shape: str, method: str, layers: int) -> int:

@@ -121,7 +121,8 @@ def _ours(given: argparse.Namespace, rows: Sequence[Example], out: str) -> tuple
     trainer.run(lambda told: times.append(time.perf_counter()), lambda state: None)
     assert trainer.learner.adapters is not None
     weights = trainer.weights()["german"]
-    save_adapter(open_folder(out), trainer.learner.adapters, config, adapter, weights, trainer.state.points)
+    save_adapter(open_folder(out), trainer.learner.adapters, config, adapter, weights, trainer.state.points,
+                 data.learnt(config, "german"))  # fmt: skip
     return (len(times) - 2) / (len(times) - 1), times[-1] - times[1]
 
 

@@ -87,7 +87,7 @@ def test_a_command_that_stops_earlier_or_makes_something_else_leaves_the_trainin
 
 def test_a_command_that_fails_has_what_it_came_to(tmp_path: Path) -> None:
     a, b = made(1), made(2, unified=True)
-    failing = Step("evaluate", Of("failing"), lambda f, g: 1 / 0, tuple(a[2:3]), Score)  # type: ignore[arg-type, return-value]
+    failing = Step("evaluate", Of("failing"), lambda f, g: 1 / 0, tuple(a[2:3]), Score)
     run = run_of(tmp_path, a, b)
     with pytest.raises(ZeroDivisionError):
         do(run, [*a[:-1], failing])

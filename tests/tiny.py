@@ -72,10 +72,11 @@ def make_model(family: str, **settings: Any) -> Any:
     """A causal language model of a family in transformers, with random weights large enough to tell."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    kind: Any = AutoModelForCausalLM  # untyped
     shape: dict[str, Any] = {
         "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
         "num_key_value_heads": 2, "max_position_embeddings": 128, "initializer_range": 0.3,
         "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None,
     }  # fmt: skip
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape | settings)).eval()
+    return kind.from_config(AutoConfig.for_model(family, **shape | settings)).eval()

@@ -109,7 +109,7 @@ async def _answer(
     choices = body.n or 1
     logprobs, texts = requests[0].logprobs is not None, [request.text or "" for request in requests]
     shape = Shape(call.model, chat=chat, logprobs=logprobs, choices=choices, texts=texts)
-    tally = Tally(call, service.metrics, requests, choices)
+    tally = Tally(call, requests, choices)
     with tally:
         if not body.stream:
             return JSONResponse(shape.whole(await _answers(service.backend, requests, tally)))

@@ -83,7 +83,7 @@ class Moderator:
             adapter=release.adapter,
             tenant=call.key.name if call.key else "",
         )
-        with Tally(call, self._service.metrics, [request]) as tally:
+        with Tally(call, [request]) as tally:
             result = await self._service.backend.complete(request, partial(tally.heard, 0))
         yes, no = result.labels
         return yes - no

@@ -5,7 +5,6 @@ from types import TracebackType
 
 from cp_ray.serving.call import Call
 from cp_ray.serving.chat import ChatRequest, Piece
-from cp_ray.serving.metrics import Metrics
 from cp_ray.serving.openai_shapes import usage_of
 
 __all__ = ["Tally"]
@@ -22,16 +21,15 @@ class Tally:
     refuses costs nothing. What is given up is no error, but a cancellation.
     """
 
-    def __init__(self, call: Call, metrics: Metrics, requests: Sequence[ChatRequest], choices: int = 1) -> None:
+    def __init__(self, call: Call, requests: Sequence[ChatRequest], choices: int = 1) -> None:
         """Count the prompts.
 
         Args:
             call: whose answers they are.
-            metrics: told what the engine is busy with.
             requests: what it is asked.
             choices: so many of the requests, one after the other, have the same prompt.
         """
-        self._call, self._metrics, self._choices = call, metrics, choices
+        self._call, self._choices = call, choices
         self._expected = {k: _about(request) for k, request in enumerate(requests[::choices])}
         self._told = (0, 0)
         self.last: dict[int, Piece] = {}
@@ -43,8 +41,6 @@ class Tally:
         self.last[index] = piece
         self._expected.pop(index // self._choices, None)
         self._tell()
-        if piece.load is not None:
-            self._metrics.engine(piece.load)
 
     def __enter__(self) -> "Tally":
         return self

@@ -15,7 +15,7 @@ from cp_ray.records import Message, TrainPoint
 from cp_ray.survey.read import WVS7
 from cp_ray.training.config import AdapterConfig, Placement, TrainConfig
 from cp_ray.training.data import Learnt
-from cp_ray.training.memory import needed
+from cp_ray.training.memory import PER_LAYER, PER_LOGIT, needed
 from cp_ray.training.model import Learner, make_learner
 from cp_ray.training.save import save_adapter
 from tests.tiny import make_model, make_tokenizer
@@ -37,9 +37,8 @@ def seeing_model() -> Any:
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "initializer_range": 0.3,
     }  # fmt: skip
     vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
-    return AutoModelForCausalLM.from_config(
-        AutoConfig.for_model("gemma3", text_config=text, vision_config=vision)
-    ).eval()
+    kind: Any = AutoModelForCausalLM  # untyped
+    return kind.from_config(AutoConfig.for_model("gemma3", text_config=text, vision_config=vision)).eval()
 
 
 @pytest.mark.parametrize(
@@ -55,13 +54,13 @@ def test_a_decoder_with_its_layers_elsewhere_is_refused(family: str, settings: d
 def test_layers_without_linear_maps_are_refused(layers: int | None) -> None:
     from transformers.pytorch_utils import Conv1D
 
+    kind: Any = Conv1D  # untyped
     base = make_model("llama")
     for name, module in list(base.get_decoder().layers.named_modules()):
         if isinstance(module, nn.Linear):
             parent, _, leaf = name.rpartition(".")
-            setattr(
-                base.get_decoder().layers.get_submodule(parent), leaf, Conv1D(module.out_features, module.in_features)
-            )
+            made = kind(module.out_features, module.in_features)
+            setattr(base.get_decoder().layers.get_submodule(parent), leaf, made)
     with pytest.raises(
         BaseModelError, match=r"^base model: its layers need linear maps to be adapted, got Conv1D, Llama"
     ):
@@ -77,7 +76,8 @@ def test_the_language_model_of_one_that_sees_is_adapted_and_no_other_part(tmp_pa
     make_tokenizer().save_pretrained(tmp_path / "base")
     made = learner(base, layers=layers)
     adapted = 3 if layers is None else layers
-    assert needed(made, Placement(1)).activations == 512 * 32 * 4 * adapted * 34 // 2
+    per_layer, logits = PER_LAYER["lora"] * 4 // 2, 300 // 2 * PER_LOGIT
+    assert needed(made, Placement(1), "lora").activations == 512 * (32 * adapted * per_layer + logits)
     own = dict(made.parameters_of(0))
     assert len(own) == adapted * 7 * 2
     assert all(".language_model.layers." in name for name in own)
