@@ -283,7 +283,7 @@ def _calls(arguments: Sequence[str]) -> None:
 
 
 def _latest(run: Run, name: str) -> Folder:
-    """The folder of the step that was finished last under this name."""
+    """The folder of the last command's step of this name, or else of the one that was finished last."""
     done = {}
     for folder in run.done():
         manifest = folder.manifest()

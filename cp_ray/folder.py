@@ -1,6 +1,7 @@
 """The run folder's storage: how a run lies on disk, or in a bucket.
 
 <root>/run.json                    which format the folder has
+<root>/last.json                   which step folders the last command had
 <root>/<name>-<fingerprint>/       one folder a step
     manifest.json                  written last: a step that has one is done
     rows/*.parquet  or files       what it made

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["Run", "Service", "Step", "execute", "fingerprint", "pending", "select"]
 
 
+_LAST = "last.json"
+"""Which step folders the last command had, done now or before: the newest need not be its."""
+
+
 class Service(Protocol):
     """Something that a step needs to be up."""
 
@@ -138,11 +142,43 @@ class Run:
         return self.folder(step).manifest()
 
     def done(self) -> list[Folder]:
-        """The folders of all finished steps, also of earlier configurations, the last finished last."""
+        """The folders of all finished steps, also of earlier configurations: the last command's last, then by time."""
         selector = pafs.FileSelector(self.root.path, allow_not_found=True)
         folders = [Folder(self.root.filesystem, info.path) for info in self.root.filesystem.get_file_info(selector)]
-        found = [(m.finished, f.path, f) for f in folders if (m := f.manifest()) is not None]
-        return [folder for *_, folder in sorted(found, key=lambda line: line[:2])]
+        last = self._last()
+        found = [
+            (posixpath.basename(f.path) in last, m.finished, f.path, f)
+            for f in folders if (m := f.manifest()) is not None
+        ]  # fmt: skip
+        return [folder for *_, folder in sorted(found, key=lambda line: line[:3])]
+
+    def last(self, kind: str) -> list[Folder]:
+        """The finished steps of a kind, such as `train` with all of its parts, that the last command had.
+
+        No others of that kind: an adapter that the last training left out is of other settings. Where no command has
+        left word of its steps, all that there are.
+        """
+        every = {name: f for f in self.done() if _kind(name := posixpath.basename(f.path)) == kind}
+        last = self._last()
+        return [folder for name, folder in every.items() if name in last] or list(every.values())
+
+    def note(self, steps: Sequence[Step]) -> None:
+        """Write down that the last command had these steps; those of other kinds stay an earlier command's."""
+        own, before = {posixpath.basename(self.folder(step).path) for step in steps}, self._last()
+        kinds = set(map(_kind, own))
+        named = own | {name for name in before if _kind(name) not in kinds}
+        if named != before:
+            self.root.write_text(_LAST, json.dumps({"steps": sorted(named)}, indent=1) + "\n")
+
+    def _last(self) -> set[str]:
+        """Names of folders; none where no command has left word."""
+        text = self.root.read_text(_LAST)
+        try:
+            return set(json.loads(text)["steps"]) if text is not None else set()
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise RunFolderError(
+                f"root: {self.root.uri}/{_LAST} is damaged ({error}); delete it, and give the last command again"
+            ) from error
 
     def do(self, step: Step) -> Manifest:
         """Do the step, whatever is there of it, and write its manifest last."""
@@ -203,12 +239,13 @@ def execute(run: Run, steps: Sequence[Step], *, on_start: Callable[[Step], None]
     run.begin()
     held: Service | None = None
     with ExitStack() as stack:
-        for step in steps:
+        for number, step in enumerate(steps):
             manifest = run.manifest(step)
             if manifest is not None:
                 run.publish(step)
                 on_done(step, manifest, skipped=True)
                 continue
+            _note(run, steps[:number])  # before what may be killed
             on_start(step)
             if step.within is not held:
                 stack.close()
@@ -219,6 +256,7 @@ def execute(run: Run, steps: Sequence[Step], *, on_start: Callable[[Step], None]
                 manifest = run.do(step)
                 run.publish(step)
             on_done(step, manifest, skipped=False)
+    _note(run, steps)
 
 
 def select(steps: Sequence[Step], until: str | None) -> list[Step]:
@@ -234,6 +272,16 @@ def select(steps: Sequence[Step], until: str | None) -> list[Step]:
         names = dict.fromkeys(step.name.split(".")[0] for step in steps)
         raise ConfigError(f"until: no step is called {until!r}; the steps are {', '.join(names)}")
     return list(steps[: last[-1] + 1])
+
+
+def _note(run: Run, steps: Sequence[Step]) -> None:
+    with storing(_LAST, run.root):
+        run.note(steps)
+
+
+def _kind(folder: str) -> str:
+    """`train` of `train.german-0123456789`."""
+    return folder.rpartition("-")[0].split(".")[0]
 
 
 def _plain(value: Any) -> Any:

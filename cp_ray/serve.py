@@ -74,17 +74,16 @@ def key_command(arguments: Sequence[str]) -> None:
 
 
 def trained(run: Run, root: str) -> ServeSpec:
-    """What to serve: the adapters, or whole models, of the run's last finished trainings, and their base.
+    """What to serve: the adapters, or whole models, of the run's last trainings, and their base.
 
     Raises:
         ConfigError: nothing has been trained.
     """
     adapters: dict[str, tuple[Culture, Folder]] = {}
     base = unified = None
-    for folder in run.done():
+    for folder in run.last("train"):
         manifest = folder.manifest()
-        if manifest is None or manifest.name.split(".")[0] != "train":
-            continue
+        assert manifest is not None
         base = str(manifest.config["base_model"])
         for adapter in manifest.config["adapters"]:
             where = folder / ("models" if manifest.config["method"] == "full" else "adapters") / adapter["name"]

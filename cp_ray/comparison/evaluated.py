@@ -20,7 +20,7 @@ class Evaluated:
 
     root: Folder
     steps: Mapping[str, Folder]
-    """Those that were finished last, by name."""
+    """The last command's, or else those that were finished last, by name."""
 
     def questions(self) -> list[QuestionScore]:
         """Of `cp-ray evaluate`, or of the recipe that trained; none where a run is of before there were any."""

@@ -30,7 +30,7 @@ class Trained:
 
 
 def trained_models(root: str) -> Trained:
-    """The adapters, or whole models, of the run's last finished trainings.
+    """The adapters, or whole models, of the run's last trainings.
 
     Raises:
         ConfigError: there is none, they are of both kinds, or on different bases or questions.
@@ -41,10 +41,9 @@ def trained_models(root: str) -> Trained:
     bases: dict[str, str] = {}
     seeds: dict[str, Folder] = {}
     run = Run(root)
-    for folder in run.done():
+    for folder in run.last("train"):
         manifest = folder.manifest()
-        if manifest is None or manifest.name.split(".")[0] != "train":
-            continue
+        assert manifest is not None
         kind = "models" if manifest.config["method"] == "full" else "adapters"
         for adapter in manifest.config["adapters"]:
             name = adapter["name"]

@@ -237,6 +237,7 @@ def test_a_run_of_adapters_and_whole_models_is_refused_in_one_line(
     whole = _trained(tmp_path / "run", Path(trained_models(str(trained)).base_model), whole=True)
     both = [*Run(str(trained)).done(), *(f for f in Run(str(whole)).done() if "train.german" in f.path)]
     monkeypatch.setattr(Run, "done", lambda self: both)
+    (whole / "last.json").unlink()
     with pytest.raises(ConfigError, match=r"adapters and whole models \(arabic of adapters, german of models\)"):
         trained_models(str(whole))
 
