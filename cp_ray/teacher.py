@@ -55,7 +55,7 @@ class Teacher:
     so that the pipeline has one path whoever the teacher is.
     """
 
-    def __init__(self, url: str | None, model: str, terms: Terms, root: str) -> None:
+    def __init__(self, url: str | None, model: str, terms: Terms, root: str, *, by_server: bool = False) -> None:
         """Name it; nothing is asked yet.
 
         Args:
@@ -63,6 +63,8 @@ class Teacher:
             model: its name there.
             terms: how it is asked.
             root: the run's folder, where its ledger lies.
+            by_server: its answers are kept as this server's alone, for it is they that are evaluated; a run that
+                generates may go on with another server of the same model.
 
         Raises:
             ConfigError: there is a budget and no price.
@@ -71,7 +73,7 @@ class Teacher:
             raise ConfigError(f"budget: no price is known for {model!r}; give one with --prices")
         self.model, self.terms = model, terms
         self._given_url = self._url = url
-        self._root = root
+        self._root, self._by_server = root, by_server
         self._run, self._told = uuid.uuid4().hex, False
         self._control: Any = None
         self._stack = ExitStack()
@@ -121,7 +123,10 @@ class Teacher:
         if self._control is None:
             self._control = self._start_control()
         terms = self.terms
-        door = Door(targets, self._root, step, terms.in_flight, terms.timeout_s, self._control, terms.limits, self._run)
+        server = self._url if self._by_server else ""
+        door = Door(
+            targets, self._root, step, terms.in_flight, terms.timeout_s, self._control, terms.limits, self._run, server
+        )  # fmt: skip
         self._tell_of_others(door)
         return door
 

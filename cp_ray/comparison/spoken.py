@@ -61,7 +61,7 @@ def _changes(first: list[OpenAnswer], second: list[OpenAnswer], same: Collection
 
 
 def _learners(run: Evaluated) -> list[object]:
-    """Who plays them, and how."""
+    """Who plays them, and how; the same model may have been at another address."""
     exams = [folder for name, folder in run.sources("learning_scores").items() if name.startswith("exam_after.")]
-    configs = [manifest_of(folder).config for folder in exams]
+    configs = [{**manifest_of(folder).config, "url": ""} for folder in exams]
     return [config for k, config in enumerate(configs) if config not in configs[:k]]

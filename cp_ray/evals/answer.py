@@ -53,6 +53,8 @@ class AnswerConfig:
     """What the server can do: `choose.WHOLE`, REVEALED or DRAWN."""
     top: int = 20
     """Likeliest tokens that it tells at each place."""
+    url: str = ""
+    """Of its server; what goes by the same name at another one may be another model."""
 
     def __post_init__(self) -> None:
         if self.samples < 1:

@@ -78,6 +78,8 @@ class JudgeConfig:
     model: str
     max_tokens: int = 8
     seed: int = 0
+    url: str = ""
+    """Of its server."""
 
 
 def judge_chat(pair: Pair, *, swapped: bool) -> tuple[Message, ...]:

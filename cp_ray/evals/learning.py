@@ -83,6 +83,8 @@ class LearnerConfig:
     max_tokens: int = 48
     temperature: float = 0.7
     seed: int = 0
+    url: str = ""
+    """Of its server."""
 
 
 def exam_of(seeds: Iterable[Seed], culture: str) -> list[Exam]:

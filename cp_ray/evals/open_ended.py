@@ -27,6 +27,8 @@ class SayConfig:
     max_tokens: int = 160
     temperature: float = 0.7
     seed: int = 0
+    url: str = ""
+    """Of its server."""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:

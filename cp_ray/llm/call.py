@@ -93,11 +93,14 @@ def failure(reason: str) -> Completion:
     return Completion("", reason, Usage(0, 0))
 
 
-def request_key(model: str, messages: Sequence[Message], sampling: Sampling) -> str:
-    """A request's address in the ledger: 32 hex digits, the same for the same request everywhere."""
+def request_key(model: str, messages: Sequence[Message], sampling: Sampling, server: str = "") -> str:
+    """A request's address in the ledger: 32 hex digits, the same for the same request everywhere.
+
+    `server`: its URL, where an answer is that server's alone.
+    """
     drawn = [float(sampling.temperature), sampling.max_tokens, sampling.seed, sampling.schema]
     if sampling.logprobs is not None or sampling.answer is not None:
         # An answer that was paid for without them keeps its address.
         drawn += [sampling.logprobs, sampling.answer]
-    body = [model, [[m.role, m.content] for m in messages], drawn]
+    body = [model, [[m.role, m.content] for m in messages], drawn, *([server] if server else [])]
     return hashlib.sha256(_ENCODE(body).encode()).hexdigest()[:32]

@@ -56,6 +56,8 @@ class Door:
     """Of the first target; what the others allow, their headers and refusals tell."""
     run: str = ""
     """Which run it is, among those on the cluster that share a limit."""
+    server: str = ""
+    """The first target's URL, where its answers are in the ledger as this server's alone."""
 
     def open(self, progress: "Progress | None" = None) -> "OpenDoor":
         """What heavy objects it takes, in the worker."""
@@ -81,6 +83,7 @@ class OpenDoor:
         from cp_ray.llm.gate import Gate
 
         self._model, self._ledger, self._progress = door.targets[0].model, ledger, progress
+        self._server = door.server
         self._gates = [
             Gate(door.control, limiter, most=door.in_flight, probe=target.batch is None)
             for target, limiter in zip(door.targets, door.limiters(), strict=True)
@@ -105,7 +108,7 @@ class OpenDoor:
 
     async def __call__(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """Answer a chat, from the ledger if it has been answered before."""
-        key = request_key(self._model, messages, sampling)
+        key = request_key(self._model, messages, sampling, self._server)
         answer, paid = await self._ledger.get_or_call(key, lambda: self._ask(messages, sampling))
         if self._progress is not None:
             if paid:

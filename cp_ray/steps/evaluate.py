@@ -11,8 +11,10 @@ from cp_ray.cultures import parse_cultures
 from cp_ray.errors import ConfigError
 from cp_ray.evals.benchmarks.scores import Solved
 from cp_ray.evals.hofstede.items import HofstedeConfig, read_items
-from cp_ray.evals.hofstede.scores import Truth
+from cp_ray.evals.hofstede.scores import OWN, Truth
+from cp_ray.evals.moderation.scores import BASELINES
 from cp_ray.evals.moderation.state import SetState
+from cp_ray.evals.nulls import BASE, HUMAN, NULLS
 from cp_ray.evals.results.benchmarks import benchmarks_section
 from cp_ray.evals.results.moderation import moderation_section
 from cp_ray.evals.results.others import forgetting_section, hofstede_section, learning_section, open_section
@@ -27,6 +29,7 @@ from cp_ray.recipe import Options, check_choice, check_least
 from cp_ray.records import QuestionScore, Score, Seed
 from cp_ray.steps import suite
 from cp_ray.steps.data import seeds
+from cp_ray.steps.evaluation import part_name
 from cp_ray.steps.rows import Inputs
 from cp_ray.steps.spoken import learning, open_ended
 from cp_ray.survey.asking import FRAMES
@@ -47,6 +50,8 @@ _NEEDS = {
     "learning": "learner",
 }  # fmt: skip
 """Without which option a task cannot be done."""
+_ANSWERERS = dict.fromkeys((BASE, HUMAN, OWN, *NULLS, *BASELINES), "something else in the figures")
+"""Names that no endpoint may have."""
 
 
 def evaluate(
@@ -76,7 +81,7 @@ def evaluate(
     Args:
         options: what every recipe takes
         run: run folder with trained adapters or whole models; default: --root
-        models: with commas between: base, trained ones by name, model@url for an endpoint; all: every one of the run
+        models: with commas between: base, trained ones by name, [name=]model@url for an endpoint; all: all of the run
         tasks: survey, moderation, hofstede, forgetting, benchmarks, open, learning, with commas between; all: all that
             can be done
         moderation: folder with test sets, laid out as CultureLLM's
@@ -89,7 +94,7 @@ def evaluate(
         also: cultures, with commas between, that no adapter was trained on; the survey asks every model about them too
         wordings: of the words around a survey question
         samples: answers that an endpoint gives to each survey question
-        judges: model@url, with commas between: judge the endpoints' open answers
+        judges: [name=]model@url, with commas between: judge the endpoints' open answers
         learner: model@url: plays the learners whom the endpoints teach
         learners: for each culture and endpoint
         everywhere: yes: adapters judge the other cultures' texts too
@@ -102,6 +107,11 @@ def evaluate(
         check_least("rows", rows, 1)
     if not 1 <= wordings <= len(FRAMES):
         raise ConfigError(f"wordings: must be between 1 and {len(FRAMES)}, got {wordings}")
+    if options.fallbacks:
+        raise ConfigError(
+            f"fallbacks: another model's answers would count as the evaluated one's, got {options.fallbacks!r}; "
+            "leave it out"
+        )
     data = {
         "moderation": moderation, "hofstede": hofstede, "benchmarks": benchmarks, "judges": judges, "learner": learner,
     }  # fmt: skip
@@ -133,9 +143,9 @@ def evaluate(
         elif task == "benchmarks":
             made += suite.benchmarks(Path(benchmarks or ""), compared, rows=rows)
         elif task == "open":
-            made += open_ended(asked, compared, [_endpoint(one, options) for one in (judges or "").split(",")])
+            made += open_ended(asked, compared, _judges(judges or "", options))
         else:
-            made += learning(asked, compared, _endpoint(learner or "", options), learners=learners)
+            made += learning(asked, compared, _endpoint("learner", learner or "", options), learners=learners)
         shown.append((task, made[-1]))
     return [*made, _report(shown, truth, asked)]
 
@@ -160,9 +170,11 @@ def _compared(options: Options, run: str, models: str, *, everywhere: bool, work
     local = [name for name in named if "@" not in name and name != "base"]
     trained = trained_models(run) if local else None
     adapters = _adapters(local, trained) if trained else ()
+    asked = tuple(_endpoint("models", text, options) for text in endpoints)
+    _check_names("models", asked, {**_ANSWERERS, **dict.fromkeys(adapters, "a model of the run's")})
     return suite.Compared(
         trained.base_model if trained else options.base_model, trained, adapters,
-        tuple(_endpoint(text, options) for text in endpoints), everywhere, workers, options.seed,
+        asked, everywhere, workers, options.seed,
     )  # fmt: skip
 
 
@@ -188,12 +200,41 @@ def _adapters(named: Sequence[str], trained: Trained) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
-def _endpoint(text: str, options: Options) -> suite.Endpoint:
-    model, _, url = text.rpartition("@")
-    if not model or not url.startswith(("http://", "https://")):
-        raise ConfigError(f"models: an endpoint must be model@url, got {text!r}")
+def _judges(text: str, options: Options) -> list[suite.Endpoint]:
+    found = [_endpoint("judges", one.strip(), options) for one in text.split(",")]
+    _check_names("judges", found, {})
+    return found
+
+
+def _endpoint(option: str, text: str, options: Options) -> suite.Endpoint:
+    called, _, url = text.rpartition("@")
+    name, renamed, model = called.partition("=")
+    model = model if renamed else name
+    if not name or not model or not url.startswith(("http://", "https://")):
+        raise ConfigError(f"{option}: an endpoint must be model@url, or name=model@url, got {text!r}")
     terms = replace(options.terms, price=price_of(model, read_prices(options.prices)))
-    return suite.Endpoint(model, model, Teacher(url, model, terms, options.root))
+    url = url.rstrip("/")
+    return suite.Endpoint(name, model, url, Teacher(url, model, terms, options.root, by_server=True))
+
+
+def _check_names(option: str, endpoints: Sequence[suite.Endpoint], taken: Mapping[str, str]) -> None:
+    """All figures and steps are known by names, so that two of one name would be taken for each other.
+
+    Raises:
+        ConfigError: an endpoint has one that is `taken`, by whom it says, or another endpoint's.
+    """
+    parts: dict[str, str] = {}
+    for one in endpoints:
+        part = part_name(one.name)
+        whose = taken.get(one.name)
+        if part in parts:
+            whose = "another endpoint's" if parts[part] == one.name else f"{parts[part]!r} as a folder's name"
+        if whose is not None:
+            raise ConfigError(
+                f"{option}: an endpoint must have a name of its own, got {one.name!r}, which is {whose}; "
+                f"give it another, as in other={one.model}@{one.url}"
+            )
+        parts[part] = one.name
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def _drawn(
     # What the options say of limits and money is the teacher's.
     terms = replace(given, limits=NO_LIMITS, budget=None, price=None, fallbacks=(), batch=None)
     asked = AnswerConfig(name, model, config.samples, 1.0, seed=config.seed)
-    with Teacher(config.url, model, terms, options.root) as by:
+    with Teacher(config.url, model, terms, options.root, by_server=True) as by:
         door = by.door(f"predict.{name}")
         made = rollout(
             dataset_of(to_table(items, Item), blocks=terms.workers), answer, asked, door,

@@ -48,8 +48,8 @@ def open_ended(seeds: Step, compared: Compared, judges: Sequence[Endpoint]) -> l
                   lambda inputs: open_items(inputs[seeds.name].read(Seed), cultures), (seeds,))  # fmt: skip
     answers = [
         generating(
-            f"open_answers.{part_name(e.name)}", asked, say, SayConfig(e.name, e.model, seed=compared.seed), e.by,
-            OpenAnswer,
+            f"open_answers.{part_name(e.name)}", asked, say,
+            SayConfig(e.name, e.model, seed=compared.seed, url=e.url), e.by, OpenAnswer,
         )
         for e in compared.endpoints
     ]  # fmt: skip
@@ -65,10 +65,11 @@ def open_ended(seeds: Step, compared: Compared, judges: Sequence[Endpoint]) -> l
         against = Step("open_pairs", scoring, paired, (asked, *answers), Pair)
         verdicts = [
             generating(
-                f"open_judgements.{part_name(j.name)}", against, judge, JudgeConfig(j.name, j.model), j.by, Judgement
+                f"open_judgements.{part_name(j.name)}", against, judge, JudgeConfig(j.name, j.model, url=j.url), j.by,
+                Judgement,
             )
             for j in judges
-        ]
+        ]  # fmt: skip
         made += [against, *verdicts]
 
     def scored(folder: Folder, inputs: Inputs) -> pa.Table:
@@ -99,7 +100,7 @@ def learning(
 ) -> list[Step]:
     """Simulated learners' exams before and after a talk with each endpoint's model."""
     cultures = seeds.config.cultures
-    config = LearnerConfig(learner.model, seed=compared.seed)
+    config = LearnerConfig(learner.model, seed=compared.seed, url=learner.url)
     made: list[Step] = []
     last: list[Step] = []
     for tutor in compared.endpoints:
@@ -121,8 +122,9 @@ def learning(
         lesson = Step(f"lessons.{part}", plan, planned, (seeds,), Lesson)
         before = generating(f"exam_before.{part}", lesson, learn, config, learner.by, Lesson)
         talk = generating(
-            f"talks.{part}", before, reply, LearnerConfig(tutor.model, 160, seed=compared.seed), tutor.by, Lesson
-        )
+            f"talks.{part}", before, reply, LearnerConfig(tutor.model, 160, seed=compared.seed, url=tutor.url),
+            tutor.by, Lesson,
+        )  # fmt: skip
         after = generating(f"exam_after.{part}", talk, learn, config, learner.by, Lesson)
         made += [lesson, before, talk, after]
         last.append(after)

@@ -54,6 +54,7 @@ class Endpoint:
     name: str
     """In all figures."""
     model: str
+    url: str
     by: Teacher
 
 
@@ -283,7 +284,8 @@ def _put(
     steps = [chosen(name, asked, local, compared.folders, compared.made, workers=compared.workers)]
     for endpoint in compared.endpoints:
         config = AnswerConfig(
-            endpoint.name, endpoint.model, samples=samples, temperature=temperature, seed=compared.seed
-        )
+            endpoint.name, endpoint.model, samples=samples, temperature=temperature, seed=compared.seed,
+            url=endpoint.url,
+        )  # fmt: skip
         steps.append(answered(name, asked, config, endpoint.by))
     return steps

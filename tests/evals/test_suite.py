@@ -18,11 +18,12 @@ from cp_ray.evals.answer import DRAWN
 from cp_ray.evals.choose import WHOLE, predicted
 from cp_ray.evals.trained import trained_models
 from cp_ray.folder import Folder
-from cp_ray.llm.call import Completion, Sampling, Usage
+from cp_ray.llm.call import Completion, Sampling, Usage, request_key
 from cp_ray.pipeline import Run, Step, execute
 from cp_ray.recipe import Options, load_recipe, parse_recipe
 from cp_ray.records import Example, Item, Message, Prediction, QuestionScore, Score, Seed
 from cp_ray.steps.evaluate import evaluate
+from cp_ray.teacher import Teacher, Terms
 from cp_ray.training.config import AdapterConfig, TrainConfig
 from tests.tiny import make_adapter, make_base
 
@@ -277,6 +278,18 @@ def test_a_run_s_models_are_found_with_the_questions_they_were_trained_on(traine
         (["--models", "klingon"], "the run has no model 'klingon'; it has arabic, german"),
         (["--models", "gpt@nowhere"], "must be model@url"),
         (["--models", "all,mine@http://x/v1", "--budget", "5usd"], "no price is known for 'mine'"),
+        (["--models", "all,german@http://x/v1"], "got 'german', which is a model of the run's; give it another, as in "
+         "other=german@http://x/v1"),
+        (["--models", "m@http://a/v1,m@http://b/v1"], "got 'm', which is another endpoint's"),
+        (["--models", "a/m@http://a/v1,a-m@http://b/v1"], "got 'a-m', which is 'a/m' as a folder's name"),
+        (["--models", "base=m@http://a/v1"], "got 'base', which is something else in the figures"),
+        (["--models", "human@http://a/v1"], "got 'human', which is something else"),
+        (["--models", "scale@http://a/v1"], "got 'scale', which is something else"),
+        (["--models", "majority@http://a/v1"], "got 'majority', which is something else"),
+        (["--models", "=m@http://a/v1"], "must be model@url, or name=model@url"),
+        (["--models", "m@http://a/v1,n@http://b/v1", "--tasks", "open", "--judges", "j@http://a/v1,j@http://b/v1"],
+         "judges: an endpoint must have a name of its own, got 'j'"),
+        (["--models", "m@http://a/v1", "--fallbacks", "n@http://b/v1"], "fallbacks: another model's answers"),
         (["--budget", "5usd"], "budget: no endpoint is asked"),
         (["--tasks", "surevy"], "did you mean 'survey'"),
         (["--tasks", "moderation"], "moderation needs --moderation"),
@@ -286,10 +299,50 @@ def test_a_run_s_models_are_found_with_the_questions_they_were_trained_on(traine
         (["--tasks", "open", "--judges", "j@http://x/v1"], "are of endpoints"),
         (["--workers", "0"], "workers: must be at least 1"),
     ],
-)
+)  # fmt: skip
 def test_wrong_options_are_told_in_one_line(trained: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         planned(trained, *arguments)
+
+
+def test_a_model_at_another_address_is_another_model(
+    ray_cluster: None, scripted_server: Any, trained: Path, tmp_path: Path
+) -> None:
+    def saying(place: int) -> Any:
+        return scripted_server(
+            lambda messages, sampling: sorted(messages[-1].content.rpartition(": ")[2].split("; "))[place],
+            models=("told",),
+        )
+
+    def answers(models: str) -> list[list[Prediction]]:
+        made = planned(tmp_path, "--run", str(trained), "--models", models, "--tasks", "survey", "--samples", "1")
+        some = [step for step in made if step.name in ("survey_seeds", "survey_items") or ".o" in step.name]
+        run = do(tmp_path, some)
+        return [run.folder(step).read(Prediction) for step in some[2:]]
+
+    first, last, third = saying(0), saying(-1), saying(-1)
+    one, other = answers(f"all,one=told@{first.url},other=told@{last.url}")
+    assert ({p.model for p in one}, {p.model for p in other}) == ({"one"}, {"other"})
+    assert not {(p.item, p.output) for p in one} & {(p.item, p.output) for p in other}
+    (moved,) = answers(f"all,one=told@{third.url}")
+    assert third.stats()["calls"] >= len(moved), "what the first server said is not replayed"
+    assert [p.output for p in moved] == [p.output for p in other]
+    calls = third.stats()["calls"]
+    assert answers(f"all,one=told@{third.url}/") == [moved]
+    assert answers(f"all,again=told@{third.url},one=told@{third.url}")[-1] == moved
+    assert third.stats()["calls"] == calls, "and what it said itself is"
+
+
+def test_a_teacher_s_rows_go_on_with_another_server_of_its_model(ray_cluster: None, tmp_path: Path) -> None:
+    said = Message("user", "Is work good?")
+    doors = [
+        Teacher(url, "m", Terms(), str(tmp_path), by_server=by_server).door("dialogue")
+        for by_server in (False, True)
+        for url in ("http://a/v1", "http://b/v1")
+    ]
+    keys = [request_key("m", (said,), Sampling(), door.server) for door in doors]
+    assert keys[0] == keys[1] == request_key("m", (said,), Sampling())
+    assert len(set(keys)) == 3
 
 
 def test_a_change_of_the_data_does_its_steps_again_and_no_other(trained: Path, data: Path, tmp_path: Path) -> None:
