@@ -287,7 +287,9 @@ def _kind(folder: str) -> str:
 def _plain(value: Any) -> Any:
     """`value` in JSON's types, with the same result for the same config in every process."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        given = [(f, getattr(value, f.name)) for f in dataclasses.fields(value)]
+        # Where an optional field says nothing, steps keep the fingerprints that they had before there was one.
+        return {f.name: _plain(own) for f, own in given if own is not None or not f.metadata.get("optional")}
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in sorted(value.items())}
     if isinstance(value, (list, tuple)):

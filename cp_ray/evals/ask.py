@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cp_ray.cultures import Culture
 from cp_ray.evals.distances import emd
+from cp_ray.llm.contents import OnBase
 from cp_ray.records import Prediction, Seed
 from cp_ray.survey.asking import ask, persona
 
@@ -20,10 +21,9 @@ __all__ = ["AskConfig", "ask_served_models", "most_telling"]
 
 
 @dataclass(frozen=True)
-class AskConfig:
+class AskConfig(OnBase):
     """How the models are asked."""
 
-    base_model: str
     max_tokens: int = 24
 
 

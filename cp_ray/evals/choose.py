@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from cp_ray.arrow import from_table, to_table
 from cp_ray.evals.nulls import BASE
+from cp_ray.llm.contents import OnBase
 from cp_ray.records import Item, Prediction
 from cp_ray.training.config import UNIFIED
 
@@ -33,10 +34,9 @@ WHOLE = "log-probabilities of whole options"
 
 
 @dataclass(frozen=True)
-class LocalModels:
+class LocalModels(OnBase):
     """A base and what was trained on it."""
 
-    base_model: str
     adapters: tuple[str, ...] = ()
     """Ids of the cultures whose adapters are asked; the untrained base always is."""
     everywhere: bool = True

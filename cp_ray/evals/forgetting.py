@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cp_ray.errors import ConfigError
 from cp_ray.evals.intervals import Interval, ratio_interval
 from cp_ray.evals.nulls import BASE
+from cp_ray.llm.contents import OnBase
 from cp_ray.records import Score, TextLoss
 
 if TYPE_CHECKING:
@@ -28,10 +29,9 @@ TASK = "forgetting"
 
 
 @dataclass(frozen=True)
-class ForgettingConfig:
+class ForgettingConfig(OnBase):
     """Which models read what."""
 
-    base_model: str
     adapters: tuple[str, ...]
     texts: tuple[str, ...]
     resamples: int = 2000
@@ -40,6 +40,7 @@ class ForgettingConfig:
     """The trained models have all weights, and are no adapters."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.texts or not all(text.strip() for text in self.texts):
             raise ConfigError("texts: must be at least one, and none of them empty")
         if self.resamples < 100:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cp_ray.cultures import Culture, of
 from cp_ray.errors import ConfigError
 from cp_ray.evals.choose import LocalModels, choose
+from cp_ray.llm.contents import OnBase
 from cp_ray.records import Item, Prediction, Seed
 from cp_ray.survey.asking import FRAMES, ask
 
@@ -23,10 +24,9 @@ __all__ = ["PredictConfig", "predict", "survey_answers", "survey_items"]
 
 
 @dataclass(frozen=True)
-class PredictConfig:
+class PredictConfig(OnBase):
     """Which models are asked, and for whose answers."""
 
-    base_model: str
     adapters: tuple[str, ...]
     """Ids of the cultures whose adapters are asked; the untrained base always is."""
     cultures: tuple[Culture, ...]
@@ -37,6 +37,7 @@ class PredictConfig:
     """As in `LocalModels`."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= self.wordings <= len(FRAMES):
             raise ConfigError(f"wordings: must be between 1 and {len(FRAMES)}, got {self.wordings}")
 

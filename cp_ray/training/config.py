@@ -6,6 +6,7 @@ from typing import Any
 
 from cp_ray.cultures import Culture
 from cp_ray.errors import ConfigError
+from cp_ray.llm.contents import OnBase
 from cp_ray.survey.items import Source
 
 __all__ = ["METHODS", "UNIFIED", "WHOLE_RATE", "AdapterConfig", "Placement", "TrainConfig", "hub_name"]
@@ -62,10 +63,9 @@ class AdapterConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(OnBase):
     """All that changes the adapters: one of a culture, one of all cultures, or many side by side on one base."""
 
-    base_model: str
     adapters: tuple[AdapterConfig, ...]
     survey: Source
     """Where the answers come from, for the model card."""
@@ -92,6 +92,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _at_least(1, rank=self.rank, alpha=self.alpha, validate_every=self.validate_every)
         _at_least(8, max_tokens=self.max_tokens)
         if self.layers is not None and self.layers < 1:

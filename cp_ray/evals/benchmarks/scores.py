@@ -8,6 +8,7 @@ from cp_ray.errors import ConfigError
 from cp_ray.evals.compare import Comparison, holm, paired
 from cp_ray.evals.intervals import share_interval
 from cp_ray.evals.nulls import BASE
+from cp_ray.llm.contents import OnBase
 from cp_ray.records import Score
 
 __all__ = ["TASK", "BenchmarksConfig", "Solved", "benchmark_scores", "lost"]
@@ -16,10 +17,9 @@ TASK = "benchmarks"
 
 
 @dataclass(frozen=True)
-class BenchmarksConfig:
+class BenchmarksConfig(OnBase):
     """Which models solve what."""
 
-    base_model: str
     adapters: tuple[str, ...]
     files: tuple[tuple[str, str], ...]
     """Benchmark and the hash of its data."""
@@ -31,6 +31,7 @@ class BenchmarksConfig:
     """The trained models have all weights, and are no adapters."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.rows is not None and self.rows < 1:
             raise ConfigError(f"rows: must be at least 1, got {self.rows}")
 
