@@ -10,6 +10,7 @@ from cp_ray.cluster import connected
 from cp_ray.cultures import Culture, restored
 from cp_ray.errors import ConfigError
 from cp_ray.folder import Folder
+from cp_ray.llm.contents import check_contents
 from cp_ray.pipeline import Run
 from cp_ray.recipe import Parser
 from cp_ray.serving.chat import ModelSpec
@@ -77,13 +78,14 @@ def trained(run: Run, root: str) -> ServeSpec:
     """What to serve: the adapters, or whole models, of the run's last trainings, and their base.
 
     Raises:
-        ConfigError: nothing has been trained.
+        ConfigError: nothing has been trained, or on a base that has become another since.
     """
     adapters: dict[str, tuple[Culture, Folder]] = {}
     base = unified = None
     for folder in run.last("train"):
         manifest = folder.manifest()
         assert manifest is not None
+        check_contents(manifest.config["base_model"], manifest.config.get("base_contents"))
         base = str(manifest.config["base_model"])
         for adapter in manifest.config["adapters"]:
             where = folder / ("models" if manifest.config["method"] == "full" else "adapters") / adapter["name"]

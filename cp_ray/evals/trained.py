@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from cp_ray.cultures import Culture, restored
 from cp_ray.errors import ConfigError
 from cp_ray.folder import Folder
+from cp_ray.llm.contents import check_contents
 from cp_ray.pipeline import Run
 
 __all__ = ["Trained", "trained_models"]
@@ -33,7 +34,8 @@ def trained_models(root: str) -> Trained:
     """The adapters, or whole models, of the run's last trainings.
 
     Raises:
-        ConfigError: there is none, they are of both kinds, or on different bases or questions.
+        ConfigError: there is none, they are of both kinds, on different bases or questions, or on a base that has
+            become another since.
     """
     folders: dict[str, Folder] = {}
     kinds: dict[str, str] = {}
@@ -44,6 +46,7 @@ def trained_models(root: str) -> Trained:
     for folder in run.last("train"):
         manifest = folder.manifest()
         assert manifest is not None
+        check_contents(manifest.config["base_model"], manifest.config.get("base_contents"))
         kind = "models" if manifest.config["method"] == "full" else "adapters"
         for adapter in manifest.config["adapters"]:
             name = adapter["name"]

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from cp_ray.errors import BaseModelError
+from cp_ray.errors import BaseModelError, ConfigError
 
-__all__ = ["OnBase", "contents_of"]
+__all__ = ["OnBase", "check_contents", "contents_of"]
 
 _READ = {".safetensors", ".json", ".jinja", ".model", ".txt", ".tiktoken"}
 """Weights, configuration, tokenizer and chat template; pictures, cards and weights in other formats are not used."""
@@ -47,6 +47,20 @@ def contents_of(base_model: str) -> str | None:
     except OSError as error:
         raise BaseModelError(f"base model: {base_model!r} cannot be read ({error}); make its files readable") from error
     return hashlib.sha256("\n".join(held).encode()).hexdigest()[:16]
+
+
+def check_contents(base_model: str, held: str | None) -> None:
+    """Make sure that a folder holds what adapters were trained on; where nobody knows what that was, it passes.
+
+    Raises:
+        ConfigError: it holds something else by now.
+    """
+    found = contents_of(base_model)
+    if held is not None and found is not None and found != held:
+        raise ConfigError(
+            f"run: its models began as what {base_model} held at their training, and other weights or another "
+            "tokenizer lie there now; put the old ones back, or train again"
+        )
 
 
 def _digest(path: Path) -> str:

@@ -272,6 +272,16 @@ def test_a_run_s_models_are_found_with_the_questions_they_were_trained_on(traine
         trained_models(str(tmp_path))
 
 
+def test_adapters_are_not_put_on_another_base_than_they_were_trained_on(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base")
+    root = _trained(tmp_path / "run", base, whole=False)
+    assert trained_models(str(root)).base_model == str(base)
+    make_base(base, seed=1)
+    for read in (lambda: trained_models(str(root)), lambda: serve.trained(Run(str(root)), "run")):
+        with pytest.raises(ConfigError, match=r"run: its models began as what .*/base held at their training"):
+            read()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
