@@ -4,19 +4,20 @@ Nothing is kept here: a learner's answers come with each request, so progress is
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel, Field
 
-from cp_ray.cultures import Culture
 from cp_ray.evals.distances import emd
 from cp_ray.serving.bodies import Text
-from cp_ray.serving.chat import BadRequest
+from cp_ray.serving.chat import BadRequest, ModelSpec
 from cp_ray.serving.openai_shapes import Refusal
 from cp_ray.serving.routing import UnknownModel
 from cp_ray.serving.service import Service
-from cp_ray.survey.items import Item, pooled
+from cp_ray.survey.items import Item, Source, pooled
+from cp_ray.survey.read import WVS7
 
 __all__ = ["add_education"]
 
@@ -50,28 +51,29 @@ class ExamBody(BaseModel):
 
 
 def add_education(api: FastAPI, service: Service, items: Sequence[Item]) -> None:
-    """Add the routes, for the questions of a survey."""
-    answers = _Answers(service.cultures, items)
+    """Add the routes; `items`: of the shipped survey, for models whose run is not known."""
+    answers = _Answers(service, items)
 
     @api.get("/v1/education/quiz")
     async def quiz(culture: Annotated[str, Query(max_length=100)], request: Request) -> dict[str, Any]:
         """The questions that a culture's people were asked, without their answers."""
-        known = answers.of(_allowed(service, request, culture))
+        asked = answers.of(_allowed(service, request, culture))
         questions = [
             {"id": item.id, "topic": item.topic, "question": item.question, "options": list(item.options)}
-            for item, _ in known.values()
+            for item, _ in asked.known.values()
         ]
-        return {"culture": culture, "questions": questions}
+        survey = {"name": asked.survey.name, "terms": asked.survey.terms}
+        return {"culture": culture, "survey": survey, "questions": questions}
 
     @api.post("/v1/education/quiz")
     async def guess(body: QuizBody, request: Request) -> dict[str, Any]:
         """How a culture's people really answered a question, and how near the guess came."""
-        return _marked(answers.of(_allowed(service, request, body.culture)), body)
+        return _marked(answers.of(_allowed(service, request, body.culture)).known, body)
 
     @api.post("/v1/education/exam")
     async def exam(body: ExamBody, request: Request) -> dict[str, Any]:
         """How near all guesses came, beside one who takes every answer for equally common."""
-        known = answers.of(_allowed(service, request, body.culture))
+        known = answers.of(_allowed(service, request, body.culture)).known
         twice = len({g.question for g in body.guesses}) < len(body.guesses)
         if twice:
             raise Refusal(400, "guesses: a question stands twice; give one guess each", param="guesses")
@@ -88,20 +90,44 @@ def add_education(api: FastAPI, service: Service, items: Sequence[Item]) -> None
         }
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What a culture's people were asked."""
+
+    survey: Source
+    known: Mapping[str, tuple[Item, tuple[float, ...]]]
+    """Questions and the shares of their options, by id."""
+
+
 class _Answers:
     """The distributions of all cultures."""
 
-    def __init__(self, cultures: Sequence[Culture], items: Sequence[Item]) -> None:
-        self._known: dict[str, dict[str, tuple[Item, tuple[float, ...]]]] = {}
-        for culture in cultures:
-            pairs = [(item, pooled(item, culture.countries)) for item in items]
-            self._known[culture.id] = {item.id: (item, found.shares) for item, found in pairs if found is not None}
+    def __init__(self, service: Service, items: Sequence[Item]) -> None:
+        self._asked: dict[str, _Asked] = {}
+        for model in service.models:
+            if model.culture:
+                self._asked.setdefault(model.culture, _asked(service, model, items))
 
-    def of(self, culture: str) -> Mapping[str, tuple[Item, tuple[float, ...]]]:
-        if culture not in self._known:
-            known = ", ".join(self._known) or "none"
+    def of(self, culture: str) -> _Asked:
+        if culture not in self._asked:
+            known = ", ".join(self._asked) or "none"
             raise UnknownModel(f"culture: {culture[:100]!r} has no survey here; known: {known}")
-        return self._known[culture]
+        return self._asked[culture]
+
+
+def _asked(service: Service, model: ModelSpec, items: Sequence[Item]) -> _Asked:
+    """By the survey of the model's run, or else by the shipped one; there may be no questions in that."""
+    origin = service.origins.get(model.adapter or "")
+    survey = (origin and origin.survey) or WVS7
+    countries = next((culture.countries for culture in service.cultures if culture.id == model.culture), ())
+    known = {}
+    if survey.id == WVS7.id:  # a run may have used a part of the shipped questions
+        pairs = [(item, pooled(item, countries)) for item in items]
+        known = {item.id: (item, found.shares) for item, found in pairs if found is not None}
+    for seed in origin.seeds if origin else ():
+        item = Item(seed.question_id, seed.topic, seed.question, seed.options, {})
+        known[seed.question_id] = item, seed.distribution
+    return _Asked(survey, known)
 
 
 def _allowed(service: Service, request: Request, culture: str) -> str:

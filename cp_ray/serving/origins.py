@@ -1,4 +1,4 @@
-"""Where an adapter comes from: the training of a run folder that made it, and how it did on the held-out questions."""
+"""Where an adapter comes from: the training of a run folder that made it, the survey that was asked, and its scores."""
 
 import logging
 import math
@@ -7,10 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow.compute as pc
+
+from cp_ray.arrow import from_table
 from cp_ray.errors import RunFolderError
-from cp_ray.folder import Folder, open_folder
+from cp_ray.folder import Folder, Manifest, open_folder
 from cp_ray.pipeline import Run
-from cp_ray.records import Score
+from cp_ray.records import Score, Seed
+from cp_ray.survey.items import Source
 
 __all__ = ["Origin", "origins"]
 
@@ -26,6 +30,9 @@ class Origin:
     """Names of the run's folder and of the training's in it."""
     scores: tuple[Score, ...] = ()
     """Of the run's last evaluation of this training, on held-out questions."""
+    survey: Source | None = None
+    seeds: tuple[Seed, ...] = ()
+    """What the people of the adapter's culture answered in the survey."""
 
     def card(self) -> dict[str, Any]:
         """As clients are told."""
@@ -57,7 +64,27 @@ def _origin(adapter: Folder) -> Origin | None:
         return None
     root = Folder(adapter.filesystem, posixpath.dirname(training.path))
     name = f"{posixpath.basename(root.path)}/{posixpath.basename(training.path)}"
-    return Origin(name, _scores(root, {manifest.name: manifest.fingerprint}, posixpath.basename(adapter.path)))
+    model = posixpath.basename(adapter.path)
+    scores = _scores(root, {manifest.name: manifest.fingerprint}, model)
+    asked = _asked(root, manifest)
+    seeds = asked.manifest() if asked else None
+    if asked is None or seeds is None:
+        return Origin(name, scores)
+    own = from_table(asked.table().filter(pc.field("culture") == model), Seed)
+    return Origin(name, scores, Source(**seeds.config["source"]), tuple(own))
+
+
+def _asked(root: Folder, step: Manifest) -> Folder | None:
+    """The seeds that a step's rows were made from, which may be several steps before it."""
+    for name, fingerprint in sorted(step.inputs.items(), key=lambda one: one[0] != "seeds"):
+        folder = root / f"{name}-{fingerprint}"
+        if name == "seeds":
+            return folder
+        before = folder.manifest()
+        found = _asked(root, before) if before is not None else None
+        if found is not None:
+            return found
+    return None
 
 
 def _scores(root: Folder, training: dict[str, str], model: str) -> tuple[Score, ...]:

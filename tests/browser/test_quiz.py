@@ -2,8 +2,13 @@ import json
 
 import pytest
 
+from cp_ray.serving.api import build_api
+from cp_ray.serving.chat import ModelSpec
+from cp_ray.serving.service import Service
 from tests.browser.chromium import Chromium
 from tests.browser.doing import fits, press, show, submit, text
+from tests.conftest import Server
+from tests.serving.fake import Fake
 
 
 @pytest.mark.parametrize("browser", [1000, 360], indirect=True)
@@ -37,6 +42,18 @@ def scored(page: Chromium) -> str:
     return text(page, "quiz-score")
 
 
+def test_of_a_culture_without_survey_answers_it_is_said_that_there_are_no_questions(browser: Chromium) -> None:
+    own = ModelSpec("sailors", "a/sailors", "sailors", "English")
+    with Server(build_api(Service(Fake(), "smollm2", (own,)))) as running:
+        browser.open(running.url.removesuffix("v1"))
+        browser.wait("document.querySelectorAll('#ask-models input').length === 1")
+        show(browser, "quiz")
+        browser.wait("document.getElementById('quiz-question').innerText")
+        assert text(browser, "quiz-question").startswith("There are no questions about Sailors")
+        assert text(browser, "quiz-progress") == ""
+        assert not browser.run("[...document.querySelectorAll('#quiz button')].some((b) => b.checkVisibility())")
+
+
 def test_a_question_that_is_answered_twice_counts_once(page: Chromium) -> None:
     show(page, "quiz")
     page.wait("document.querySelectorAll('#quiz-question input').length > 1")
@@ -51,9 +68,9 @@ def test_a_question_that_is_answered_twice_counts_once(page: Chromium) -> None:
     assert len(json.loads(page.run("localStorage.getItem('cp_ray.quiz.german')"))) == 1
 
 
-def test_what_an_earlier_page_kept_twice_counts_once(page: Chromium) -> None:
-    twice = [{"question": "Q27", "option": 0}, {"question": "Q27", "option": 1}]
-    page.run(f"localStorage.setItem('cp_ray.quiz.german', {json.dumps(json.dumps(twice))})")
+def test_what_was_kept_twice_counts_once_and_another_survey_s_guesses_do_not_count(page: Chromium) -> None:
+    before = [{"question": id, "option": option} for id, option in (("Q27", 0), ("Q27", 1), ("S1", 0), ("Q28", 9))]
+    page.run(f"localStorage.setItem('cp_ray.quiz.german', {json.dumps(json.dumps(before))})")
     show(page, "quiz")
     answer(page)
     assert text(page, "quiz-progress").startswith("2 of ")

@@ -9,6 +9,7 @@ from tests.browser.doing import answered_with, press, show, submit
 
 SLOWLY = "slowly " + "." * 100
 QUESTION = {"id": "Q1", "topic": "", "question": "ما أهمية الأسرة في حياتك؟", "options": ["مهمة جدا", "Not at all"]}
+QUIZ = {"survey": {"name": "a survey", "terms": ""}, "questions": [QUESTION]}
 MARKED = {"options": QUESTION["options"], "distribution": [0.9, 0.1], "commonest": 0, "right": False}
 
 
@@ -40,7 +41,7 @@ def test_an_answer_tells_its_language(page: Chromium) -> None:
 
 
 def test_questions_and_options_run_their_own_way(page: Chromium) -> None:
-    answered_with(page, "education/quiz", json.dumps({"questions": [QUESTION]}))
+    answered_with(page, "education/quiz", json.dumps(QUIZ))
     show(page, "quiz")
     page.wait("document.querySelectorAll('#quiz-question input').length === 2")
     assert directions(page, "#quiz-question legend, #quiz-question bdi") == ["rtl", "rtl", "ltr"]

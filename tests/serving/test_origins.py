@@ -7,19 +7,24 @@ from typing import Any
 from fastapi.testclient import TestClient
 
 from cp_ray.arrow import to_table
+from cp_ray.cultures import CULTURES
 from cp_ray.folder import Manifest, open_folder, write_rows
-from cp_ray.records import Score
+from cp_ray.records import Score, Seed
 from cp_ray.serving.api import build_api
 from cp_ray.serving.chat import ModelSpec
 from cp_ray.serving.origins import origins
 from cp_ray.serving.service import Service
+from cp_ray.survey.items import Source
+from cp_ray.survey.read import WVS7
 from tests.serving.fake import Fake
 
 
-def step(root: Path, name: str, fingerprint: str, inputs: dict[str, str], finished: str = "") -> Path:
+def step(
+    root: Path, name: str, fingerprint: str, inputs: dict[str, str], finished: str = "", config: Any = None
+) -> Path:
     folder = root / f"{name}-{fingerprint}"
     folder.mkdir(parents=True)
-    manifest = Manifest(name, fingerprint, {}, inputs, finished=finished)
+    manifest = Manifest(name, fingerprint, config or {}, inputs, finished=finished)
     (folder / "manifest.json").write_text(json.dumps(dataclasses.asdict(manifest)))
     return folder
 
@@ -77,3 +82,43 @@ def test_a_run_that_cannot_be_read_is_logged(tmp_path: Path, caplog: Any) -> Non
     (folder / "manifest.json").write_text("{")
     assert origins([str(folder / "adapters" / "german")]) == {}
     assert "is damaged" in caplog.text
+
+
+def asked(culture: str, question: str, source: str, distribution: tuple[float, ...]) -> Seed:
+    options = ("Often", "Never")
+    return Seed(f"{culture}/{question}", culture, source, question, "sea", "Do you sail?", options, distribution, 9,
+                "Often", "train")  # fmt: skip
+
+
+def quiz_of(root: Path, culture: str, source: Source, *seeds: Seed) -> dict[str, dict[str, Any]]:
+    """The questions that are asked about a culture, with the answers, where its model is of a run that had these."""
+    (root / "run.json").write_text(json.dumps({"format": 1}))
+    step(root, "train", "t", {"examples": "e"})
+    step(root, "examples", "e", {"leakage": "l", "seeds": "s"})
+    folder = step(root, "seeds", "s", {}, config={"source": dataclasses.asdict(source)})
+    write_rows(to_table(seeds, Seed), open_folder(str(folder)) / "rows", Seed)
+    adapter = str(root / "train-t" / "adapters" / culture)
+    cultures = [CULTURES[culture]] if culture in CULTURES else []
+    service = Service(Fake(), "smollm2", [ModelSpec(culture, adapter, culture)], cultures, origins=origins([adapter]))
+    http = TestClient(build_api(service))
+    quiz: dict[str, Any] = http.get("/v1/education/quiz", params={"culture": culture}).json()
+    assert quiz["survey"] == {"name": source.name, "terms": source.terms}
+    marked = {}
+    for question in quiz["questions"]:
+        body = {"culture": culture, "question": question["id"], "option": 0}
+        marked[question["id"]] = http.post("/v1/education/quiz", json=body).json()
+    return marked
+
+
+def test_the_quiz_asks_what_the_run_s_own_survey_asked_also_about_a_culture_of_the_user_s_own(tmp_path: Path) -> None:
+    seeds = [asked("sailors", "S1", "ports", (0.75, 0.25)), asked("farmers", "S2", "ports", (0.5, 0.5))]
+    marked = quiz_of(tmp_path, "sailors", Source("ports", "the survey 'ports'", "Ask the harbour."), *seeds)
+    assert {id: (m["options"], m["distribution"]) for id, m in marked.items()} == {
+        "S1": (["Often", "Never"], [0.75, 0.25])
+    }
+
+
+def test_a_run_that_used_a_part_of_the_shipped_questions_leaves_the_others_to_be_asked(tmp_path: Path) -> None:
+    marked = quiz_of(tmp_path, "german", WVS7, asked("german", "Q27", "wvs7", (0.75, 0.25)))
+    assert len(marked) > 40
+    assert marked["Q27"]["distribution"] == [0.75, 0.25]

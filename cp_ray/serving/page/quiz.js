@@ -8,6 +8,8 @@ import { ask } from "./server.js";
 const place = (culture) => `cp_ray.quiz.${culture}`;
 const write = (culture, guesses) => localStorage.setItem(place(culture), JSON.stringify(guesses));
 
+const MOST = 200; // guesses that the server takes
+
 function kept(culture) {
   const first = new Map();
   for (const guess of JSON.parse(localStorage.getItem(place(culture)) || "[]")) {
@@ -16,18 +18,21 @@ function kept(culture) {
   return [...first.values()];
 }
 
-function keep(culture, guess) {
-  const before = kept(culture);
-  if (!before.some((one) => one.question === guess.question)) write(culture, [...before, guess]);
-}
-
 export function quizForm() {
   let questions = [], now = null, turn = 0;
   const culture = () => at("quiz-culture").value;
+  // A guess may be of another survey's question, made at another time on this address.
+  const fits = (guess) => questions.some((q) => q.id === guess.question && guess.option < q.options.length);
+  const guesses = () => kept(culture()).filter(fits);
+  const keep = (guess) => {
+    if (guesses().some((one) => one.question === guess.question)) return; // from another window of this browser
+    write(culture(), [...kept(culture()).filter((one) => one.question !== guess.question), guess]);
+  };
   const progress = () => {
-    const done = kept(culture()).length;
+    const done = guesses().length;
     at("quiz-progress").textContent = questions.length ? `${done} of ${questions.length} questions answered` : "";
     at("quiz-end").hidden = !done;
+    at("quiz-reset").hidden = !questions.length;
   };
   const show = (heading) => {
     at("quiz-answer").replaceChildren();
@@ -41,23 +46,28 @@ export function quizForm() {
     progress();
   };
   const next = () => {
-    const done = kept(culture());
+    const done = guesses();
     now = questions.find((q) => !done.some((guess) => guess.question === q.id)) || null;
-    show(now ? now.question : "All questions are answered.");
+    const name = at("quiz-culture").selectedOptions[0].textContent;
+    const none = `There are no questions about ${name}: no survey answers of theirs are known here.`;
+    show(now ? now.question : questions.length ? "All questions are answered." : none);
   };
   const load = async () => {
     const mine = ++turn;
     problem();
     at("quiz-score").replaceChildren();
+    at("quiz-survey").textContent = "";
     questions = [];
     now = null;
     show("");
     try {
       await known();
       if (mine !== turn || !culture()) return; // the server may have no culture models
-      const found = (await ask(`v1/education/quiz?culture=${encodeURIComponent(culture())}`)).questions;
+      const found = await ask(`v1/education/quiz?culture=${encodeURIComponent(culture())}`);
       if (mine !== turn) return; // another culture has been chosen meanwhile
-      questions = found;
+      questions = found.questions;
+      const { name, terms } = found.survey;
+      at("quiz-survey").textContent = questions.length ? `As people answered in ${name}. ${terms}` : "";
       next();
     } catch (error) { problem(error); }
   };
@@ -78,7 +88,7 @@ export function quizForm() {
     const mine = turn, option = Number(new FormData(at("quiz-form")).get("option"));
     const marked = await ask("v1/education/quiz", { culture: culture(), question: now.id, option });
     if (mine !== turn) return;
-    keep(culture(), { question: now.id, option });
+    keep({ question: now.id, option });
     const verdict = marked.right ? ["That is the commonest answer."] : ["Most people answer: ", own(marked.options[marked.commonest]), "."];
     at("quiz-answer").replaceChildren(element("p", {}, ...verdict), ...bars(marked.options, marked.distribution, option));
     // Whoever has seen the answer guesses no more.
@@ -89,7 +99,7 @@ export function quizForm() {
   });
   at("quiz-end").addEventListener("click", async () => {
     try {
-      const exam = await ask("v1/education/exam", { culture: culture(), guesses: kept(culture()) });
+      const exam = await ask("v1/education/exam", { culture: culture(), guesses: guesses().slice(-MOST) });
       const right = exam.marked.filter((m) => m.right).length;
       at("quiz-score").replaceChildren(element("h2", { textContent: "Your score" }),
         ...bars(["You", "Someone who takes all answers for equally common"], [exam.score, exam.uniform_score]),
