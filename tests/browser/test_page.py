@@ -35,9 +35,8 @@ def test_moderation_is_compared(page: Chromium) -> None:
     page.wait("document.querySelectorAll('#judgement tbody tr').length === 13")
     row: Any = page.run("[...document.querySelector('#judgement tbody tr').children].map(c => c.textContent)")
     assert row == ["harassment", "0.27", "0.73 flagged"]
-    assert page.run(
-        "(({ scrollWidth, clientWidth }) => scrollWidth <= clientWidth)(document.getElementById('judgement'))"
-    )
+    table = "document.getElementById('judgement')"
+    assert page.run(f"{table}.scrollWidth <= {table}.clientWidth")
     assert fits(page)
 
 

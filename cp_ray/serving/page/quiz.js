@@ -56,6 +56,7 @@ export function quizForm() {
     const mine = ++turn;
     problem();
     at("quiz-score").replaceChildren();
+    at("quiz-survey").textContent = "";
     questions = [];
     now = null;
     show("");
