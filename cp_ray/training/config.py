@@ -84,7 +84,9 @@ class TrainConfig:
     opinion_weight: float = 0.1
     """Of an opinion against an answer: an opinion has ten times as many tokens, and would drown the answers."""
     max_tokens: int = 1024
-    """Of a row; longer ones are left out, and counted."""
+    """Of a row: a prompt with as many of its answers as there is room for, and another row for the rest. An answer that
+    is longer with its prompt is left out, and counted; so are a question's if all its options are together, where the
+    objective is their `distribution`."""
     validation: float = 0.0
     """Share of the training questions that is kept to validate with, the same questions for all cultures."""
     validate_every: int = 20

@@ -1,7 +1,8 @@
 """From examples to rows: what shares a prompt together, whose it is, and what is kept to validate with.
 
-Rows are tokenised once for all workers and passes, and lie in an Arrow table: the workers on a node share one copy of
-it, and a row's ids are read when its turn comes.
+Rows lie in an Arrow table, and a row's ids are read when its turn comes. A prompt with more answers than `max_tokens`
+has room for is several rows, each with some of the answers: every answer counts as it did, and none is left out for
+being one of many.
 """
 
 import functools
@@ -45,9 +46,11 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Tokenised:
-    """A `Prompt` in token ids."""
+    """A `Prompt` in token ids, with all of its answers or some."""
 
     index: int
+    part: int
+    """Which of the prompt's rows."""
     adapter: int
     validation: bool
     shares: bool
@@ -137,7 +140,7 @@ class Data:
     train: Rows
     validation: Rows
     too_long: int
-    """Prompts left out for having more than `max_tokens`."""
+    """Examples left out for being longer than `max_tokens`, each with its prompt."""
 
 
 def make_prompts(examples: Sequence[Example], config: TrainConfig) -> list[Prompt]:
@@ -162,13 +165,14 @@ def make_prompts(examples: Sequence[Example], config: TrainConfig) -> list[Promp
     return found
 
 
-def tokenise(prompts: Iterable[Prompt], tokenizer: Any) -> pa.Table:
-    """A table of `Tokenised`, a row a prompt.
+def tokenise(prompts: Iterable[Prompt], tokenizer: Any, config: TrainConfig) -> pa.Table:
+    """A table of `Tokenised`, a prompt's rows one behind the other.
 
     Raises:
         BaseModelError: the tokenizer's chat template cannot be used.
     """
-    return to_table((_tokenised(prompt, tokenizer) for prompt in prompts), Tokenised)
+    rows = (row for prompt in prompts for row in _tokenised(prompt, tokenizer, config))
+    return to_table(rows, Tokenised)
 
 
 def divide(table: pa.Table, config: TrainConfig) -> Data:
@@ -179,20 +183,27 @@ def divide(table: pa.Table, config: TrainConfig) -> Data:
         config: the run's.
 
     Raises:
-        ConfigError: an adapter has nothing to train on that is short enough.
+        ConfigError: an adapter has nothing to train on that is short enough, or nothing by which to stop early.
     """
     import pyarrow.compute as pc
 
-    short = table.filter(pc.less_equal(table["tokens"], config.max_tokens)).sort_by("index")
+    fits = pc.less_equal(table["tokens"], config.max_tokens)
+    short = table.filter(fits).sort_by([("index", "ascending"), ("part", "ascending")])
+    too_long = sum(_examples(row.weight, row.shares, config) for row in Rows(table.filter(pc.invert(fits))))
     parts = [short.filter(pc.equal(short["validation"], part)) for part in (False, True)]
-    there = set(parts[0]["adapter"].unique().to_pylist())
+    trained, validated = (set(part["adapter"].unique().to_pylist()) for part in parts)
     for k, adapter in enumerate(config.adapters):
-        if k not in there:
+        if k not in trained:
             raise ConfigError(
                 f"max_tokens: no row of {adapter.name} has at most {config.max_tokens} tokens, or all of its questions "
                 "are kept to validate with; give more, or less validation"
             )
-    return Data(Rows(parts[0]), Rows(parts[1]), table.num_rows - short.num_rows)
+        if adapter.patience is not None and k not in validated:
+            raise ConfigError(
+                f"validation: {adapter.name} is to stop early, and a share of {config.validation} keeps none of its "
+                "questions to validate with; give a larger one"
+            )
+    return Data(Rows(parts[0]), Rows(parts[1]), too_long)
 
 
 def make_data(examples: Sequence[Example], config: TrainConfig, tokenizer: Any) -> Data:
@@ -201,14 +212,36 @@ def make_data(examples: Sequence[Example], config: TrainConfig, tokenizer: Any) 
     Raises:
         ConfigError, BaseModelError: as `make_prompts`, `tokenise` and `divide`.
     """
-    return divide(tokenise(make_prompts(examples, config), tokenizer), config)
+    return divide(tokenise(make_prompts(examples, config), tokenizer, config), config)
 
 
-def _tokenised(prompt: Prompt, tokenizer: Any) -> Tokenised:
-    row = encode(tokenizer, prompt.messages, list(zip(prompt.answers, prompt.weights, strict=True)))
-    return Tokenised(
-        prompt.index, prompt.adapter, prompt.validation, prompt.shares, row.tokens, row.prompt, row.answers, row.weights
-    )  # fmt: skip
+def _tokenised(prompt: Prompt, tokenizer: Any, config: TrainConfig) -> Iterator[Tokenised]:
+    """A prompt's rows. One that is longer than `max_tokens` is an answer, or a distribution, that is so by itself."""
+    whole = encode(tokenizer, prompt.messages, list(zip(prompt.answers, prompt.weights, strict=True)))
+    # The answers of a distribution are renormalised over each other.
+    together = prompt.shares and config.objective == "distribution"
+    for part, row in enumerate([whole] if together else _cut(whole, config.max_tokens)):
+        yield Tokenised(
+            prompt.index, part, prompt.adapter, prompt.validation, prompt.shares, row.tokens, row.prompt, row.answers,
+            row.weights,
+        )  # fmt: skip
+
+
+def _cut(row: Branches, most: int) -> Iterator[Branches]:
+    """Rows of at most `most` tokens, in the order of the answers; an answer that is too long has one to itself."""
+    start = 0
+    tokens = len(row.prompt)
+    for k, answer in enumerate(row.answers):
+        if k > start and tokens + len(answer) - 1 > most:
+            yield Branches(row.prompt, row.answers[start:k], row.weights[start:k])
+            start, tokens = k, len(row.prompt)
+        tokens += len(answer) - 1
+    yield Branches(row.prompt, row.answers[start:], row.weights[start:])
+
+
+def _examples(weight: float, shares: bool, config: TrainConfig) -> int:
+    """How many there are in a row of this weight."""
+    return round(weight if shares else weight / config.opinion_weight)
 
 
 def _by_prompt(
@@ -241,7 +274,9 @@ def _validation_questions(examples: Sequence[Example], config: TrainConfig) -> f
     questions = sorted(
         {e.question_id for e in examples}, key=lambda q: hashlib.sha256(f"{config.seed}/{q}".encode()).digest()
     )
-    return frozenset(questions[: round(config.validation * len(questions))])
+    # A share of few questions would be none, and nobody would stop early or keep the best weights.
+    kept = max(1, round(config.validation * len(questions))) if config.validation else 0
+    return frozenset(questions[:kept])
 
 
 def _nothing_of(adapter: AdapterConfig, own: Sequence[Example]) -> ConfigError:

@@ -59,7 +59,7 @@ def fit(
     check_room("workers: training", {"GPU" if placement.use_gpu else "CPU": placement.workers})
     prompts = make_prompts(examples, config)
     # A few are tokenised by each worker sooner than by a process that is started for it.
-    data = prompts if len(prompts) <= _BLOCK else divide(_tokenised(prompts, config.base_model), config)
+    data = prompts if len(prompts) <= _BLOCK else divide(_tokenised(prompts, config), config)
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     # Ray's minute is short for machines that an autoscaler brings, and for busy ones.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "900")
@@ -105,20 +105,20 @@ def _forget_notes(checkpoints: "Folder") -> None:
         checkpoints.filesystem.delete_file((checkpoints / _NOTES).path)
 
 
-def _tokenised(prompts: Sequence[Prompt], base_model: str) -> pa.Table:
+def _tokenised(prompts: Sequence[Prompt], config: TrainConfig) -> pa.Table:
     """A table of `Tokenised`, made on all of the cluster."""
     import ray
 
     blocks = [to_table(prompts[k : k + _BLOCK], Prompt) for k in range(0, len(prompts), _BLOCK)]
     task: Any = _tokenise_block  # Ray's type has no place for more arguments
-    rows = ray.data.from_arrow(blocks).map_batches(task, fn_args=(base_model,), batch_size=None, batch_format="pyarrow")
+    rows = ray.data.from_arrow(blocks).map_batches(task, fn_args=(config,), batch_size=None, batch_format="pyarrow")
     return pa.concat_tables(ray.get(rows.to_arrow_refs()))
 
 
-def _tokenise_block(block: pa.Table, base_model: str) -> pa.Table:
+def _tokenise_block(block: pa.Table, config: TrainConfig) -> pa.Table:
     from cp_ray.llm.embedded import load_tokenizer
 
-    return tokenise(from_table(block, Prompt), load_tokenizer(base_model))
+    return tokenise(from_table(block, Prompt), load_tokenizer(config.base_model), config)
 
 
 def _work(given: dict[str, Any]) -> None:
@@ -173,7 +173,7 @@ def _work(given: dict[str, Any]) -> None:
     try:
         data = ray.get(given["data"])
         if not isinstance(data, Data):
-            data = divide(tokenise(data, load_tokenizer(config.base_model)), config)
+            data = divide(tokenise(data, load_tokenizer(config.base_model), config), config)
         trainer = Trainer(config, placement, data, state)
         with Trackers(out / "tensorboard" if first else None, config, trainer.state.step) as trackers:
             trainer.run(on_step, on_checkpoint)

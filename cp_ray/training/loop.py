@@ -59,7 +59,7 @@ class Summary:
     peak_bytes: int
     """Of the first worker."""
     too_long: int
-    """Prompts left out for having more than `max_tokens`."""
+    """Examples left out for being longer than `max_tokens`."""
     stopped: dict[str, int]
     """Adapters that stopped early, with the step whose weights were kept."""
 

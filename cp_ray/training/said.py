@@ -18,6 +18,9 @@ def remarks(folder: "Folder") -> list[str]:
         f"ZeRO-{zero['stage']}{offload} ({zero['why']}), {rate:,.0f} tokens/s, {found['peak_bytes'] / 2**30:.1f} GiB"
     ]
     if found["too_long"]:
-        lines.append(f"{found['too_long']} prompts were longer than max_tokens and left out")
+        lines.append(
+            f"{found['too_long']} examples were left out: the answer, or all options of a distribution, is longer with "
+            "its prompt than max_tokens"
+        )
     lines += [f"{name} stopped early; its best step, {step}, was kept" for name, step in found["stopped"].items()]
     return lines

@@ -95,6 +95,75 @@ def test_what_is_too_long_is_left_out_and_counted() -> None:
     assert (len(rows.train), rows.too_long) == (1, 1)
 
 
+def opinions(n: int, tokens: int) -> list[Example]:
+    """Different ones of one question."""
+    return [example(k, "Why is it?", f"{k:02d}".ljust(tokens, "."), "opinion") for k in range(n)]
+
+
+def test_many_opinions_of_one_question_are_all_trained_on() -> None:
+    whole = make_data(opinions(30, 40), config(max_tokens=10_000), make_tokenizer())
+    cut = make_data(opinions(30, 40), config(max_tokens=300), make_tokenizer())
+    assert (len(whole.train), cut.too_long) == (1, 0)
+    assert len(cut.train) > 4
+    assert all(row.tokens <= 300 for row in cut.train)
+    assert {row.branches.prompt for row in cut.train} == {whole.train[0].branches.prompt}
+    for part in ("answers", "weights"):
+        assert tuple(x for row in cut.train for x in getattr(row.branches, part)) == getattr(
+            whole.train[0].branches, part
+        )
+    again = make_data(opinions(30, 40)[::-1], config(max_tokens=300), make_tokenizer())
+    assert again.train.table.equals(cut.train.table), "whatever the order of the examples"
+
+
+def test_an_answer_that_is_too_long_by_itself_costs_its_neighbours_nothing() -> None:
+    """Each of the three that say the same is counted."""
+    long = [example(40 + k, "Why is it?", "15".ljust(400, "!"), "opinion") for k in range(3)]
+    rows = make_data([*opinions(30, 40), *long], config(max_tokens=300), make_tokenizer())
+    assert rows.too_long == 3
+    assert sum(len(row.branches.answers) for row in rows.train) == 30
+    shortest = len(rows.train[0].branches.prompt) + 40
+    exact = make_data(opinions(1, 40), config(max_tokens=shortest), make_tokenizer())
+    assert (len(exact.train), exact.train[0].tokens) == (1, shortest), "the last token is predicted and never fed"
+    with pytest.raises(ConfigError, match="max_tokens: no row of german"):
+        make_data(opinions(1, 40), config(max_tokens=shortest - 1), make_tokenizer())
+
+
+def test_a_distribution_stays_whole_or_is_left_out() -> None:
+    """Its options are renormalised over each other; opinions beside it are cut all the same."""
+    options = tuple(f"{k}".ljust(60, "-") for k in range(4))
+    asked = [replace(example(50 + k, "Is it?", options[k % 3]), options=options) for k in range(6)]
+    examples = [*opinions(12, 40), *asked]
+    rows = make_data(examples, config(max_tokens=280, objective="distribution"), make_tokenizer())
+    assert rows.too_long == 6, "the examples of that question"
+    assert not any(row.shares for row in rows.train)
+    assert sum(len(row.branches.answers) for row in rows.train) == 12
+    rows = make_data(examples, config(max_tokens=400, objective="distribution"), make_tokenizer())
+    assert [row.branches.weights for row in rows.train if row.shares] == [(2.0, 2.0, 2.0, 0.0)]
+    rows = make_data(examples, config(max_tokens=150), make_tokenizer())
+    assert [row.branches.weights for row in rows.train if row.shares] == [(2.0,)] * 3, "likelihoods need no neighbours"
+    assert rows.too_long == 0
+
+
+def test_a_share_to_validate_with_is_one_question_at_least() -> None:
+    examples = [example(q, f"Is it {q}?", "Yes", question_id=f"Q{q}") for q in range(40)]
+    rows = make_data(examples, config(validation=0.01), make_tokenizer())
+    assert (len(rows.validation), len(rows.train)) == (1, 39)
+    assert not make_data(examples, config(), make_tokenizer()).validation
+
+
+def test_an_adapter_that_is_to_stop_early_needs_something_to_validate_with() -> None:
+    patient = AdapterConfig("greek", (CULTURES["greek"],), patience=2)
+    examples = [example(q, f"Is it {q}?", "Yes", question_id=f"Q{q}") for q in range(20)]
+    kept = make_data(examples, config(validation=0.1), make_tokenizer()).validation
+    free = next(
+        q for q in range(20) if all(f"Is it {q}?" not in make_tokenizer().decode(r.branches.prompt) for r in kept)
+    )
+    examples.append(example(30, "Was it?", "No", culture="greek", question_id=f"Q{free}"))
+    with pytest.raises(ConfigError, match=r"^validation: greek is to stop early, .* 0\.1 keeps none of its questions"):
+        make_data(examples, config(GERMAN, patient, validation=0.1), make_tokenizer())
+    make_data(examples, config(GERMAN, GREEK, validation=0.1), make_tokenizer())
+
+
 @pytest.mark.parametrize(
     ("examples", "settings", "said"),
     [

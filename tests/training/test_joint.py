@@ -123,6 +123,25 @@ def test_how_it_is_computed_changes_nothing(base: Path, settings: dict[str, Any]
     assert [p.loss for p in other.state.points] == pytest.approx([p.loss for p in plain.state.points], abs=1e-5)
 
 
+def test_rows_that_are_cut_lose_what_the_whole_one_loses(base: Path) -> None:
+    """All answers to a question in one row, or in several; beside others as alone."""
+
+    def losses(names: list[str], most: int) -> tuple[int, list[float]]:
+        adapters = tuple(adapter(name, batch_size=100, passes=3) for name in names)
+        config = TrainConfig(str(base), adapters, WVS7, rank=4, dtype="float32", max_tokens=most)
+        examples = [replace(e, messages=(*e.messages[:-1], Message("assistant", f"{e.id} " * 3)))
+                    for name in names for e in examples_of(name)]  # fmt: skip
+        trainer = Trainer(config, Placement(1, zero_stage=0, offload="none"), data_of(examples, config), None)
+        trainer.run(lambda told: None, lambda state: None)
+        own = [p.loss for p in trainer.state.points if p.model == names[0]]
+        return sum(row.adapter == 0 for row in trainer.rows.train), own
+
+    whole, cut, beside = (losses(MANY[:n], most) for n, most in ((1, 1024), (1, 120), (2, 120)))
+    assert (whole[0], cut[0] > 8, beside[0]) == (4, True, cut[0])
+    assert cut[1] == pytest.approx(whole[1], abs=1e-5)
+    assert beside[1] == pytest.approx(cut[1], abs=1e-5)
+
+
 def test_the_upper_layers_alone(base: Path) -> None:
     """The trunk is computed once; without it kept, nothing changes."""
     adapters = [adapter(name) for name in MANY[:2]]

@@ -15,7 +15,10 @@ def table(*rows: tuple[int, int]) -> Rows:
     """Of rows with so many tokens, each of an adapter."""
     return Rows(
         to_table(
-            [Tokenised(k, adapter, False, True, n, (1,) * n, ((2,),), (1.0,)) for k, (n, adapter) in enumerate(rows)],
+            [
+                Tokenised(k, 0, adapter, False, True, n, (1,) * n, ((2,),), (1.0,))
+                for k, (n, adapter) in enumerate(rows)
+            ],
             Tokenised,
         )
     )
