@@ -18,6 +18,7 @@ from cp_ray.serve import trained
 from cp_ray.survey.read import WVS7
 from cp_ray.training.card import model_card
 from cp_ray.training.config import AdapterConfig, TrainConfig
+from cp_ray.training.data import Learnt
 
 ROOT = Path(__file__).parent.parent
 BAVARIAN: dict[str, Any] = {
@@ -95,11 +96,28 @@ def test_of_a_culture_trained_twice_the_last_is_served(files: Path) -> None:
     assert (base.id, base.adapter) == ("base", None)
 
 
+@pytest.mark.parametrize(
+    ("method", "learnt", "said", "unsaid"),
+    [
+        ("lora", Learnt(8, 0), ["A LoRA adapter", "answers that people gave", "| 8 of answers, 0 of"], "dialogues"),
+        ("dora", Learnt(8, 2), ["A DoRA adapter", "tags: [dora,", "answers that people gave", "dialogues"], "LoRA"),
+        ("qlora", Learnt(0, 2), ["A LoRA adapter", "| qlora, rank", "2405.15145"], "answers that people gave"),
+        ("full", Learnt(1200, 0), ["A model with", "| 1,200 of answers"], "adapter"),
+    ],
+)
+def test_a_card_says_what_was_trained_and_on_what(method: str, learnt: Learnt, said: list[str], unsaid: str) -> None:
+    adapter = AdapterConfig("german", (CULTURES["german"],))
+    config = TrainConfig("smollm2", (adapter,), WVS7, method=method)
+    card = model_card(config, adapter, [TrainPoint("german", 1, 1.0, 0.1, 10, 0.5)], learnt)
+    assert [text for text in said if text not in card] == []
+    assert unsaid not in card
+
+
 def test_the_card_and_the_report_tell_of_the_survey_and_the_people(tmp_path: Path) -> None:
     german = CULTURES["german"]
     point = TrainPoint("german", 1, 1.0, 0.1, 10, 0.5)
     adapter = AdapterConfig("german", (german,))
-    card = model_card(TrainConfig("smollm2", (adapter,), WVS7), adapter, [point])
+    card = model_card(TrainConfig("smollm2", (adapter,), WVS7), adapter, [point], Learnt(8, 0))
     assert "more like Germans did in wave 7 of the World Values Survey\n(DEU)" in card
     assert "doi:10.14281/18241.24" in card
     seed = Seed("german/Q1", "german", "wvs7", "Q1", "t", "So?", ("a", "b"), (0.4, 0.6), 9, "b", "heldout")

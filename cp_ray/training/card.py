@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from cp_ray.records import TrainPoint
 from cp_ray.training.config import AdapterConfig, TrainConfig, hub_name
+from cp_ray.training.data import Learnt
 
 __all__ = ["model_card"]
 
@@ -16,14 +17,14 @@ tags: [{tags}culture, survey]
 # {title}
 
 {what} with which the base model answers survey questions more like {people} did in {survey}
-({countries}). Made by cp_ray from the answers that people gave to the survey, and from opinions out of
-dialogues between language models (CultureLLM, arXiv:2402.10946; CulturePark, arXiv:2405.15145).
+({countries}). Made by cp_ray from {sources}.
 
 | | |
 |---|---|
 | base model | {base} |
 | method | {method} |
 | adapted layers | {layers} |
+| examples | {answers:,} of answers, {opinions:,} of opinions |
 | objective | {objective} |
 | learning rate | {rate}, rising over {warmup:.0%} of the steps, then falling to 0 |
 | passes, prompts per step | {passes}, {batch} |
@@ -40,7 +41,11 @@ The base model's licence holds for the base model.
 """
 
 
-def model_card(config: TrainConfig, adapter: AdapterConfig, points: Sequence[TrainPoint]) -> str:
+_ANSWERS = "the answers that people gave to the survey\n(CultureLLM, arXiv:2402.10946)"
+_OPINIONS = "opinions out of dialogues between language models\n(CulturePark, arXiv:2405.15145)"
+
+
+def model_card(config: TrainConfig, adapter: AdapterConfig, points: Sequence[TrainPoint], learnt: Learnt) -> str:
     """A Hugging Face model card, as Markdown."""
     from cp_ray.survey.asking import persona
 
@@ -49,12 +54,17 @@ def model_card(config: TrainConfig, adapter: AdapterConfig, points: Sequence[Tra
     best = min(validated, key=lambda p: p.validation or 0.0, default=None)
     beside = [other.name for other in config.adapters if other is not adapter]
     adapted = config.method != "full"
+    kind = "DoRA" if config.method == "dora" else "LoRA"
+    sources = [_ANSWERS] * bool(learnt.answers) + [_OPINIONS] * bool(learnt.opinions)
     return _CARD.format(
         base=hub_name(config.base_model),
         library="peft" if adapted else "transformers",
-        tags="lora, " if adapted else "",
+        tags=f"{kind.lower()}, " if adapted else "",
         title=f"{people}: a culture {'adapter' if adapted else 'model'}",
-        what="A LoRA adapter" if adapted else "A model",
+        what=f"A {kind} adapter" if adapted else "A model",
+        sources=", and from ".join(sources),
+        answers=learnt.answers,
+        opinions=learnt.opinions,
         people=people,
         survey=config.survey.name,
         terms=config.survey.terms,

@@ -24,7 +24,7 @@ from cp_ray.training.config import AdapterConfig, TrainConfig
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Data", "Prompt", "Row", "Rows", "Tokenised", "divide", "make_data", "make_prompts", "tokenise"]
+__all__ = ["Data", "Learnt", "Prompt", "Row", "Rows", "Tokenised", "divide", "make_data", "make_prompts", "tokenise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,15 @@ class Rows(Sequence[Row]):
 
 
 @dataclass(frozen=True, slots=True)
+class Learnt:
+    """How many examples of each kind an adapter is trained on."""
+
+    answers: int
+    """To questions of the survey, those made of two included."""
+    opinions: int
+
+
+@dataclass(frozen=True, slots=True)
 class Data:
     """All rows of a run; the order is the same in every process."""
 
@@ -141,6 +150,15 @@ class Data:
     validation: Rows
     too_long: int
     """Examples left out for being longer than `max_tokens`, each with its prompt."""
+
+    def learnt(self, config: TrainConfig, name: str) -> Learnt:
+        """What an adapter of the run is trained on."""
+        k = [adapter.name for adapter in config.adapters].index(name)
+        counts = [0, 0]
+        for row in self.train:
+            if row.adapter == k:
+                counts[not row.shares] += _examples(row.weight, row.shares, config)
+        return Learnt(*counts)
 
 
 def make_prompts(examples: Sequence[Example], config: TrainConfig) -> list[Prompt]:

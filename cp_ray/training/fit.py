@@ -196,11 +196,15 @@ def _leave(out: "Folder", config: TrainConfig, trainer: "Trainer", weights: dict
 
     for adapter in config.adapters:
         points = [p for p in trainer.state.points if p.model == adapter.name]
-        own = weights[adapter.name]
+        own, learnt = weights[adapter.name], trainer.rows.learnt(config, adapter.name)
         if trainer.learner.adapters is None:
-            save_model(out / "models" / adapter.name, trainer.base, trainer.tokenizer, config, adapter, own, points)
+            save_model(
+                out / "models" / adapter.name, trainer.base, trainer.tokenizer, config, adapter, own, points, learnt
+            )
         else:
-            save_adapter(out / "adapters" / adapter.name, trainer.learner.adapters, config, adapter, own, points)
+            save_adapter(
+                out / "adapters" / adapter.name, trainer.learner.adapters, config, adapter, own, points, learnt
+            )
     log = out / "log" / "rows"
     log.filesystem.create_dir(log.path, recursive=True)
     pq.write_table(to_table(trainer.state.points, TrainPoint), f"{log.path}/0.parquet", filesystem=log.filesystem)

@@ -12,6 +12,7 @@ from cp_ray.records import TrainPoint
 from cp_ray.training.adapt import Adapters
 from cp_ray.training.card import model_card
 from cp_ray.training.config import AdapterConfig, TrainConfig, hub_name
+from cp_ray.training.data import Learnt
 
 if TYPE_CHECKING:
     from cp_ray.folder import Folder
@@ -26,6 +27,7 @@ def save_adapter(
     adapter: AdapterConfig,
     weights: Mapping[str, Tensor],
     points: Sequence[TrainPoint],
+    learnt: Learnt,
 ) -> None:
     """A PEFT folder: `adapter_config.json`, `adapter_model.safetensors`, `README.md`."""
     from peft import LoraConfig
@@ -47,7 +49,7 @@ def save_adapter(
         lora.save_pretrained(str(local))
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, local / "adapter_model.safetensors",
                   metadata={"format": "pt"})  # fmt: skip
-        (local / "README.md").write_text(model_card(config, adapter, points), encoding="utf-8")
+        (local / "README.md").write_text(model_card(config, adapter, points, learnt), encoding="utf-8")
 
 
 def save_model(
@@ -58,13 +60,14 @@ def save_model(
     adapter: AdapterConfig,
     weights: Mapping[str, Tensor],
     points: Sequence[TrainPoint],
+    learnt: Learnt,
 ) -> None:
     """A transformers folder with all weights, in the dtype of the base."""
     with _published(out) as local:
         whole = {name: tensor.to(base.dtype) for name, tensor in weights.items()}
         base.save_pretrained(local, state_dict=whole)
         tokenizer.save_pretrained(local)
-        (local / "README.md").write_text(model_card(config, adapter, points), encoding="utf-8")
+        (local / "README.md").write_text(model_card(config, adapter, points, learnt), encoding="utf-8")
 
 
 @contextlib.contextmanager

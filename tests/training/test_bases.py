@@ -14,6 +14,7 @@ from cp_ray.folder import open_folder
 from cp_ray.records import Message, TrainPoint
 from cp_ray.survey.read import WVS7
 from cp_ray.training.config import AdapterConfig, Placement, TrainConfig
+from cp_ray.training.data import Learnt
 from cp_ray.training.memory import needed
 from cp_ray.training.model import Learner, make_learner
 from cp_ray.training.save import save_adapter
@@ -89,7 +90,8 @@ def test_the_language_model_of_one_that_sees_is_adapted_and_no_other_part(tmp_pa
         ours = base(input_ids=ids).logits
     config = TrainConfig(str(tmp_path / "base"), (GERMAN,), WVS7, rank=4, alpha=8, layers=layers)
     folder = open_folder(str(tmp_path / "adapter"))
-    save_adapter(folder, made.adapters, config, GERMAN, own, [TrainPoint("german", 1, 1.0, 0.1, 10, 1.0, None)])
+    points = [TrainPoint("german", 1, 1.0, 0.1, 10, 1.0, None)]
+    save_adapter(folder, made.adapters, config, GERMAN, own, points, Learnt(8, 0))
     theirs: Any = PeftModel.from_pretrained(seeing_model(), str(tmp_path / "adapter"))
     assert get_peft_model_state_dict(theirs).keys() == own.keys()
     with torch.no_grad():

@@ -8,7 +8,7 @@ from cp_ray.errors import ConfigError
 from cp_ray.records import Example, Message
 from cp_ray.survey.read import WVS7
 from cp_ray.training.config import AdapterConfig, Placement, TrainConfig
-from cp_ray.training.data import make_data
+from cp_ray.training.data import Learnt, make_data
 from tests.tiny import make_tokenizer
 
 GERMAN, GREEK = (AdapterConfig(id, (CULTURES[id],)) for id in ("german", "greek"))
@@ -121,6 +121,7 @@ def test_an_answer_that_is_too_long_by_itself_costs_its_neighbours_nothing() -> 
     rows = make_data([*opinions(30, 40), *long], config(max_tokens=300), make_tokenizer())
     assert rows.too_long == 3
     assert sum(len(row.branches.answers) for row in rows.train) == 30
+    assert rows.learnt(config(), "german") == Learnt(0, 30)
     shortest = len(rows.train[0].branches.prompt) + 40
     exact = make_data(opinions(1, 40), config(max_tokens=shortest), make_tokenizer())
     assert (len(exact.train), exact.train[0].tokens) == (1, shortest), "the last token is predicted and never fed"

@@ -19,6 +19,7 @@ from cp_ray.folder import open_folder
 from cp_ray.records import Example, Item, Message, Prediction
 from cp_ray.survey.read import WVS7
 from cp_ray.training.config import AdapterConfig, Placement, TrainConfig
+from cp_ray.training.data import Learnt
 from cp_ray.training.loop import Trainer
 from cp_ray.training.save import save_model
 from tests.tiny import make_base
@@ -176,7 +177,9 @@ def test_a_whole_model_is_kept_and_asked(base: Path, tmp_path: Path) -> None:
     one, folder = adapter(MANY[0], passes=6, learning_rate=1e-2), open_folder(str(tmp_path / "whole"))
     trainer = trained(base, [one], Placement(1, zero_stage=0, offload="none"), method="full")
     own = trainer.weights()[one.name]
-    save_model(folder, trainer.base, trainer.tokenizer, trainer.config, one, own, trainer.state.points)
+    learnt = trainer.rows.learnt(trainer.config, one.name)
+    assert learnt == Learnt(len(examples_of(one.name)), 0)
+    save_model(folder, trainer.base, trainer.tokenizer, trainer.config, one, own, trainer.state.points, learnt)
     row = examples_of(one.name)[0]
     item = Item("Q0/0", one.name, "survey_heldout", row.messages[:-1], ("Yes", "No"), "Q0")
     plain, asked = (
