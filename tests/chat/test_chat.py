@@ -2,31 +2,40 @@
 
 import dataclasses
 import logging
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cp_ray.chat import Encoded, encode_answers, encode_chats, encode_prompt, end_of_turn
+from cp_ray.branches import Branches, encode
+from cp_ray.chat import encode_answers, encode_prompt, end_of_turn
+from cp_ray.cultures import CULTURES
 from cp_ray.errors import BaseModelError, ConfigError
-from cp_ray.records import Message
+from cp_ray.records import Example, Message
+from cp_ray.survey.read import WVS7
+from cp_ray.training.config import AdapterConfig, TrainConfig
+from cp_ray.training.data import make_data
 from tests.chat.families import CHAT, FAMILIES, REFUSED, Family, named
 
-LONG = 10_000
+ANSWERS = (2, 4)
+"""Where in `CHAT` the assistant speaks."""
 
 
-def bracketed(family: Family, row: Any) -> str:
-    """A row's text, its labelled parts between « and »."""
-    text, at = "", 0
-    for start, end in row.spans:
-        text += family.text(row.ids[at:start]) + "«" + family.text(row.ids[start:end]) + "»"
-        at = end
-    return text + family.text(row.ids[at:])
+def learnt(family: Family, chat: Sequence[Message] = CHAT) -> list[Branches]:
+    """What training makes of each answer of a chat."""
+    return [encode(family.tokenizer, chat[:k], [(chat[k].content, 1.0)]) for k in ANSWERS]
 
 
-def labelled(encoded: Encoded) -> list[tuple[int, ...]]:
-    return [row.ids[start:end] for row in encoded.rows for start, end in row.spans]
+def expected(family: Family) -> list[tuple[str, str]]:
+    """For each answer what a model is fed, and what it is to say."""
+    found = []
+    for row in family.expected:
+        for said in re.finditer("«(.*?)»", row, re.DOTALL):
+            found.append((re.sub("[«»]", "", row[: said.start()]), said[1]))
+    return found
 
 
 def controls(family: Family, ids: tuple[int, ...]) -> list[int]:
@@ -44,10 +53,9 @@ def family(request: pytest.FixtureRequest) -> Family:
 class TestFamilies:
     """Every template in use."""
 
-    def test_all_that_the_assistant_says_is_labelled_and_nothing_else(self, family: Family) -> None:
-        encoded = encode_chats(family.tokenizer, [CHAT, CHAT], LONG)
-        assert [bracketed(family, row) for row in encoded.rows] == family.expected * 2
-        assert encoded.left_out == 0
+    def test_all_that_the_assistant_says_is_learnt_and_nothing_else(self, family: Family) -> None:
+        rows = learnt(family)
+        assert [(family.text(row.prompt), family.text(row.answers[0])) for row in rows] == expected(family)
 
     def test_answers_to_one_prompt(self, family: Family) -> None:
         prompt, (yes, no) = encode_answers(family.tokenizer, CHAT[:2], ["Yes. ", "No"])
@@ -57,37 +65,38 @@ class TestFamilies:
         assert no[-1] == yes[-1] == end_of_turn(family.tokenizer)
 
     def test_serving_feeds_what_training_learnt_from(self, family: Family) -> None:
-        rows = encode_chats(family.tokenizer, [CHAT], LONG).rows
-        spans = [(row.ids[:start], row.ids[start:end]) for row in rows for start, end in row.spans]
-        assert [prompt for prompt, _ in spans] == [encode_prompt(family.tokenizer, CHAT[:k]).ids for k in (2, 4)]
-        for k, (prompt, said) in zip((2, 4), spans, strict=True):
-            assert encode_answers(family.tokenizer, CHAT[:k], [CHAT[k].content]) == (prompt, [said])
+        prompts = [encode_prompt(family.tokenizer, CHAT[:k]).ids for k in ANSWERS]
+        assert [row.prompt for row in learnt(family)] == prompts
 
     def test_an_answer_that_does_not_end_in_time_is_left_out_whole(self, family: Family) -> None:
-        whole = labelled(encode_chats(family.tokenizer, [CHAT], LONG))
-        ends = [
-            len(encode_prompt(family.tokenizer, CHAT[:k]).ids) + len(said)
-            for k, said in zip((2, 4), whole, strict=True)
-        ]
-        for limit in (ends[0], ends[1] - 1):
-            cut = encode_chats(family.tokenizer, [CHAT], limit)
-            assert (labelled(cut), cut.left_out) == (whole[:1], 1)
-            assert max(len(row.ids) for row in cut.rows) <= limit
-        assert labelled(encode_chats(family.tokenizer, [CHAT], ends[1])) == whole
-        with pytest.raises(
-            ConfigError, match=rf"^max_tokens: {ends[0] - 1} leaves .* none of 4 answers fits .*; raise it"
-        ):
-            encode_chats(family.tokenizer, [CHAT, CHAT], ends[0] - 1)
+        chats = [Example(f"e{k}", "german", "opinion", "Q", CHAT[: k + 1], (), "train") for k in ANSWERS]
+        first, second = rows = learnt(family)
+        assert first.tokens < second.tokens
+        for limit, kept in ((second.tokens, rows), (second.tokens - 1, rows[:1]), (first.tokens, rows[:1])):
+            data = make_data(chats, config(max_tokens=limit), family.tokenizer)
+            assert [(row.branches.prompt, row.branches.answers) for row in data.train] == [
+                (row.prompt, row.answers) for row in kept
+            ]
+            assert data.too_long == 2 - len(kept)
+        with pytest.raises(ConfigError, match=f"^max_tokens: no row of german has at most {first.tokens - 1} tokens"):
+            make_data(chats, config(max_tokens=first.tokens - 1), family.tokenizer)
 
     def test_control_tokens_in_a_text_are_text(self, family: Family) -> None:
         evil = "#".join(["", *(token for token in family.control if "think" not in token), ""])
         bland, spiked = (
-            encode_chats(family.tokenizer, [[Message(m.role, f"x{text}y") for m in CHAT]], LONG) for text in ("", evil)
+            [
+                ids
+                for row in learnt(family, [Message(m.role, f"x{text}y") for m in CHAT])
+                for ids in (row.prompt, *row.answers)
+            ]
+            for text in ("", evil)
         )
-        assert [bracketed(family, row).replace(evil, "") for row in spiked.rows] == [
-            bracketed(family, row) for row in bland.rows
-        ]
-        assert [controls(family, r.ids) for r in spiked.rows] == [controls(family, r.ids) for r in bland.rows]
+        assert [family.text(ids).replace(evil, "") for ids in spiked] == [family.text(ids) for ids in bland]
+        assert [controls(family, ids) for ids in spiked] == [controls(family, ids) for ids in bland]
+
+
+def config(**settings: Any) -> TrainConfig:
+    return TrainConfig("tiny", (AdapterConfig("german", (CULTURES["german"],)),), WVS7, **settings)
 
 
 @pytest.mark.parametrize("family", REFUSED, ids=lambda f: f.name)
@@ -97,7 +106,7 @@ def test_a_template_that_cannot_be_masked_is_refused_in_one_line(family: Family)
     ):
         encode_answers(family.tokenizer, CHAT[:2], ["Yes"])
     with pytest.raises(BaseModelError, match=REFUSED[family]):
-        encode_chats(family.tokenizer, [CHAT], LONG)
+        learnt(family)
     assert "Is it so?" in family.text(encode_prompt(family.tokenizer, CHAT[:2]).ids), "it can be served"
 
 
@@ -114,13 +123,9 @@ class TestTemplates:
         with pytest.raises(BaseModelError, match=r"take a chat of system, user, user \(roles must alternate\)$"):
             encode_prompt(named("llama2").tokenizer, chat)
 
-    @pytest.mark.parametrize("chat", [CHAT[:2], CHAT[2:], ()], ids=["no answer", "answer first", "nothing"])
-    def test_a_chat_without_an_answer_or_anything_before_it_is_refused(self, chat: tuple[Message, ...]) -> None:
-        got = ", ".join(m.role for m in chat) or "none"
-        with pytest.raises(ConfigError, match=f"^messages: need an answer of the assistant, .* got {got}$"):
-            encode_chats(named("chatml").tokenizer, [CHAT, chat], LONG)
+    def test_an_answer_to_nothing_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="there must be one before"):
-            encode_answers(named("chatml").tokenizer, (), ["Yes"])
+            encode(named("chatml").tokenizer, (), [("Yes", 1.0)])
 
     def test_a_template_that_writes_no_prompt_would_have_every_token_learnt(self) -> None:
         said = "{{ m.content if m.role == 'assistant' }}{{ '<|im_end|>' if m.role == 'assistant' }}"
@@ -197,14 +202,9 @@ TEXTS = st.lists(
 def test_whatever_is_said(family: Family, texts: tuple[str, ...]) -> None:
     chat = [Message(m.role, text) for m, text in zip(CHAT, texts, strict=True)]
     bland = [Message(m.role, "x") for m in CHAT]
-    encoded = encode_chats(family.tokenizer, [chat], LONG)
-    answers = labelled(encoded)
-    assert len(answers) == 2
-    for k, answer in zip((2, 4), answers, strict=True):
-        prompt, (alone,) = encode_answers(family.tokenizer, chat[:k], [chat[k].content])
-        assert alone == answer, "learnt as the answer to this prompt"
+    for k, row in zip(ANSWERS, learnt(family, chat), strict=True):
+        prompt, (answer,) = row.prompt, row.answers
         assert family.text(answer[:-1]).strip() == chat[k].content.strip()
-        assert any(row.ids[:end] == prompt + answer for row in encoded.rows for _, end in row.spans)
         assert prompt == encode_prompt(family.tokenizer, chat[:k]).ids
         shortest, (end,) = encode_answers(family.tokenizer, bland[:k], ["x"])
         assert controls(family, prompt + answer) == controls(family, shortest + end)
@@ -221,13 +221,13 @@ class TestSmolLM2:
     """The embedded model's own tokenizer."""
 
     def test_it_is_one_row_and_what_transformers_makes_of_it(self, tokenizer: Any) -> None:
-        (row,) = encode_chats(tokenizer, [CHAT], LONG).rows
-        assert [tokenizer.decode(row.ids[a:b]) for a, b in row.spans] == ["Yes. <|im_end|>", "\nIt is.<|im_end|>"]
+        row = encode(tokenizer, CHAT[:4], [(CHAT[4].content, 1.0)])
+        assert tokenizer.decode(row.answers[0]) == "\nIt is.<|im_end|>"
         chat = [dataclasses.asdict(m) for m in CHAT]
         whole = tokenizer.apply_chat_template(chat, return_dict=False)
-        assert tokenizer.decode(row.ids) + "\n" == tokenizer.decode(whole)
+        assert tokenizer.decode(row.prompt + row.answers[0]) + "\n" == tokenizer.decode(whole)
         prompt = tokenizer.apply_chat_template(chat[:4], add_generation_prompt=True, return_dict=False)
-        assert list(row.ids[: row.spans[1][0]]) == prompt == list(encode_prompt(tokenizer, CHAT[:4]).ids)
+        assert list(row.prompt) == prompt == list(encode_prompt(tokenizer, CHAT[:4]).ids)
 
     @given(asked=TEXTS, said=TEXTS)
     def test_whatever_is_said(self, tokenizer: Any, asked: str, said: str) -> None:
