@@ -1,12 +1,15 @@
 """The command line as a user meets it: what is wrong is told in one line, with status 2."""
 
+import importlib.util
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cp_ray.errors import ConfigError
 from cp_ray.pipeline import Step
 from cp_ray.recipe import Options, load_recipe, parse_recipe
 
@@ -58,6 +61,7 @@ def test_keyword_arguments_are_options() -> None:
         (["--root", "nosuch://x"], "cannot be opened"),
         (["--workers", "0"], "workers: must be at least 1"),
         (["--gpus", "-1"], "gpus: must be at least 0, got -1"),
+        (["--tuning", "qlora"], "tuning: qlora keeps the base in 4 bits, which needs a GPU, got none"),
         (["--budget", "5usd"], "budget: no price is known for 'smollm2'; give one with --prices"),
     ],
 )
@@ -100,6 +104,22 @@ def test_whole_models_learn_at_a_rate_of_their_own(tmp_path: Path) -> None:
 
     assert rates("lora") == 3 * [2e-3]
     assert rates("full") == 3 * [1e-4]
+
+
+def test_a_missing_package_for_4_bits_is_told_with_the_extra_that_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--root", str(tmp_path), "--tuning", "qlora", "--gpus", "1"]
+    recipe = load_recipe(str(ROOT / "jobs" / "demo.py"))
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "bitsandbytes" else find(name))
+    with pytest.raises(ConfigError, match=r"^tuning: qlora .* pip install 'cp_ray\[qlora\]' on every node, or choose"):
+        parse_recipe(recipe, arguments, "test")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: find("json" if name == "bitsandbytes" else name))
+    _, steps = parse_recipe(recipe, arguments, "test")
+    assert next(step for step in steps if step.name == "train").config.method == "qlora"
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert any(needed.startswith("bitsandbytes") for needed in extras["qlora"])
 
 
 @pytest.mark.parametrize("until", ["dialogue", "report"])

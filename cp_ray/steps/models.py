@@ -1,5 +1,6 @@
 """The steps from training rows to culture models: trained, scored, served, reported on."""
 
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import pyarrow as pa
 
 from cp_ray.arrow import to_table
 from cp_ray.cultures import Culture, of
+from cp_ray.errors import ConfigError
 from cp_ray.evals import alignment
 from cp_ray.evals import ask as asking
 from cp_ray.evals import report as reports
@@ -28,7 +30,12 @@ def train(examples: Step, config: TrainConfig, placement: Placement) -> Step:
     """Adapters: the folders `adapters/<name>` (PEFT) and the rows of `log` (TrainPoint).
 
     The step is called `train`, or `train.german` if that is its only adapter.
+
+    Raises:
+        ConfigError: the method is `qlora`, and there is no GPU for it or no package.
     """
+    if config.method == "qlora":
+        _check_four_bits(placement)
     names = [adapter.name for adapter in config.adapters]
     ids = {culture.id for adapter in config.adapters for culture in adapter.cultures}
 
@@ -45,6 +52,19 @@ def train(examples: Step, config: TrainConfig, placement: Placement) -> Step:
     name = "train" if len(names) > 1 else f"train.{names[0]}"
     needs = {"GPU" if placement.use_gpu else "CPU": placement.workers}
     return Step(name, config, run, (examples,), needs=needs, resumes=True, remarks=said)
+
+
+def _check_four_bits(placement: Placement) -> None:
+    """Before anything is paid for that is to be trained on."""
+    if not placement.use_gpu:
+        raise ConfigError(
+            "tuning: qlora keeps the base in 4 bits, which needs a GPU, got none; give --gpus, or choose lora"
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "tuning: qlora keeps the base in 4 bits by bitsandbytes, which is not installed; pip install "
+            "'cp_ray[qlora]' on every node, or choose lora"
+        )
 
 
 def predict(seeds: Step, trained: Sequence[Step], base_model: str, *, workers: int) -> Step:
@@ -122,7 +142,8 @@ def culture_models(
         trainer_url: of the hosted trainer, up to /v1.
 
     Raises:
-        ConfigError: `passes`, `workers` or `layers` is below 1, `gpus` below 0, or a choice is none of those above.
+        ConfigError: `passes`, `workers` or `layers` is below 1, `gpus` below 0, a choice is none of those above, or
+            `tuning` is `qlora` without a GPU or the package for it.
     """
     check_least("gpus", gpus, 0)
     check_choice("training", training, "joint", "separate")
