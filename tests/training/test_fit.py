@@ -182,7 +182,8 @@ def test_a_worker_that_ray_kills_for_its_memory_is_replaced_once() -> None:
 
     from cp_ray.training.fit import _GiveUp
 
-    judge, kind = _GiveUp(Placement(micro_tokens=512)), OutOfMemoryError
+    judge = _GiveUp(Placement(micro_tokens=512))
+    kind: Any = OutOfMemoryError  # untyped
     killed: dict[int, Exception] = {1: kind("1 worker(s) were killed due to the node running low on memory.")}
     judge.after_exception(None, {0: RuntimeError("another reason")})
     judge.after_exception(None, killed)

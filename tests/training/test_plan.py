@@ -13,15 +13,8 @@ from cp_ray.training.plan import batches, deal, groups, packs, plan
 
 def table(*rows: tuple[int, int]) -> Rows:
     """Of rows with so many tokens, each of an adapter."""
-    return Rows(
-        to_table(
-            [
-                Tokenised(k, 0, adapter, False, True, n, (1,) * n, ((2,),), (1.0,))
-                for k, (n, adapter) in enumerate(rows)
-            ],
-            Tokenised,
-        )
-    )
+    made = [Tokenised(k, 0, own, False, True, n, (1,) * n, ((2,),), (1.0,)) for k, (n, own) in enumerate(rows)]
+    return Rows(to_table(made, Tokenised))
 
 
 ROWS = st.lists(st.tuples(st.integers(1, 200), st.integers(0, 3)), min_size=1, max_size=60)
