@@ -8,6 +8,9 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 --shell /bin/bash ray
 
+# NVIDIA's runtime gives a container no GPU unless it says which.
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
 WORKDIR /home/ray/cp_ray
 COPY pyproject.toml constraints.txt README.md ./
 COPY cp_ray cp_ray

@@ -216,7 +216,7 @@ def _four_bit(device: str, *, asked: bool) -> dict[str, Any]:
     if not device.startswith("cuda"):
         raise BaseModelError("base model: in 4 bits it needs a GPU; choose lora, or a machine that has one")
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise BaseModelError("base model: in 4 bits it needs the package bitsandbytes; pip install 'cp_ray[qlora]'")
+        raise BaseModelError("base model: in 4 bits it needs the package bitsandbytes; pip install -e '.[qlora]'")
     import transformers
 
     untyped: Any = transformers.BitsAndBytesConfig

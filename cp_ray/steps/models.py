@@ -62,8 +62,8 @@ def _check_four_bits(placement: Placement) -> None:
         )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
-            "tuning: qlora keeps the base in 4 bits by bitsandbytes, which is not installed; pip install "
-            "'cp_ray[qlora]' on every node, or choose lora"
+            "tuning: qlora keeps the base in 4 bits by bitsandbytes, which is not installed; pip install -e "
+            "'.[qlora]' on every node, or choose lora"
         )
 
 
