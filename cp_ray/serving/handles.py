@@ -1,7 +1,6 @@
 """The engine's replicas as the gateway sees them: a request whose replica dies is asked again of another."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -94,7 +93,7 @@ class Engines:
         from ray.exceptions import RayError
         from ray.serve.exceptions import RayServeException
 
-        with contextlib.suppress(TimeoutError, RayError, RayServeException):
+        with suppress(TimeoutError, RayError, RayServeException):
             told = self._handle.broadcast("forget", name)
             await told.results_async(timeout_s=_LOAD_S, return_exceptions=True)
 
