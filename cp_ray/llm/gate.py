@@ -41,7 +41,7 @@ class Gate:
             most: calls under way at once, whatever the limits.
             probe: let few calls go until the first answer has shown which limits there are.
         """
-        self._control, self._limiter, self._most, self._name = control, limiter, most, uuid.uuid4().hex
+        self._control, self._limiter, self._most = control, limiter, most
         self._bucket, self._concurrency = Bucket(phase=random.random()), Concurrency(most)
         self._queue: deque[_Waiting] = deque()
         self._pump: asyncio.Task[None] | None = None
@@ -53,11 +53,16 @@ class Gate:
         self._through = self._refused = self._refused_now = 0
         self._answered = 0 if probe else 1
         self._pause_s, self._shown = 0.0, Shown()
-        self._grant = self._spent = self._reserved = 0.0
-        self._calls, self._failures, self._replayed = 0, Counter[str](), 0
+        self._grant = self._reserved = 0.0
+        self._begin()
         self.under_way = 0
         self.limit: tuple[float, float] = (math.inf, math.inf)
         """Requests and tokens a second of the whole cluster, as last told."""
+
+    def _begin(self) -> None:
+        """As a worker that has counted nothing: of one that has left the run keeps what it counted."""
+        self._name, self._spent = uuid.uuid4().hex, 0.0
+        self._calls, self._failures, self._replayed = 0, Counter[str](), 0
 
     async def enter(self, tokens: int, most_usd: float = 0.0, *, again: bool = False) -> int:
         """Wait until a call may go; gives the generation that it goes under. `again`: ahead of the others.
@@ -128,10 +133,10 @@ class Gate:
         if tasks:
             with contextlib.suppress(Exception):  # the cluster may be going down as well
                 await self._control.renew.remote(self._state())
-                await self._leave()
+                await self._leave(self._name)
 
-    async def _leave(self) -> None:
-        await asyncio.gather(self._limiter.leave(self._name), self._control.leave.remote(self._name))
+    async def _leave(self, name: str) -> None:
+        await asyncio.gather(self._limiter.leave(name), self._control.leave.remote(name))
 
     def _wait(self, tokens: int, most_usd: float) -> float:
         """0.0 and the bucket has counted the call, or seconds after which to look again."""
@@ -188,7 +193,9 @@ class Gate:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._hurry.wait(), lease.next_s - _GAP_S)
             self._orders, self._lease, self._renewals, self._through = None, None, None, 0
-            await self._leave()
+            gone = self._name
+            self._begin()
+            await self._leave(gone)
         except asyncio.CancelledError:
             raise
         except BaseException as error:

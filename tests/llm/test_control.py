@@ -92,6 +92,26 @@ def test_the_limiters_death_neither_loses_a_call_nor_makes_a_burst(ray_cluster: 
         assert sum(at <= other < at + 1.0 for other in went) <= 100
 
 
+def test_a_worker_that_had_nothing_to_do_for_a_while_is_counted_once(
+    ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cp_ray.llm.gate._IDLE_S", 0.1)
+
+    async def run() -> tuple[float, tuple[str, str] | None]:
+        actor = control(Rules(budget=1.0, max_failures=0.5))
+        gate = gate_of(actor, most=16)
+        await spend(gate, 30, usd=0.01, seconds=0.01, failed="refused")
+        while gate._renewals is not None:
+            await asyncio.sleep(0.05)
+        await spend(gate, 31, usd=0.01, seconds=0.01)
+        await gate.close()
+        return (await actor.renew.remote(State("another", 0))).spent, await actor.verdict.remote()
+
+    spent, verdict = asyncio.run(run())
+    assert spent == pytest.approx(0.61)
+    assert verdict is None, "30 of 61 calls failed, and not 60 of 91"
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_budget_is_used_up_and_never_passed(ray_cluster: None, workers: int) -> None:
 
