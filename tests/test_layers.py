@@ -25,6 +25,8 @@ LAYERS = [
     ["cp_ray.quality", "cp_ray.folder"],
     [
         "cp_ray.branches",
+        "cp_ray.branch_probe",
+        "cp_ray.causal",
         "cp_ray.trunk",
         "cp_ray.lora",
         "cp_ray.paraphrase",

@@ -173,7 +173,7 @@ def test_a_missing_package_for_4_bits_is_told_with_the_extra_that_brings_it(
     recipe = load_recipe(str(ROOT / "jobs" / "demo.py"))
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "bitsandbytes" else find(name))
-    with pytest.raises(ConfigError, match=r"^tuning: qlora .* pip install 'cp_ray\[qlora\]' on every node, or choose"):
+    with pytest.raises(ConfigError, match=r"^tuning: qlora .* pip install -e '.\[qlora\]' on every node, or choose"):
         parse_recipe(recipe, arguments, "test")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: find("json" if name == "bitsandbytes" else name))
     _, steps = parse_recipe(recipe, arguments, "test")

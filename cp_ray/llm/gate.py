@@ -132,11 +132,11 @@ class Gate:
         await asyncio.gather(*tasks, return_exceptions=True)
         if tasks:
             with contextlib.suppress(Exception):  # the cluster may be going down as well
-                await self._control.renew.remote(self._state())
-                await self._leave(self._name)
+                await self._leave(self._state())
 
-    async def _leave(self, name: str) -> None:
-        await asyncio.gather(self._limiter.leave(name), self._control.leave.remote(name))
+    async def _leave(self, last: State) -> None:
+        await self._control.renew.remote(last)
+        await asyncio.gather(self._limiter.leave(last.worker), self._control.leave.remote(last.worker))
 
     def _wait(self, tokens: int, most_usd: float) -> float:
         """0.0 and the bucket has counted the call, or seconds after which to look again."""
@@ -192,10 +192,10 @@ class Gate:
                 await asyncio.sleep(_GAP_S)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._hurry.wait(), lease.next_s - _GAP_S)
+            last = self._state()
             self._orders, self._lease, self._renewals, self._through = None, None, None, 0
-            gone = self._name
             self._begin()
-            await self._leave(gone)
+            await self._leave(last)
         except asyncio.CancelledError:
             raise
         except BaseException as error:

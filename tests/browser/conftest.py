@@ -22,7 +22,7 @@ class Voices(Fake):
     def labels(self, request: ChatRequest) -> tuple[float, ...]:
         if "N/A" in request.messages[-1].content:
             return (0.0, 0.0)
-        return (1.0 if request.model == "german" else 3.0, 2.0)
+        return (1.0 if request.model.startswith("german@") else 3.0, 2.0)
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[Piece]:
         async for piece in super().stream(request):

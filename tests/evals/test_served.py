@@ -1,7 +1,7 @@
 """A served adapter, judged through its endpoint over real HTTP, gets the figures of the local door."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from cp_ray.folder import open_folder
 from cp_ray.llm.endpoint import Endpoint
 from cp_ray.records import Item, Prediction
 from cp_ray.serving.api import build_api
-from cp_ray.serving.chat import ModelSpec
+from cp_ray.serving.chat import ChatRequest, ChatResult, ModelSpec, Piece, whole
 from cp_ray.serving.engine import Engine
 from cp_ray.serving.loop import EngineLoop
 from cp_ray.serving.service import Service
@@ -46,11 +46,25 @@ def adapter(base: Path) -> Path:
     return make_adapter(base, base.parent / "german", 1)
 
 
+class Direct:
+    """An engine in this process as a backend; nothing here embeds."""
+
+    def __init__(self, loop: EngineLoop) -> None:
+        self.stream = loop.stream
+
+    async def complete(self, request: ChatRequest, heard: Callable[[Piece], None]) -> ChatResult:
+        told = []
+        async for piece in self.stream(request):
+            heard(piece)
+            told.append(piece)
+        return whole(told)
+
+
 @pytest.fixture(scope="module")
 def server(base: Path, adapter: Path) -> Iterator[Server]:
-    loop = EngineLoop(Engine(str(base), {"base": None, "german": adapter}))
-    backend: Any = loop  # nothing here embeds
     models = (ModelSpec("base"), ModelSpec("german", str(adapter), "german"))
+    loop = EngineLoop(Engine(str(base), {"base": None, models[1].engine_name: adapter}))
+    backend: Any = Direct(loop)
     with Server(build_api(Service(backend, "tiny", models))) as up:
         yield up
     loop.close()

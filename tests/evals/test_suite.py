@@ -286,7 +286,7 @@ def test_adapters_are_not_put_on_another_base_than_they_were_trained_on(tmp_path
     ("arguments", "message"),
     [
         (["--models", "klingon"], "the run has no model 'klingon'; it has arabic, german"),
-        (["--models", "gpt@"], "models: an endpoint must be model@url, got 'gpt@'"),
+        (["--models", "gpt@"], "models: an endpoint must be model@url, or name=model@url, got 'gpt@'"),
         (["--models", "gpt@nowhere"], "models: must begin with http:// or https:// and name a host"),
         (["--models", "gpt@http://"], "models: must begin with http:// or https:// and name a host"),
         (["--models", ""], "models: needs at least one, got ''"),
