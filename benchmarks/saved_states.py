@@ -56,10 +56,6 @@ class _Attention(torch.autograd.Function):
         ctx.save_for_backward(query, key, value, out)
         return out
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        raise NotImplementedError("nothing is computed")
-
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Any:
     """In the place of torch's."""

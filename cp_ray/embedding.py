@@ -19,13 +19,16 @@ _BATCH = 1024
 class Embedder:
     """A sentence embedder; as a Ray Data actor it adds a column of vectors to a table."""
 
-    def __init__(self, name: str = "minilm", column: str = "text", into: str = "vector") -> None:
+    def __init__(
+        self, name: str = "minilm", column: str = "text", into: str = "vector", *, device: str | None = None
+    ) -> None:
         """Load it.
 
         Args:
             name: `minilm`, the embedded all-MiniLM-L6-v2; otherwise a name or folder for sentence-transformers.
             column: the texts; one that is null gets a null vector.
             into: the column that is added.
+            device: None for a GPU where there is one.
 
         Raises:
             BaseModelError: it cannot be loaded.
@@ -39,7 +42,7 @@ class Embedder:
         source = str(minilm()) if name == "minilm" else name
         try:
             # Weights from safetensors only: other formats are pickles, which run what they hold.
-            self.model = SentenceTransformer(source, model_kwargs={"use_safetensors": True})
+            self.model = SentenceTransformer(source, device=device, model_kwargs={"use_safetensors": True})
         except (OSError, ValueError) as error:
             why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise BaseModelError(

@@ -39,4 +39,4 @@ class Vectors:
     def _embedder(self) -> "Embedder":
         from cp_ray.embedding import Embedder
 
-        return Embedder()
+        return Embedder(device="cpu")  # what GPU there is belongs to the engine, or to another replica

@@ -85,8 +85,23 @@ def fit(
             callbacks=callbacks,
         ),
     )  # fmt: skip
-    trainer.fit()
+    _run(trainer, placement)
     (out / _CHECKPOINTS).clear()
+
+
+def _run(trainer: Any, placement: Placement) -> None:
+    """Fit. A machine that is short of memory may lose Train's own actors before they can say so."""
+    from ray.exceptions import RayError
+    from ray.train import TrainingFailedError
+
+    try:
+        trainer.fit()
+    except (RayError, TrainingFailedError) as error:
+        if _short_of_memory(error):
+            from cp_ray.training.memory import too_much
+
+            raise too_much(placement) from error
+        raise
 
 
 class _GiveUp(UserCallback):
@@ -109,10 +124,8 @@ class _GiveUp(UserCallback):
 
 
 def _short_of_memory(error: Exception) -> bool:
-    """Whether Ray has killed a worker because its machine was short of memory."""
-    from ray.exceptions import OutOfMemoryError
-
-    return isinstance(error, OutOfMemoryError) or "running low on memory" in str(error)
+    """Whether Ray has killed a process because its machine was short of memory; Train tells it in words alone."""
+    return "running low on memory" in str(error)
 
 
 def _forget_notes(checkpoints: "Folder") -> None:

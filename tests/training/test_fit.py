@@ -177,6 +177,14 @@ def test_a_full_disk_and_too_little_memory_are_told(tmp_path: Path, monkeypatch:
     assert short_of_memory(RuntimeError("else"), Placement()) is None
 
 
+@pytest.mark.timeout(600)
+def test_a_machine_that_is_short_of_memory_ends_the_run_with_what_to_lower(tmp_path: Path) -> None:
+    """Ray kills the worker, and others with it."""
+    given = [sys.executable, "-m", "tests.training.short_of_memory", str(tmp_path)]
+    told = subprocess.run(given, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert "PlacementError('micro_tokens: 512 tokens at once were too many for the memory" in told
+
+
 def test_a_worker_that_ray_kills_for_its_memory_is_replaced_once() -> None:
     from ray.exceptions import OutOfMemoryError
 
