@@ -1,5 +1,5 @@
-# make demo: the main job, offline, with the embedded model.   make test: lint, types, all tests.
-# Both make their own environment in .venv first. PYTHON chooses the interpreter (3.11 or 3.12).
+# make demo: the main job, offline, with the embedded model.   make test: lint, types, tests.   make test-long: the rest of
+# the tests, whole runs that are killed, moved and compared.   All make their own environment in .venv first. PYTHON chooses the interpreter (3.11 or 3.12).
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,13 +8,16 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-c
 RARE := /tests?/|/rllib/|transformers/models/(?!llama|auto|bert|bloom)
 COMPILE = $(BIN)/python -m compileall -q -j 0 -x '$(RARE)' .venv/lib > /dev/null || true
 
-.PHONY: demo test check install clean
+.PHONY: demo test test-long check install clean
 
 demo: .venv/installed
 	$(BIN)/cp-ray run jobs/demo.py $(ARGS)
 
 test: check
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m 'not long' $(ARGS)
+
+test-long: .venv/installed-test
+	$(BIN)/python -m pytest -m long $(ARGS)
 
 check: .venv/installed-test
 	$(BIN)/ruff check .

@@ -59,6 +59,7 @@ def small(root: Path, base: Path, *more: str) -> list[str]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_people_that_was_not_asked_is_learnt_from_its_neighbours_and_judged_on_its_own(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -111,6 +111,7 @@ with connected():
     assert set(said.split()) == {"127.0.0.1"}, "Ray's own address is what others would reach"
 
 
+@pytest.mark.long
 def test_a_second_cluster_of_a_process_does_not_take_the_first_one_s_server_for_its_own() -> None:
     code = """
 from cp_ray.cluster import connected

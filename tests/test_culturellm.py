@@ -28,6 +28,7 @@ def given(root: Path, url: str, *more: str) -> list[str]:
             *more]  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_questions_in_many_wordings_and_in_each_cultures_language(
     ray_cluster: None, scripted_server: Any, tmp_path: Path
@@ -68,6 +69,7 @@ def test_questions_in_many_wordings_and_in_each_cultures_language(
     assert server.stats()["calls"] == len(server.stats()["requests"]), "nothing is asked twice"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_sweep_pays_once_for_what_does_not_change(ray_cluster: None, scripted_server: Any, tmp_path: Path) -> None:
     server = scripted_server()

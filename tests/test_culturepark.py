@@ -91,6 +91,7 @@ def test_without_communication(ray_cluster: None, scripted_server: Any, tmp_path
     assert accepted(unjudged, "voice").total() >= accepted(made, "verify").total()
 
 
+@pytest.mark.long
 def test_a_culture_of_which_no_opinion_is_left_is_told_and_the_others_go_on(
     ray_cluster: None, scripted_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +142,7 @@ def test_near_duplicates_are_looked_for_unless_told_not_to() -> None:
     assert inputs("quota", *waves) == {"near.4"}
 
 
+@pytest.mark.long
 def test_a_budget_stops_the_run_and_a_larger_one_goes_on(
     ray_cluster: None, scripted_server: Any, tmp_path: Path
 ) -> None:

@@ -85,6 +85,7 @@ print(json.dumps({name: [row["gpus"] for row in dataset.take_all()] for name, da
 """
 
 
+@pytest.mark.long
 def test_whatever_holds_a_model_asks_for_a_gpu_where_there_is_one() -> None:
     done = subprocess.run([sys.executable, "-c", ON_A_GPU], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])

@@ -121,6 +121,7 @@ def log_at_the_end(job: str, env: dict[str, str]) -> str:
     return told("logs")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_a_job_gives_the_same_rows_and_scores_and_tells_no_key(
     ray_cluster: None, scripted_server: Any, tmp_path: Path, head: tuple[dict[str, str], Path]

@@ -206,6 +206,7 @@ def test_a_full_disk_is_told_and_the_step_is_done_when_there_is_room(tmp_path: P
     assert run.folder(step()).table().num_rows == 2
 
 
+@pytest.mark.long
 def test_a_full_object_store_is_told_and_the_run_goes_on_with_more(tmp_path: Path) -> None:
     def driven(**environment: str) -> list[str]:
         command = [sys.executable, "-m", "tests.chaos.large_rows", str(tmp_path)]

@@ -51,6 +51,7 @@ def rows_of(root: Path) -> dict[str, list[Any]]:
     return {m.name: f.read(KINDS[m.name]) for f in Run(str(root)).done() if (m := f.manifest()) is not None}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_a_killed_run_goes_on_where_it_was(ray_cluster: None, scripted_server: Any, tmp_path: Path) -> None:
     undisturbed = scripted_server()

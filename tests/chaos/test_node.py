@@ -17,6 +17,7 @@ from tests.chaos.rolled_out import IN_FLIGHT, ROWS
 from tests.test_rollout import count
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_run_goes_on_without_a_node(scripted_server: Any, tmp_path: Path) -> None:
     server = scripted_server(count, latency_s=0.1)

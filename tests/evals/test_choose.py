@@ -65,6 +65,7 @@ def test_batches_of_any_size_give_the_same(models: tuple[str, dict[str, Folder]]
         assert [list(x) for x in a] == [pytest.approx(list(y), abs=1e-5) for y in b]
 
 
+@pytest.mark.long
 def test_whole_models_are_asked_one_after_the_other_and_not_what_they_have_answered(
     ray_cluster: None, tmp_path: Path
 ) -> None:

@@ -109,6 +109,7 @@ def planned(root: Path, *more: str) -> list[Step]:
     return parse_recipe(evaluate, ["--root", str(root), *more], "test")[1]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_suite_from_a_run_s_models_to_a_page(
     ray_cluster: None, scripted_server: Any, trained: Path, data: Path, tmp_path: Path
@@ -186,6 +187,7 @@ def talked(messages: Sequence[Message], sampling: Sampling) -> str:
     return "They are kind, and I am glad of it."
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_open_answers_and_lessons_of_endpoints(
     ray_cluster: None, scripted_server: Any, trained: Path, tmp_path: Path
@@ -213,6 +215,7 @@ def test_open_answers_and_lessons_of_endpoints(
     assert "Learning from a talk" in text
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_whole_models_go_through_the_suite_as_adapters_do(ray_cluster: None, tmp_path: Path) -> None:
     root = _trained(tmp_path / "run", make_base(tmp_path / "base", context=4096), whole=True)
@@ -243,6 +246,7 @@ def test_a_run_of_adapters_and_whole_models_is_refused_in_one_line(
         trained_models(str(whole))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_what_a_cut_off_attempt_has_answered_is_not_asked_again(
     ray_cluster: None, trained: Path, data: Path, tmp_path: Path

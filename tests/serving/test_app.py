@@ -82,6 +82,7 @@ async def ask_all(url: str, models: list[str]) -> list[str]:
         return [c.choices[0].message.content or "" for c in await asyncio.gather(*calls)]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_cluster")
 def test_an_application_that_is_replaced_or_ends_answers_what_is_under_way(tmp_path: Path) -> None:
     spec = ServeSpec(str(make_base(tmp_path / "base", context=4096)), (ModelSpec("base"),))
@@ -146,6 +147,7 @@ def test_the_end_waits_for_answers_however_long_and_hides_no_error(monkeypatch: 
     assert going.looks == 0, "it is not waited for"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_cluster")
 def test_an_adapter_that_is_not_there_gives_one_clear_line(tmp_path: Path) -> None:
     spec = ServeSpec(str(make_base(tmp_path / "tiny")), (ModelSpec("german", str(tmp_path / "nowhere")),))

@@ -104,6 +104,7 @@ def test_adapters_are_learnt_and_anybody_can_load_them(undisturbed: Undisturbed,
     assert (logits[1] - logits[2]).abs().max() > 1e-3
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_worker_that_dies_costs_no_more_than_what_follows_its_checkpoint(
     undisturbed: Undisturbed, base: Path, tmp_path: Path
@@ -114,6 +115,7 @@ def test_a_worker_that_dies_costs_no_more_than_what_follows_its_checkpoint(
     assert {name: weights(tmp_path / "killed", name) for name in undisturbed.adapters} == undisturbed.adapters
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_driver_that_dies_goes_on_from_its_checkpoint(undisturbed: Undisturbed, base: Path, tmp_path: Path) -> None:
     given = [sys.executable, "-m", "tests.training.fit_driver", str(base), str(tmp_path / "out"), str(tmp_path / "m")]
@@ -177,6 +179,7 @@ def test_a_full_disk_and_too_little_memory_are_told(tmp_path: Path, monkeypatch:
     assert short_of_memory(RuntimeError("else"), Placement()) is None
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_machine_that_is_short_of_memory_ends_the_run_with_what_to_lower(tmp_path: Path) -> None:
     """Ray kills the worker, and others with it."""

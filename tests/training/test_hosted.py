@@ -367,6 +367,7 @@ def test_jobs_that_are_submitted_first_go_on_side_by_side(start: Start, tmp_path
     assert (len(desk.jobs), len(desk.files)) == (3, 3)
 
 
+@pytest.mark.long
 def test_a_recipe_that_trains_there(
     start: Start, tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ def test_every_stage_gives_the_losses_of_one_worker(base: Path) -> None:
     assert alone[1][-1].loss < 0.8 * alone[1][0].loss
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_it_goes_on_with_other_workers_and_stages(base: Path, tmp_path: Path) -> None:
     run = make_config(base, "german", "greek")
