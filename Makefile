@@ -1,5 +1,6 @@
-# make demo: the main job, offline, with the embedded model.   make test: lint, types, tests.   make test-long: the rest of
-# the tests, whole runs that are killed, moved and compared.   All make their own environment in .venv first. PYTHON chooses the interpreter (3.11 or 3.12).
+# make demo: the main job, offline, with the embedded model.   make test: lint, types, tests.
+# make test-long: the other tests, whole runs that are killed, moved and compared.
+# All make their own environment in .venv first. PYTHON chooses the interpreter (3.11 or 3.12).
 
 PYTHON ?= python3
 BIN := .venv/bin

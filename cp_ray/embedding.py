@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from cp_ray.devices import model_actors
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from ray.data import Dataset
 
-__all__ = ["Embedder", "embed", "model_actors", "vector_column", "vectors_of"]
+__all__ = ["Embedder", "embed", "vector_column", "vectors_of"]
 
 _BATCH = 1024
 """Texts at once: enough that, sorted by length, those padded together are about as long."""
@@ -93,27 +95,6 @@ def embed(
         Embedder, fn_constructor_args=(embedder, column, into), batch_format="pyarrow", batch_size=_BATCH,
         **model_actors(workers),
     )  # fmt: skip
-
-
-def model_actors(workers: int | None = None) -> dict[str, Any]:
-    """Options of Ray Data's `map_batches` for actors with a model each: on a GPU where there is one, else on a core.
-
-    `workers`: actors; None for as many as the cluster has devices, if there is work for them.
-    """
-    import ray
-    import ray.data
-
-    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    gpus = int(have.get("GPU", 0))
-    most = gpus or max(1, int(have.get("CPU", 1)))
-    # A block at a time each, or the first that is up would be given what another could have computed.
-    pool = (
-        ray.data.ActorPoolStrategy(min_size=1, max_size=most, max_tasks_in_flight_per_actor=1)
-        if workers is None
-        else ray.data.ActorPoolStrategy(size=min(workers, gpus) if gpus else workers, max_tasks_in_flight_per_actor=1)
-    )
-    # Each uses a core whole; the tasks that feed them need room in Ray's books.
-    return {"compute": pool, **({"num_gpus": 1} if gpus else {"num_cpus": 0.5})}
 
 
 def vector_column(vectors: "NDArray[np.float32]", there: "NDArray[np.bool_]") -> pa.Array:

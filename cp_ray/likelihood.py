@@ -26,10 +26,11 @@ class Likelihood:
         """
         import torch
 
+        from cp_ray.devices import best_device
         from cp_ray.errors import BaseModelError
         from cp_ray.llm.embedded import load_base
 
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or best_device()
         self.model, self.tokenizer = load_base(name, device=self.device, chat=False, dtype=torch.float32)
         ids = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
         first = next((id for id in ids if id is not None), None)

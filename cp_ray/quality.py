@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from cp_ray.arrow import from_table, to_table
 from cp_ray.cultures import CULTURES
-from cp_ray.embedding import Embedder, model_actors
+from cp_ray.devices import model_actors
+from cp_ray.embedding import Embedder
 from cp_ray.errors import ConfigError
 from cp_ray.language import Languages, codes_of
 from cp_ray.likelihood import Likelihood

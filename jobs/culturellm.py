@@ -71,8 +71,8 @@ def culturellm(
         tuning: lora, dora, qlora (a GPU), or full (every weight, one model after the other)
         training: joint (all cultures' adapters in one run) or separate (one run each); the adapters are the same
         unified: yes: one adapter of all cultures too
-        workers: CPU workers of training and evaluation
-        gpus: GPUs that train, a worker each, in the place of CPU workers
+        workers: of training and evaluation, a core each
+        gpus: that train, a worker each, in the place of cores; evaluation takes what there is
         trainer: local, or openai (hosted fine-tuning, its key in OPENAI_API_KEY; it chooses its own passes)
         trainer_model: the base at the hosted trainer
         trainer_url: of the hosted trainer, up to /v1

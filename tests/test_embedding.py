@@ -1,6 +1,3 @@
-import json
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -59,35 +56,3 @@ def test_an_embedder_that_is_not_there_is_told_in_one_line() -> None:
     with pytest.raises(BaseModelError, match=r"embedder: cannot load './no/such'") as raised:
         Embedder("./no/such")
     assert "\n" not in str(raised.value)
-
-
-ON_A_GPU = """
-import json, ray, pyarrow as pa, ray.data
-from cp_ray import embedding, quality
-from cp_ray.stages import check, leakage
-
-class Probe:
-    def __init__(self, *_): pass
-    def __call__(self, table): return pa.table({"gpus": [len(ray.get_gpu_ids())] * len(table)})
-
-embedding.Embedder = quality._Measure = check._Check = leakage._Nearest = Probe
-ray.init(address="local", _node_ip_address="127.0.0.1", num_cpus=2, num_gpus=1, include_dashboard=False,
-         logging_level=40)
-rows = ray.data.from_arrow(pa.table({"text": ["a", "b"]}))
-made = {
-    "embed": embedding.embed(rows, "text"),
-    "more workers than GPUs": embedding.embed(rows, "text", workers=2),
-    "check": check.check(rows, None),
-    "leakage": leakage.leakage(rows, [], None),
-    "quality": quality.measure(rows, None, workers=2),
-}
-print(json.dumps({name: [row["gpus"] for row in dataset.take_all()] for name, dataset in made.items()}))
-"""
-
-
-@pytest.mark.long
-def test_whatever_holds_a_model_asks_for_a_gpu_where_there_is_one() -> None:
-    done = subprocess.run([sys.executable, "-c", ON_A_GPU], capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert len(found) == 5
-    assert set(map(tuple, found.values())) == {(1, 1)}

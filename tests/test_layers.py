@@ -36,7 +36,7 @@ LAYERS = [
     ],
     ["cp_ray.likelihood", "cp_ray.language"],
     ["cp_ray.embedding", "cp_ray.llm", "cp_ray.near", "cp_ray.near_cells", "cp_ray.diversity", "cp_ray.chat"],
-    ["cp_ray.english", "cp_ray.chat_probe", "cp_ray.chat_template"],
+    ["cp_ray.devices", "cp_ray.english", "cp_ray.chat_probe", "cp_ray.chat_template"],
     ["cp_ray.records", "cp_ray.arrow", "cp_ray.cultures", "cp_ray.errors", "cp_ray"],
 ]
 SOURCES = [*sorted((ROOT / "cp_ray").rglob("*.py")), *sorted((ROOT / "jobs").glob("*.py"))]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from cp_ray.arrow import from_table, to_table
+from cp_ray.devices import model_actors
 from cp_ray.evals.nulls import BASE
 from cp_ray.llm.contents import OnBase
 from cp_ray.records import Item, Prediction
@@ -70,7 +71,7 @@ def choose(
     progress: "Progress | None" = None,
     answered: Container[tuple[str, str]] = (),
 ) -> Iterator[pa.Table]:
-    """What the base and each adapter choose, as tables of `Prediction`; `workers` actors of one CPU each.
+    """What the base and each adapter choose, as tables of `Prediction`.
 
     Whole models are asked one after the other.
 
@@ -78,7 +79,7 @@ def choose(
         items: what is asked.
         models: who is asked.
         folders: of the adapters, or of whole models, by name.
-        workers: processes, each with the models in its memory.
+        workers: processes, each with the models in its memory and a GPU, as many as there are, or a core.
         progress: counts answers.
         answered: model and item of what is known already; a base's answer stands for its adapters'.
     """
@@ -109,8 +110,7 @@ def _spread(
         fn_constructor_args=(models, loaded, progress),
         batch_format="pyarrow",
         batch_size=None,
-        compute=ray.data.ActorPoolStrategy(size=workers),
-        num_cpus=1,
+        **model_actors(workers),
     )
     # Each block is handed on as it is done: whoever keeps them loses nothing that was computed.
     yield from dataset.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=0)

@@ -15,6 +15,7 @@ import torch
 from cp_ray.branch_probe import check_branches
 from cp_ray.branches import Batch, Branches, answer_logprobs, collate, encode, hidden_states, seen, token_logprobs
 from cp_ray.causal import layers, text_config
+from cp_ray.devices import best_device
 from cp_ray.evals.choose import softmax
 from cp_ray.llm.embedded import load_base
 from cp_ray.lora import StackedLora
@@ -44,6 +45,8 @@ class Asked:
 class Scorer:
     """Loads the base and the adapters, from folders on any pyarrow filesystem; the base may also be named.
 
+    They are computed on a GPU if this process sees one.
+
     Raises:
         BaseModelError: one of them cannot be loaded, or the base cannot compute several options at once.
     """
@@ -51,7 +54,7 @@ class Scorer:
     def __init__(self, base: "str | Folder", adapters: "Mapping[str, Folder]") -> None:
         with tempfile.TemporaryDirectory(prefix="cp_ray-adapters-") as local:
             named = base if isinstance(base, str) else str(base.fetch(Path(local, "base")))
-            self.model, self.tokenizer = load_base(named)
+            self.model, self.tokenizer = load_base(named, device=best_device())
             pack(self.model)
             check_branches(self.model)
             folders = {name: folder.fetch(Path(local, str(k))) for k, (name, folder) in enumerate(adapters.items())}

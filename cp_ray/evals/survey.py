@@ -51,7 +51,7 @@ def predict(
     workers: int,
     progress: "Progress | None",
 ) -> list[Prediction]:
-    """What the base and each adapter, or whole model, answer to each seed; `workers` actors of one CPU each."""
+    """What the base and each adapter, or whole model, answer to each seed; `workers` as in `choose`."""
     from cp_ray.arrow import from_table
 
     models = LocalModels(config.base_model, config.adapters, whole=config.whole)

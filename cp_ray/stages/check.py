@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from cp_ray.arrow import from_table, to_table
-from cp_ray.embedding import model_actors
+from cp_ray.devices import model_actors
 from cp_ray.paraphrase.meaning import Meaning, MeaningConfig
 from cp_ray.records import Paraphrase
 

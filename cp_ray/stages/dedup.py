@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from cp_ray.arrow import replaced
-from cp_ray.embedding import Embedder, model_actors, vector_column
+from cp_ray.devices import model_actors
+from cp_ray.embedding import Embedder, vector_column
 from cp_ray.errors import ConfigError
 from cp_ray.records import Opinion
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from cp_ray.arrow import from_table, to_table
-from cp_ray.embedding import Embedder, model_actors
+from cp_ray.devices import model_actors
+from cp_ray.embedding import Embedder
 from cp_ray.errors import ConfigError
 from cp_ray.records import Mixture, Nearness, Opinion, Paraphrase, Seed
 

@@ -98,7 +98,7 @@ def evaluate(
         learner: model@url: plays the learners whom the endpoints teach
         learners: for each culture and endpoint
         everywhere: yes: adapters judge the other cultures' texts too
-        workers: CPU workers
+        workers: processes that hold the local models, on a GPU each where there are some, else on a core
     """
     check_choice("everywhere", everywhere, "yes", "no")
     for name, value in (("workers", workers), ("characters", characters), ("samples", samples)):

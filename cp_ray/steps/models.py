@@ -130,8 +130,8 @@ def culture_models(
         examples: what to train on.
         options: what every recipe takes; gives the base model, the cultures and the seed of all draws.
         passes: over the training rows; a hosted trainer chooses its own.
-        workers: CPU workers of training and evaluation.
-        gpus: GPUs that train, a worker each, in the place of CPU workers.
+        workers: of training and evaluation, a core each.
+        gpus: that train, a worker each, in the place of cores.
         layers: adapt only so many of the base model's layers, the topmost; None for all.
         tuning: the method, as in `TrainConfig`; `full` trains one model after the other, which `cp-ray serve` serves.
         training: `joint`: all adapters in one run on one base; `separate`: one run each. The adapters are the same.

@@ -1,6 +1,8 @@
 """Where curves go while a run is under way: TensorBoard, and MLflow and Weights & Biases where they are set up."""
 
+import hashlib
 import importlib.util
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -16,12 +18,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Trackers"]
 
+_RUNS = "runs.json"
+"""Ids of the runs that MLflow and Weights & Biases were told of, so that a resumed training goes on in them."""
+
 
 class Trackers:
     """Curves of every adapter: loss, validation loss, learning rate.
 
     MLflow is told if it is installed and `MLFLOW_TRACKING_URI` is set, Weights & Biases if it is installed and
-    `WANDB_API_KEY` or `WANDB_MODE` is set: being installed alone sends nothing anywhere.
+    `WANDB_API_KEY` or `WANDB_MODE` is set: being installed alone sends nothing anywhere. A training that is resumed goes
+    on in the same run there.
     """
 
     def __init__(self, folder: "Folder | None", config: TrainConfig, step: int) -> None:
@@ -45,15 +51,27 @@ class Trackers:
         self.local = tempfile.TemporaryDirectory(prefix="cp_ray-tensorboard-")
         self.writer = SummaryWriter(self.local.name, purge_step=self.step + 1 if self.step else None)
         name = "+".join(adapter.name for adapter in self.config.adapters)
-        if os.environ.get("MLFLOW_TRACKING_URI") and importlib.util.find_spec("mlflow"):
-            self.mlflow = importlib.import_module("mlflow")
-            self.mlflow.start_run(run_name=name)
-            self.mlflow.log_params({key: str(value)[:500] for key, value in asdict(self.config).items()})
+        runs: dict[str, str] = json.loads(self.folder.read_text(_RUNS) or "{}")
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        if uri and importlib.util.find_spec("mlflow"):
+            self._begin_mlflow(uri, name, runs)
         if (os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE")) and importlib.util.find_spec("wandb"):
             self.wandb = importlib.import_module("wandb").init(
-                project="cp_ray", name=name, config=asdict(self.config), resume="allow"
+                project="cp_ray", name=name, config=asdict(self.config), id=runs.get("wandb"), resume="allow"
             )
+            runs["wandb"] = self.wandb.id
+        if runs:
+            self.folder.write_text(_RUNS, json.dumps(runs))
         return self
+
+    def _begin_mlflow(self, uri: str, name: str, runs: dict[str, str]) -> None:
+        """Go on in the run that this server was told of, or begin one, and note which."""
+        server = f"mlflow {hashlib.sha256(uri.encode()).hexdigest()[:16]}"  # the address may hold a password
+        self.mlflow = importlib.import_module("mlflow")
+        begun = self.mlflow.start_run(run_id=runs.get(server), run_name=name)
+        if server not in runs:
+            self.mlflow.log_params({key: str(value)[:500] for key, value in asdict(self.config).items()})
+        runs[server] = begun.info.run_id
 
     def log(self, points: Sequence[TrainPoint]) -> None:
         """Tell of a step: a point for each adapter that took part."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cp_ray.devices import best_device
 from cp_ray.errors import ConfigError
 from cp_ray.evals.benchmarks.files import GSM8K, Benchmark
 from cp_ray.evals.benchmarks.scores import BenchmarksConfig, Solved
@@ -82,9 +83,9 @@ def _whole(base: str, folders: "Mapping[str, Folder]", local: Path) -> Iterator[
     """Each model by name."""
     from cp_ray.llm.embedded import load_base
 
-    yield BASE, load_base(base)[0]
+    yield BASE, load_base(base, device=best_device())[0]
     for name, folder in folders.items():
-        yield name, load_base(str(folder.fetch(local / name)))[0]
+        yield name, load_base(str(folder.fetch(local / name)), device=best_device())[0]
 
 
 def _adapted(base: str, folders: "Mapping[str, Folder]", local: Path) -> Iterator[tuple[str, Any]]:
@@ -93,7 +94,7 @@ def _adapted(base: str, folders: "Mapping[str, Folder]", local: Path) -> Iterato
 
     from cp_ray.llm.embedded import load_base
 
-    model, _ = load_base(base)
+    model, _ = load_base(base, device=best_device())
     if not folders:
         yield BASE, model
         return

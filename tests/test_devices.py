@@ -1,0 +1,66 @@
+"""Models are computed on a GPU where Ray has one. There is none here: Ray is told that there is."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cp_ray.devices import best_device, where_models_are
+from cp_ray.evals.scorer import Scorer
+from tests.tiny import make_base
+
+ON_A_GPU = """
+import json, ray, pyarrow as pa, ray.data
+from cp_ray import devices, embedding, quality
+from cp_ray.evals import choose
+from cp_ray.records import Item, Message
+from cp_ray.stages import check, leakage
+
+class Probe:
+    def __init__(self, *_): pass
+    def __call__(self, table): return pa.table({"gpus": [len(ray.get_gpu_ids())] * len(table)})
+
+embedding.Embedder = quality._Measure = check._Check = leakage._Nearest = choose._Chooser = Probe
+ray.init(address="local", _node_ip_address="127.0.0.1", num_cpus=2, num_gpus=1, include_dashboard=False,
+         logging_level=40)
+rows = ray.data.from_arrow(pa.table({"text": ["a", "b"]}))
+made = {
+    "embed": embedding.embed(rows, "text"),
+    "more workers than GPUs": embedding.embed(rows, "text", workers=2),
+    "check": check.check(rows, None),
+    "leakage": leakage.leakage(rows, [], None),
+    "quality": quality.measure(rows, None, workers=2),
+}
+found = {name: [row["gpus"] for row in dataset.take_all()] for name, dataset in made.items()}
+items = [Item(f"t/{k}", "german", "t", (Message("user", "?"),), ("yes", "no")) for k in "ab"]
+tables = choose.choose(items, choose.LocalModels("smollm2"), {}, workers=2)
+found["choose"] = [gpus for table in tables for gpus in table["gpus"].to_pylist()]
+found["one call"] = [devices.where_models_are(lambda n: n * len(ray.get_gpu_ids()), k) for k in (1, 1)]
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.long
+def test_whatever_holds_a_model_asks_for_a_gpu_where_there_is_one() -> None:
+    done = subprocess.run([sys.executable, "-c", ON_A_GPU], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found) == 7
+    assert set(map(tuple, found.values())) == {(1, 1)}
+
+
+def test_a_single_call_is_made_here_where_there_is_no_gpu(ray_cluster: None) -> None:
+    made: list[int] = []
+    assert where_models_are(lambda k, more: made.append(k) or more, 7, more=8) == 8  # type: ignore[func-returns-value]
+    assert made == [7]
+
+
+def test_a_process_that_sees_a_gpu_loads_models_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = str(make_base(tmp_path / "base"))
+    assert best_device() == "cpu"
+    assert Scorer(base, {}).model.device.type == "cpu"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert best_device() == "cuda"
+    with pytest.raises(AssertionError, match="not compiled with CUDA"):
+        Scorer(base, {})
