@@ -85,6 +85,7 @@ def test_a_sweep_pays_once_for_what_does_not_change(ray_cluster: None, scripted_
     assert json.loads((tmp_path / "sweep-tau.json").read_text())[1]["wordings"] == 0
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_no_question_made_of_two_is_near_a_held_out_one(ray_cluster: None, tmp_path: Path) -> None:
     asked = ["--root", str(tmp_path), "--cultures", "german", "--method", "none", "--samples", "0", "--mixed", "1"]

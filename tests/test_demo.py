@@ -15,6 +15,8 @@ from cp_ray.exports.openai_rules import check_openai
 from cp_ray.pipeline import Run
 from cp_ray.records import Example, Prediction, Score, Seed, TrainPoint
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parent.parent
 SMALL = [
     "--dialogues", "1", "--rounds", "1", "--answers", "4", "--passes", "1", "--questions", "2", "--heldout", "4",

@@ -109,7 +109,7 @@ def _spread(
         _Chooser,
         fn_constructor_args=(models, loaded, progress),
         batch_format="pyarrow",
-        batch_size=None,
+        batch_size=size,  # a block; with GPUs Ray Data wants a number
         **model_actors(workers),
     )
     # Each block is handed on as it is done: whoever keeps them loses nothing that was computed.

@@ -63,9 +63,16 @@ def dedup(opinions: pa.Table, config: DedupConfig, workers: int | None = None) -
     """
     import ray.data
 
-    return ray.data.from_arrow(_blocks(opinions)).map_batches(
-        _Keeper, fn_constructor_args=(config,), batch_format="pyarrow", batch_size=None, **model_actors(workers)
+    # A block is one row: Ray Data may cut and join what has several, and does on GPUs.
+    return ray.data.from_arrow([_as_row(block) for block in _blocks(opinions)]).map_batches(
+        _Keeper, fn_constructor_args=(config,), batch_format="pyarrow", batch_size=1, **model_actors(workers)
     )
+
+
+def _as_row(block: pa.Table) -> pa.Table:
+    """A table of one row, which has all of them."""
+    rows = block.to_struct_array().combine_chunks()
+    return pa.table({"rows": pa.ListArray.from_arrays([0, len(rows)], rows)})
 
 
 def _blocks(opinions: pa.Table) -> list[pa.Table]:
@@ -141,7 +148,8 @@ class _Keeper:
     def __init__(self, config: DedupConfig) -> None:
         self.config, self.embedder = config, Embedder(config.embedder)
 
-    def __call__(self, rows: pa.Table) -> pa.Table:
+    def __call__(self, block: pa.Table) -> pa.Table:
+        rows = pa.Table.from_struct_array(block["rows"].combine_chunks().flatten())
         names = ("id", "text", "reject", "duplicate_of")
         ids, texts, rejects, duplicates = (rows[name].to_pylist() for name in names)
         counting = np.array([k for k, reject in enumerate(rejects) if reject is None], np.int64)

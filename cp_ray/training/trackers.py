@@ -26,8 +26,8 @@ class Trackers:
     """Curves of every adapter: loss, validation loss, learning rate.
 
     MLflow is told if it is installed and `MLFLOW_TRACKING_URI` is set, Weights & Biases if it is installed and
-    `WANDB_API_KEY` or `WANDB_MODE` is set: being installed alone sends nothing anywhere. A training that is resumed goes
-    on in the same run there.
+    `WANDB_API_KEY` or `WANDB_MODE` is set: being installed alone sends nothing anywhere. A training that is resumed
+    goes on in the same run there.
     """
 
     def __init__(self, folder: "Folder | None", config: TrainConfig, step: int) -> None:
