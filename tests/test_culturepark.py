@@ -64,6 +64,7 @@ def test_exactly_so_many_opinions_of_each_culture(
     assert max(Counter(server.stats()["requests"]).values()) == 1
 
 
+@pytest.mark.long
 def test_within_a_culture_in_free_chat_and_samples_of_a_seed(
     ray_cluster: None, scripted_server: Any, tmp_path: Path
 ) -> None:
@@ -204,6 +205,7 @@ def test_a_fallback_answers_where_the_teacher_does_not(ray_cluster: None, script
     assert failing.stats()["calls"] == 0
 
 
+@pytest.mark.long
 def test_at_half_the_price_one_batch_is_made_for_each_turn(ray_cluster: None, tmp_path: Path) -> None:
     prices = tmp_path / "prices.json"
     prices.write_text(json.dumps({"scripted": {"prompt": 10.0, "completion": 20.0}}))

@@ -40,6 +40,7 @@ def test_a_text_that_is_null_has_no_vector(embedder: Embedder, texts: list[str |
     assert vectors_of(made["vector"]).shape == (sum(t is not None for t in texts), 384)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [None, 2])
 def test_a_dataset_gets_the_same_vectors(ray_cluster: None, embedder: Embedder, workers: Any) -> None:
     import ray.data

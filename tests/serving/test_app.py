@@ -22,6 +22,7 @@ from tests.processes import ray_processes
 from tests.tiny import make_adapter, make_base
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_cluster")
 def test_culture_models_are_served_behind_one_endpoint_and_two_applications_live_at_once(
     embedded_base: Path, tmp_path: Path

@@ -66,6 +66,7 @@ def test_an_opinion_without_a_vector_is_told() -> None:
         near(to_table(OPINIONS, Opinion), embedded([o for o in OPINIONS if o.text != DOGS]), NearConfig())
 
 
+@pytest.mark.long
 def test_what_dedup_embedded_is_not_embedded_again(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +96,7 @@ def test_what_dedup_embedded_is_not_embedded_again(
         do(steps.near(deduped, NearConfig()))
 
 
+@pytest.mark.long
 def test_waves_that_bring_no_opinion_leave_nothing_to_compare(ray_cluster: None, tmp_path: Path) -> None:
     config, run = DedupConfig(per_seed=1), Run(str(tmp_path))
     empty = [Step(f"verify.{k}", NearConfig(), lambda *_: to_table([], Opinion), rows=Opinion) for k in (1, 2)]

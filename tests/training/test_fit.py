@@ -134,6 +134,7 @@ def test_a_driver_that_dies_goes_on_from_its_checkpoint(undisturbed: Undisturbed
     assert {name: weights(tmp_path / "out", name) for name in undisturbed.adapters} == undisturbed.adapters
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("settings", "placement", "error", "said"),

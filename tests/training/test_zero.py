@@ -23,6 +23,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_base(tmp_path_factory.mktemp("base"))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_every_stage_gives_the_losses_of_one_worker(base: Path) -> None:
     """Of adapters, and of all weights."""
