@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["best_device", "model_actors", "where_models_are"]
+__all__ = ["best_device", "call_on_device", "model_actors"]
 
 _Given = ParamSpec("_Given")
 _Made = TypeVar("_Made")
@@ -21,12 +21,10 @@ def model_actors(workers: int | None = None) -> dict[str, Any]:
 
     `workers`: actors; None for as many as the cluster has devices, if there is work for them.
     """
-    import ray
     import ray.data
 
-    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    gpus = _gpus()
-    most = gpus or max(1, int(have.get("CPU", 1)))
+    gpus = _there_are("GPU")
+    most = gpus or max(1, _there_are("CPU"))
     # A block at a time each, or the first that is up would be given what another could have computed.
     pool = (
         ray.data.ActorPoolStrategy(min_size=1, max_size=most, max_tasks_in_flight_per_actor=1)
@@ -37,12 +35,12 @@ def model_actors(workers: int | None = None) -> dict[str, Any]:
     return {"compute": pool, **({"num_gpus": 1} if gpus else {"num_cpus": 0.5})}
 
 
-def where_models_are(function: Callable[_Given, _Made], *given: _Given.args, **options: _Given.kwargs) -> _Made:
+def call_on_device(function: Callable[_Given, _Made], *given: _Given.args, **options: _Given.kwargs) -> _Made:
     """What `function` returns, called in a Ray task with a GPU where the cluster has one, else in this process.
 
     The driver's own machine is often a head without one.
     """
-    if not _gpus():
+    if not _there_are("GPU"):
         return function(*given, **options)
     import ray
 
@@ -50,8 +48,9 @@ def where_models_are(function: Callable[_Given, _Made], *given: _Given.args, **o
     return made
 
 
-def _gpus() -> int:
+def _there_are(what: str) -> int:
+    """Of one of Ray's resources, in the whole cluster."""
     import ray
 
     have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return int(have.get("GPU", 0))
+    return int(have.get(what, 0))

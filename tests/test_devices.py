@@ -3,13 +3,11 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from cp_ray.devices import best_device, where_models_are
+from cp_ray.devices import best_device, call_on_device
 from cp_ray.evals.scorer import Scorer
-from tests.tiny import make_base
 
 ON_A_GPU = """
 import json, ray, pyarrow as pa, ray.data
@@ -39,7 +37,7 @@ found = {name: [row["gpus"] for row in dataset.take_all()] for name, dataset in 
 items = [Item(f"t/{k}", "german", "t", (Message("user", "?"),), ("yes", "no")) for k in "ab"]
 tables = choose.choose(items, choose.LocalModels("smollm2"), {}, workers=2)
 found["choose"] = [gpus for table in tables for gpus in table["gpus"].to_pylist()]
-found["one call"] = [devices.where_models_are(lambda n: n * len(ray.get_gpu_ids()), k) for k in (1, 1)]
+found["one call"] = [devices.call_on_device(lambda n: n * len(ray.get_gpu_ids()), k) for k in (1, 1)]
 print(json.dumps(found))
 """
 
@@ -54,15 +52,22 @@ def test_whatever_holds_a_model_asks_for_a_gpu_where_there_is_one() -> None:
 
 def test_a_single_call_is_made_here_where_there_is_no_gpu(ray_cluster: None) -> None:
     made: list[int] = []
-    assert where_models_are(lambda k, more: made.append(k) or more, 7, more=8) == 8  # type: ignore[func-returns-value]
-    assert made == [7]
+
+    def doubled(k: int, *, more: int) -> int:
+        made.append(k)
+        return 2 * k + more
+
+    assert call_on_device(doubled, 7, more=1) == 15
+    assert made == [7], "another process would have had a list of its own"
 
 
-def test_a_process_that_sees_a_gpu_loads_models_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = str(make_base(tmp_path / "base"))
-    assert best_device() == "cpu"
-    assert Scorer(base, {}).model.device.type == "cpu"
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert best_device() == "cuda"
-    with pytest.raises(AssertionError, match="not compiled with CUDA"):
-        Scorer(base, {})
+@pytest.mark.parametrize(("sees", "device"), [(False, "cpu"), (True, "cuda")])
+def test_a_process_that_sees_a_gpu_loads_models_there(monkeypatch: pytest.MonkeyPatch, sees: bool, device: str) -> None:
+    def load(name: str, *, device: str) -> None:
+        raise RuntimeError(f"{name} on {device}")
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: sees)
+    monkeypatch.setattr("cp_ray.evals.scorer.load_base", load)
+    assert best_device() == device
+    with pytest.raises(RuntimeError, match=f"a base on {device}"):
+        Scorer("a base", {})

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from cp_ray.arrow import to_table
 from cp_ray.cultures import Culture
-from cp_ray.devices import where_models_are
+from cp_ray.devices import call_on_device
 from cp_ray.evals import alignment, forgetting, survey
 from cp_ray.evals.answer import AnswerConfig
 from cp_ray.evals.benchmarks.files import read_benchmarks
@@ -233,7 +233,7 @@ def forgotten(compared: Compared) -> list[Step]:
     )
 
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
-        losses = where_models_are(forgetting.text_losses, config, compared.folders)
+        losses = call_on_device(forgetting.text_losses, config, compared.folders)
         write_rows(to_table(losses, TextLoss), folder / "texts" / "rows", TextLoss)
         return to_table(forgetting.forgetting_scores(losses, config), Score)
 
@@ -254,7 +254,7 @@ def benchmarks(root: Path, compared: Compared, *, rows: int | None) -> list[Step
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
         items = sum(min(one.items, rows or one.items) for one in found)
         with watched("benchmarks", total=items * (1 + len(compared.adapters)), unit="answers") as progress:
-            solved = where_models_are(solve, config, found, compared.folders, lambda n: progress.add(done=n))
+            solved = call_on_device(solve, config, found, compared.folders, lambda n: progress.add(done=n))
         write_rows(to_table(solved, Solved), folder / "solved" / "rows", Solved)
         return to_table(benchmark_scores(solved), Score)
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import psutil
 import ray
+from ray._common.utils import get_system_memory
+from ray._private.utils import get_used_memory
 
 from cp_ray.folder import open_folder
 from cp_ray.rollout import cause_of
@@ -19,7 +21,7 @@ from tests.tiny import make_base
 from tests.training.ranks import EXAMPLES, make_config
 
 SHARE = 0.1
-"""Of the machine's memory, beyond what is in use now."""
+"""Of the memory that Ray sees, a container's if it is in one, beyond what is in use now."""
 MIB = 2**20
 
 
@@ -28,18 +30,18 @@ class Eater:
 
     def step(self, *_: Any, **__: Any) -> None:
         chunk = 64 * MIB
-        self.eaten = [
-            bytearray(os.urandom(MIB)) * 64 for _ in range(int(1.5 * SHARE * psutil.virtual_memory().total / chunk))
-        ]
+        self.eaten = [bytearray(os.urandom(MIB)) * 64 for _ in range(int(1.5 * SHARE * get_system_memory() / chunk))]
 
 
 def main(folder: Path) -> None:
-    base, memory = make_base(folder / "base"), psutil.virtual_memory()
+    base, total, memory = make_base(folder / "base"), get_system_memory(), psutil.virtual_memory()
+    contained = total < memory.total
+    used = get_used_memory() if contained else memory.total - memory.available  # type: ignore[no-untyped-call]
     ray.init(
         address="local", _node_ip_address="127.0.0.1", num_cpus=2, object_store_memory=80 * MIB,
         include_dashboard=False, log_to_driver=False, logging_level=40,
         _system_config={
-            "memory_usage_threshold": round(1 - memory.available / memory.total + SHARE, 3),
+            "memory_usage_threshold": round(used / total + SHARE, 3),
             "memory_monitor_refresh_ms": 100,
         },
     )  # fmt: skip
