@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,9 +20,12 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return Engine(str(base), {"base": None, "german": make_adapter(base, root / "german", 1)}, dtype="float32")
 
 
-@pytest.fixture(scope="module")
-def loop(engine: Engine) -> EngineLoop:
-    return EngineLoop(engine)
+@pytest.fixture
+def loop(engine: Engine) -> Iterator[EngineLoop]:
+    """Closed with the test: an engine is stepped by one thread, and after its last piece a loop has a step to make."""
+    loop = EngineLoop(engine)
+    yield loop
+    loop.close()
 
 
 def ask(text: str, model: str = "base", **options: Any) -> ChatRequest:
@@ -41,7 +45,9 @@ def together(loop: EngineLoop, *requests: ChatRequest) -> list[ChatResult | Base
 
 def test_answers_are_those_of_the_engine(engine: Engine, loop: EngineLoop) -> None:
     requests = [ask(f"question {k}", model) for k in range(5) for model in ("base", "german")]
-    assert together(loop, *requests) == engine.generate(requests)
+    answers = together(loop, *requests)
+    loop.close()
+    assert answers == engine.generate(requests)
 
 
 def test_a_bad_request_leaves_its_neighbours_alone(loop: EngineLoop) -> None:
