@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cp_ray.errors import BaseModelError
+from cp_ray.errors import BaseModelError, PlacementError
 from cp_ray.llm.hub import HINT, fetchable, first_line
 
 if TYPE_CHECKING:
@@ -124,7 +124,23 @@ def load_base(
         BaseModelError: there is no such model, it is gated, the hub cannot be reached, it is not a causal language
             model, it needs a package that is not installed, its weights are damaged, or its tokenizer has no chat
             template.
+        PlacementError: the device has too little memory for it.
     """
+    import torch
+
+    try:
+        return _loaded(name, device, chat=chat, dtype=dtype, four_bit=four_bit)
+    except torch.OutOfMemoryError as error:
+        # Of a training's workers each loads it whole, before ZeRO-3 shares it.
+        raise PlacementError(
+            f"base_model: {name} does not fit into the memory of {device}; give a smaller one, a larger GPU, or in "
+            "training qlora"
+        ) from error
+
+
+def _loaded(
+    name: str, device: str, *, chat: bool, dtype: "torch.dtype | Literal['auto'] | None", four_bit: bool
+) -> tuple[Any, Any]:
     source, cached = _source(name)
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM

@@ -11,14 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from cp_ray.branches import collate_lines
-from cp_ray.errors import ConfigError, PlacementError
+from cp_ray.errors import ConfigError
 from cp_ray.llm.embedded import load_base
 from cp_ray.records import TrainPoint
 from cp_ray.training.checkpoint import Best, State
@@ -78,7 +77,12 @@ class Trainer:
         self.device = (
             torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if placement.use_gpu else torch.device("cpu")
         )
-        self.base, self.tokenizer = self._load()
+        self.base, self.tokenizer = load_base(
+            config.base_model,
+            device=str(self.device),
+            dtype=None if config.dtype == "auto" else getattr(torch, config.dtype),
+            four_bit=config.method == "qlora",
+        )
         self.rows = data
         self.plan = plan(self.rows.train, config.adapters, config.seed)
         self.state = state or State(updates={adapter.name: 0 for adapter in config.adapters})
@@ -91,21 +95,6 @@ class Trainer:
         self._put_weights()
         self.zero, self.engine, self.optimizer = start_engine(self.learner, config, placement, self.device)
         self._restore()
-
-    def _load(self) -> tuple[Any, Any]:
-        try:
-            return load_base(
-                self.config.base_model,
-                device=str(self.device),
-                dtype=None if self.config.dtype == "auto" else getattr(torch, self.config.dtype),
-                four_bit=self.config.method == "qlora",
-            )
-        except torch.OutOfMemoryError as error:
-            # ZeRO-3 shares it afterwards: each worker loads it whole first.
-            raise PlacementError(
-                f"base_model: {self.config.base_model} does not fit into the memory of {self.device}; give a smaller "
-                "one, a larger GPU, or qlora"
-            ) from error
 
     @property
     def steps(self) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI, Response
 
-from cp_ray.errors import BaseModelError
+from cp_ray.errors import BaseModelError, PlacementError
 from cp_ray.llm.embedded import load_base
 from tests.conftest import Server
 from tests.tiny import make_base
@@ -117,3 +117,15 @@ def test_a_model_of_another_kind_is_told(tmp_path: Path, base: Path) -> None:
     for file in base.glob("tokenizer*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     assert told(str(tmp_path)).startswith(f"base model: cannot load '{tmp_path}' (")
+
+
+def test_a_base_that_a_gpu_has_no_room_for_is_told_in_a_line(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def to(model: torch.nn.Module, device: str) -> None:
+        assert device == "cuda"
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.to", to)
+    with pytest.raises(PlacementError, match=r"^base_model: .+ does not fit into the memory of cuda; give a smaller"):
+        load_base(str(base), device="cuda")
