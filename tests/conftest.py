@@ -34,7 +34,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A process of Ray Train's that watches for machines about to be taken away; it would be started for every training.
 os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
-# As in a cluster of our own.
+# As in a cluster of our own: on loopback alone, whatever address Ray is given.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 for _name, _value in UNREAD.items():
     os.environ.setdefault(_name, _value)
 
@@ -66,7 +67,6 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
         ray.init(
             address="local",
-            _node_ip_address="127.0.0.1",
             num_cpus=4,
             object_store_memory=256 * 2**20,
             include_dashboard=False,
