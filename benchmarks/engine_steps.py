@@ -1,6 +1,6 @@
-"""Steps a second of the engine: with its 16-bit weights as they are stored, packed, and packed on a heap of huge pages.
+"""Steps a second of the engine: with its weights as they are stored, packed, and packed on a heap of huge pages.
 
-    python -m benchmarks.engine_steps [--batches 1,4,16] [--threads 1] [--rounds 3]
+    python -m benchmarks.engine_steps [--batches 1,4,16] [--threads 1] [--rounds 3] [--dtype float32]
 
 On that heap also with the layers computed by transformers and not by `cp_ray.serving.decoder`. A step draws a token for
 each chat of a batch. All run in processes of their own, in turns, and the best round of each counts; where the weights
@@ -36,14 +36,15 @@ def main() -> None:
     parser.add_argument("--batches", default="1,4,16")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--way", choices=_WAYS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     batches = [int(batch) for batch in args.batches.split(",")]
     if args.way:
-        print(json.dumps(measure(args.way, batches, args.threads)))
+        print(json.dumps(measure(args.way, batches, args.threads, args.dtype)))
         return
-    if not can_pack():
-        raise SystemExit("oneDNN does not multiply bfloat16 on this CPU, so nothing is packed")
+    if not can_pack(getattr(torch, args.dtype)):
+        raise SystemExit(f"oneDNN does not multiply {args.dtype} on this CPU, so nothing is packed")
     rounds = [{way: _in_a_process(way) for way in _WAYS} for _ in range(args.rounds)]
     rows = []
     print(f"{'batch':>6}" + "".join(f"{way:>20}" for way in _WAYS) + "  same answers")
@@ -54,11 +55,11 @@ def main() -> None:
         told = "".join(f"{speed:>12.1f} ({speed / speeds[_STORED]:.2f}x)" for speed in speeds.values())
         print(f"{batch:>6}{told}  {same}", flush=True)
         rows.append({"batch": batch, "steps_per_s": speeds, "same": same})
-    settings = {"batches": batches, "threads": args.threads, "rounds": args.rounds}
+    settings = {"batches": batches, "threads": args.threads, "rounds": args.rounds, "dtype": args.dtype}
     append("engine_steps", {"settings": settings, "rows": rows})
 
 
-def measure(way: str, batches: list[int], threads: int) -> list[dict[str, Any]]:
+def measure(way: str, batches: list[int], threads: int, dtype: str) -> list[dict[str, Any]]:
     """In a process of its own: for each batch the steps a second after the first, and the answers."""
     torch.set_num_threads(threads)
     with contextlib.ExitStack() as changed:
@@ -66,11 +67,11 @@ def measure(way: str, batches: list[int], threads: int) -> list[dict[str, Any]]:
             changed.enter_context(mock.patch("cp_ray.serving.engine.pack"))
         if way == _PLAIN:
             changed.enter_context(mock.patch("cp_ray.serving.decoder._ALIKE", ()))
-        return _measured(batches)
+        return _measured(batches, dtype)
 
 
-def _measured(batches: list[int]) -> list[dict[str, Any]]:
-    engine = Engine("smollm2", {"base": None}, dtype="bfloat16", prefix_bytes=0)
+def _measured(batches: list[int], dtype: str) -> list[dict[str, Any]]:
+    engine = Engine("smollm2", {"base": None}, dtype=dtype, prefix_bytes=0)
     _answers(engine, 1, 4)
     found = []
     for batch in batches:

@@ -1,8 +1,8 @@
-"""Linear layers whose 16-bit weights lie in memory as a CPU's matrix units take them; for inference.
+"""Linear layers whose weights lie in memory as a CPU's matrix units take them; for inference.
 
-oneDNN multiplies 16-bit matrices in blocks. Weights that lie row by row are put into blocks anew in every pass. Where a
-batch has few tokens, a pass takes as long as reading the weights does, and that is quicker on huge pages, which glibc
-asks for where it is told to before the process begins (`python -m benchmarks.engine_steps`).
+Matrices are multiplied in blocks. Weights that lie row by row are put into blocks anew in every pass, of more than one
+token in float32. Where a batch has few tokens, a pass takes as long as reading the weights does, and that is quicker on
+huge pages, which glibc asks for where it is told to before the process begins (`python -m benchmarks.engine_steps`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ Other C libraries take no notice."""
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer on a CPU that takes [..., in] to [..., out] in bfloat16, and no gradient back."""
+    """A linear layer on a CPU that takes [..., in] to [..., out], and no gradient back."""
 
     def __init__(self, linear: nn.Linear) -> None:
         nn.Module.__init__(self)  # nn.Linear's own would make weights
@@ -80,13 +80,13 @@ class PackedPart(nn.Linear):
 
 
 def pack(model: Any, together: Iterable[Sequence[str]] = ()) -> None:
-    """Pack the linear layers of a transformers model in bfloat16 on a CPU that has products of it; else do nothing.
+    """Pack the linear layers of a transformers model on a CPU that has products of its type; else do nothing.
 
     Args:
         model: its `nn.Linear` modules are replaced.
         together: paths of layers that are given the same.
     """
-    if not (model.device.type == "cpu" and model.dtype == torch.bfloat16 and can_pack()):
+    if not (model.device.type == "cpu" and can_pack(model.dtype)):
         return
     for paths in together:
         linears = [model.get_submodule(path) for path in paths]
@@ -97,10 +97,11 @@ def pack(model: Any, together: Iterable[Sequence[str]] = ()) -> None:
         _replace(model, path, PackedLinear(model.get_submodule(path)))
 
 
-def can_pack() -> bool:
-    """Whether oneDNN is here and multiplies bfloat16 on this CPU."""
-    there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return there and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is here and multiplies this type on this CPU."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
 
 
 def _replace(model: Any, path: str, layer: nn.Module) -> None:

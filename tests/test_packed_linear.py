@@ -11,16 +11,22 @@ from cp_ray.lora import StackedLora
 from cp_ray.packed_linear import PackedLinear, PackedPart, PackedTogether, can_pack, pack
 from tests.test_lora import make_adapter, tiny_base
 
-here = pytest.mark.skipif(not can_pack(), reason="oneDNN does not multiply bfloat16 on this CPU")
+here = pytest.mark.parametrize(
+    "dtype",
+    [
+        pytest.param(dtype, marks=pytest.mark.skipif(not can_pack(dtype), reason=f"no products of {dtype} on this CPU"))
+        for dtype in (torch.float32, torch.bfloat16)
+    ],
+)
 
 
 @here
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("rows", [(1, 1), (1, 7), (3, 1), (5, 40)])
 @torch.inference_mode()
-def test_the_products_are_the_same(rows: tuple[int, int], bias: bool) -> None:
-    linear = nn.Linear(96, 200, bias=bias, dtype=torch.bfloat16)
-    x = torch.randn(*rows, 96, dtype=torch.bfloat16)
+def test_the_products_are_the_same(rows: tuple[int, int], bias: bool, dtype: torch.dtype) -> None:
+    linear = nn.Linear(96, 200, bias=bias, dtype=dtype)
+    x = torch.randn(*rows, 96, dtype=dtype)
     packed = PackedLinear(linear)
     torch.testing.assert_close(packed(x), linear(x))
     assert torch.equal(packed.weight, linear.weight)
@@ -30,9 +36,9 @@ def test_the_products_are_the_same(rows: tuple[int, int], bias: bool) -> None:
 @here
 @pytest.mark.parametrize("bias", [False, True])
 @torch.inference_mode()
-def test_layers_that_are_given_the_same_are_one_product(bias: bool) -> None:
-    linears = [nn.Linear(96, out, bias=bias, dtype=torch.bfloat16) for out in (96, 32, 32)]
-    together, x = PackedTogether(linears), torch.randn(2, 7, 96, dtype=torch.bfloat16)
+def test_layers_that_are_given_the_same_are_one_product(bias: bool, dtype: torch.dtype) -> None:
+    linears = [nn.Linear(96, out, bias=bias, dtype=dtype) for out in (96, 32, 32)]
+    together, x = PackedTogether(linears), torch.randn(2, 7, 96, dtype=dtype)
     parts = [PackedPart(linear, together, place) for place, linear in enumerate(linears)]
     for linear, part, made in zip(linears, parts, together(x), strict=True):
         torch.testing.assert_close(made, linear(x))
@@ -51,24 +57,24 @@ def states(model: Any, adapters: dict[str, Path]) -> torch.Tensor:
 
 
 @here
-def test_a_packed_model_carries_adapters(tmp_path: Path) -> None:
+def test_a_packed_model_carries_adapters(tmp_path: Path, dtype: torch.dtype) -> None:
     adapters = {
         "plain": make_adapter(tmp_path / "plain", 1, target_modules="all-linear"),
         "lengths": make_adapter(tmp_path / "lengths", 2, use_dora=True),
     }
-    model = tiny_base(bias=True).to(torch.bfloat16)
+    model = tiny_base(bias=True).to(dtype)
     pack(model)
     assert isinstance(model.lm_head, PackedLinear)
+    near = 0.05 if dtype == torch.bfloat16 else 1e-5
     torch.testing.assert_close(
-        states(model, adapters), states(tiny_base(bias=True).to(torch.bfloat16), adapters), rtol=0.05, atol=0.05
+        states(model, adapters), states(tiny_base(bias=True).to(dtype), adapters), rtol=near, atol=near
     )
 
 
-@pytest.mark.parametrize(("dtype", "can"), [(torch.float32, True), (torch.bfloat16, False)])
-def test_a_model_that_cannot_be_packed_is_left_as_it_is(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, can: bool
-) -> None:
-    monkeypatch.setattr("cp_ray.packed_linear.can_pack", lambda: can)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_model_that_cannot_be_packed_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    if dtype != torch.float16:
+        monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
     model = tiny_base().to(dtype)
     pack(model)
     assert not any(isinstance(module, PackedLinear) for module in model.modules())
