@@ -10,6 +10,8 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from cp_ray.errors import ConfigError
+from cp_ray.llm.hub import first_line
 from cp_ray.records import TrainPoint
 from cp_ray.training.config import TrainConfig
 
@@ -31,7 +33,7 @@ class Trackers:
     """
 
     def __init__(self, folder: "Folder | None", config: TrainConfig, step: int) -> None:
-        """Open them.
+        """Take what entering opens.
 
         Args:
             folder: for TensorBoard's files; None: this worker tells nobody anything.
@@ -44,12 +46,15 @@ class Trackers:
         self.wandb: Any = None
 
     def __enter__(self) -> "Trackers":
+        """Open them.
+
+        Raises:
+            ConfigError: MLflow takes no run, or not the one that was begun.
+        """
         if self.folder is None:
             return self
         from tensorboardX import SummaryWriter
 
-        self.local = tempfile.TemporaryDirectory(prefix="cp_ray-tensorboard-")
-        self.writer = SummaryWriter(self.local.name, purge_step=self.step + 1 if self.step else None)
         name = "+".join(adapter.name for adapter in self.config.adapters)
         runs: dict[str, str] = json.loads(self.folder.read_text(_RUNS) or "{}")
         uri = os.environ.get("MLFLOW_TRACKING_URI")
@@ -62,13 +67,23 @@ class Trackers:
             runs["wandb"] = self.wandb.id
         if runs:
             self.folder.write_text(_RUNS, json.dumps(runs))
+        self.local = tempfile.TemporaryDirectory(prefix="cp_ray-tensorboard-")
+        self.writer = SummaryWriter(self.local.name, purge_step=self.step + 1 if self.step else None)
         return self
 
     def _begin_mlflow(self, uri: str, name: str, runs: dict[str, str]) -> None:
         """Go on in the run that this server was told of, or begin one, and note which."""
         server = f"mlflow {hashlib.sha256(uri.encode()).hexdigest()[:16]}"  # the address may hold a password
         self.mlflow = importlib.import_module("mlflow")
-        begun = self.mlflow.start_run(run_id=runs.get(server), run_name=name)
+        failed: type[Exception] = importlib.import_module("mlflow.exceptions").MlflowException
+        try:
+            begun = self.mlflow.start_run(run_id=runs.get(server), run_name=name)
+        except failed as error:
+            why = first_line(error).replace(uri, "the server")
+            raise ConfigError(
+                f"MLFLOW_TRACKING_URI: no run can be told of there ({why}); start the server, remove {_RUNS} in "
+                "tensorboard of this training's step if its run was deleted, or unset the variable"
+            ) from error
         if server not in runs:
             self.mlflow.log_params({key: str(value)[:500] for key, value in asdict(self.config).items()})
         runs[server] = begun.info.run_id

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cp_ray.errors import ConfigError
 from cp_ray.folder import open_folder
 from cp_ray.records import TrainPoint
 from cp_ray.training.trackers import Trackers
@@ -13,11 +14,14 @@ from tests.training.ranks import make_config
 
 MLFLOW = """
 import json, os, types, uuid
+from mlflow import exceptions
 def _told(*what):
     with open(os.environ["TOLD"], "a") as file:
         file.write(json.dumps(["mlflow", *what]) + "\\n")
 def start_run(run_id=None, run_name=None):
     global _run
+    if os.environ.get("DELETED") and run_id:
+        raise exceptions.MlflowException(f"Run '{run_id}' not found at {os.environ['MLFLOW_TRACKING_URI']}\\nmore")
     _run = run_id or uuid.uuid4().hex
     _told("start", _run, run_id is None, run_name)
     return types.SimpleNamespace(info=types.SimpleNamespace(run_id=_run))
@@ -49,11 +53,12 @@ def init(project, name, config, id, resume):
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the stand-ins were told, a line each."""
     stubs = tmp_path / "stubs"
-    stubs.mkdir()
-    (stubs / "mlflow.py").write_text(MLFLOW)
+    (stubs / "mlflow").mkdir(parents=True)
+    (stubs / "mlflow" / "__init__.py").write_text(MLFLOW)
+    (stubs / "mlflow" / "exceptions.py").write_text("class MlflowException(Exception): pass\n")
     (stubs / "wandb.py").write_text(WANDB)
     monkeypatch.syspath_prepend(str(stubs))
-    for name in ("mlflow", "wandb"):
+    for name in ("mlflow", "mlflow.exceptions", "wandb"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setenv("TOLD", str(tmp_path / "told"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hush@127.0.0.1:1")
@@ -82,6 +87,13 @@ def test_a_resumed_training_goes_on_in_the_run_that_was_begun(told: Path, tmp_pa
         assert steps == [(runs[0][0], 1), (runs[0][0], 2), (runs[0][0], 3), (runs[2][0], 1)]
     assert sum(line[:2] == ["mlflow", "params"] for line in lines) == 2, "they are told once a run"
     assert not [file for file in folder.rglob("*") if file.is_file() and b"hush" in file.read_bytes()]
+
+
+def test_a_run_that_was_deleted_is_told_in_a_line(told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained(tmp_path / "out", 1)
+    monkeypatch.setenv("DELETED", "1")
+    with pytest.raises(ConfigError, match=r"^MLFLOW_TRACKING_URI: .+not found at the server\); .+runs\.json.+$"):
+        trained(tmp_path / "out", 2)
 
 
 def test_another_server_has_a_run_of_its_own(told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
