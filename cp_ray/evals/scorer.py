@@ -49,6 +49,7 @@ class Scorer:
 
     Raises:
         BaseModelError: one of them cannot be loaded, or the base cannot compute several options at once.
+        PlacementError: the base does not fit the GPU.
     """
 
     def __init__(self, base: "str | Folder", adapters: "Mapping[str, Folder]") -> None:

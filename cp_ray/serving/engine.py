@@ -70,6 +70,7 @@ class Engine:
 
         Raises:
             BaseModelError: the base or an adapter cannot be loaded.
+            PlacementError: the base does not fit the GPU.
             ConfigError: a limit is below 1.
         """
         for name, limit in (("max_rows", max_rows), ("max_tokens", max_tokens), ("max_adapters", max_adapters)):
