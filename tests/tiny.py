@@ -14,15 +14,15 @@ TEMPLATE = (
 )
 
 
-def make_base(folder: Path, *, layers: int = 2, context: int = CONTEXT, seed: int = 0) -> Path:
+def make_base(folder: Path, *, layers: int = 2, context: int = CONTEXT, seed: int = 0, size: int = 32) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = make_tokenizer()
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=size,
+        intermediate_size=2 * size,
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,

@@ -2,7 +2,8 @@
 
 How the options' probabilities are found hangs on what the server can do, and stands with every answer:
 
-* told the answer, it gives the log-probability of each option as a whole: what local models are asked (`choose`)
+* told the answer, it gives the log-probability of each option as a whole, under the model that was told nothing: what
+  local models are asked (`choose`)
 * with the likeliest tokens at each place, answers that are drawn show the probabilities of all options (`reveal`)
 * otherwise answers are drawn and read strictly
 
@@ -12,6 +13,7 @@ the link" comes out as no spam.
 """
 
 import asyncio
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -63,6 +65,8 @@ class AnswerConfig:
     seed: int = 0
     way: str = DRAWN
     """What the server can do: `choose.WHOLE`, REVEALED or DRAWN."""
+    prefilled: bool = False
+    """Whole options are told to it in the prompt."""
     top: int = 20
     """Likeliest tokens that it tells at each place."""
     url: str = ""
@@ -88,16 +92,18 @@ def came_to_none(row: Prediction) -> bool:
 
 
 async def suited(generate: Generate, config: AnswerConfig) -> AnswerConfig:
-    """Ask a server, in at most three calls, what it can do, and go about it so.
+    """Ask a server, in at most four calls, what it can do, and go about it so.
 
     Raises:
         TeacherUnreachable: it answers nothing at all, which says nothing of what it can do.
     """
     messages = (Message("user", "Name a colour."),)
     told = "Neither of the two"
-    forced = await generate(messages, Sampling(0.0, config.max_tokens, logprobs=0, answer=told))
-    if _logprob(forced, told) is not None:
+    forced = await generate(messages, Sampling(0.0, config.max_tokens, logprobs=1, answer=told))
+    if _logprob(forced, told) is not None and _unlikely(forced):
         return replace(config, way=WHOLE)
+    if _logprob(await generate(messages, Sampling(0.0, 1, answer=told, prefilled=True)), told) is not None:
+        return replace(config, way=WHOLE, prefilled=True)
     for top in (20, 5):  # OpenAI's most, and that of some others
         free = await generate(messages, Sampling(0.0, 4, logprobs=top))
         if free.logprobs and len(free.logprobs[0].top) > 1:
@@ -117,19 +123,30 @@ async def answer(item: Item, generate: Generate, config: AnswerConfig) -> list[P
 
 async def _scored(item: Item, generate: Generate, config: AnswerConfig) -> Prediction:
     """By the log-probability of each option and the end of the turn after it."""
-    told = await asyncio.gather(
-        *(
-            # A token has at least a byte.
-            generate(item.messages, Sampling(0.0, len(one.encode()) + 8, config.seed, logprobs=0, answer=one))
-            for one in item.options
-        )
-    )
-    logs = [_logprob(one, option) for one, option in zip(told, item.options, strict=True)]
+    told = await asyncio.gather(*(generate(item.messages, _told(one, config)) for one in item.options))
+    logs = [
+        _logprob(one, option)
+        for one, option in zip(_apart(told) if config.prefilled else told, item.options, strict=True)
+    ]
     found = [value for value in logs if value is not None]
     if len(found) == len(logs):
         return predicted(item, config.name, softmax(found))
     lacking = next(one for one, value in zip(told, logs, strict=True) if value is None)
     return _nothing(item, config, [lacking])
+
+
+def _told(option: str, config: AnswerConfig) -> Sampling:
+    if config.prefilled:
+        return Sampling(0.0, 1, config.seed, answer=option, prefilled=True)
+    # A token has at least a byte.
+    return Sampling(0.0, len(option.encode()) + 8, config.seed, logprobs=0, answer=option)
+
+
+def _apart(told: Sequence[Completion]) -> list[Completion]:
+    """Without the tokens that all prompts begin with: they say nothing, but a server's arithmetic differs in them."""
+    beginnings = zip(*([token.text for token in one.logprobs or ()] for one in told), strict=False)
+    shared = sum(1 for _ in itertools.takewhile(lambda tokens: len(set(tokens)) == 1, beginnings))
+    return [replace(one, logprobs=(one.logprobs or ())[shared:]) for one in told]
 
 
 async def _revealed(item: Item, generate: Generate, config: AnswerConfig) -> Prediction:
@@ -187,6 +204,14 @@ def _logprob(told: Completion, answer: str) -> float | None:
     if "".join(token.text for token in told.logprobs) == answer:
         return None  # the end of the turn is not told, so that an answer's beginning would count for the whole of it
     return sum(token.logprob for token in told.logprobs)
+
+
+def _unlikely(told: Completion) -> bool:
+    """Was another token likelier anywhere than the one the server was told?
+
+    vLLM tells log-probabilities among what it lets through, by which every answer that it is told is nearly certain.
+    """
+    return any(token.top and token.top[0][1] > token.logprob for token in told.logprobs or ())
 
 
 def option_of(text: str, options: Sequence[str]) -> str | None:

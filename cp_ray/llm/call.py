@@ -41,12 +41,17 @@ class Sampling:
     """So many of the likeliest tokens are told at each place, with the one drawn; None tells nothing."""
     answer: str | None = None
     """The answer, word for word, where its log-probability is asked for. Few servers can be told (vLLM, this one)."""
+    prefilled: bool = False
+    """It is told as the end of the prompt, whose tokens' log-probabilities come back, as vLLM can; otherwise as the one
+    answer that may be drawn."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 2:
             raise ConfigError(f"temperature: must be between 0 and 2, got {self.temperature}")
         if self.max_tokens < 1:
             raise ConfigError(f"max_tokens: must be at least 1, got {self.max_tokens}")
+        if self.prefilled and self.answer is None:
+            raise ConfigError("prefilled: needs the answer that stands in the prompt, got none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,6 @@ def request_key(model: str, messages: Sequence[Message], sampling: Sampling, ser
     drawn = [float(sampling.temperature), sampling.max_tokens, sampling.seed, sampling.schema]
     if sampling.logprobs is not None or sampling.answer is not None:
         # An answer that was paid for without them keeps its address.
-        drawn += [sampling.logprobs, sampling.answer]
+        drawn += [sampling.logprobs, sampling.answer, *(["prefilled"] if sampling.prefilled else [])]
     body = [model, [[m.role, m.content] for m in messages], drawn, *([server] if server else [])]
     return hashlib.sha256(_ENCODE(body).encode()).hexdigest()[:32]

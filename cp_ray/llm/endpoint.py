@@ -79,7 +79,9 @@ class Endpoint:
         most = self._price.most(messages, sampling.max_tokens) if self._price else 0.0
         asked, attempt, refused_connections, again = time.monotonic(), 0, 0, False
         while True:
-            outcome = await self._attempt(body, tokens, most, again=again)
+            outcome = await self._attempt(
+                body, tokens, most, told=sampling.answer if sampling.prefilled else None, again=again
+            )
             if isinstance(outcome, Completion):
                 return outcome
             again = True
@@ -102,13 +104,15 @@ class Endpoint:
         if self._session is not None:
             await self._session.close()
 
-    async def _attempt(self, body: bytes, tokens: int, most: float, *, again: bool) -> "Completion | _Failed":
+    async def _attempt(
+        self, body: bytes, tokens: int, most: float, *, told: str | None, again: bool
+    ) -> "Completion | _Failed":
         generation = await self._gate.enter(tokens, most, again=again) if self._gate is not None else 0
         began, cost = time.monotonic(), 0.0
         try:
             status, headers, data = await self._post(body)
             if status == 200:
-                answer = _completion(data, self._model, self._price)
+                answer = _completion(data, self._model, self._price, told)
                 if answer is None:
                     return _Failed("broken answer")
                 cost = answer.usd
@@ -204,17 +208,21 @@ def _body(model: str, messages: Sequence[Message], sampling: Sampling) -> bytes:
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if sampling.logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": sampling.logprobs}
-    if sampling.answer is not None:
+    if sampling.prefilled:
+        body["messages"].append({"role": "assistant", "content": sampling.answer})
+        body |= {"add_generation_prompt": False, "prompt_logprobs": 0, "max_tokens": 1}
+    elif sampling.answer is not None:
         body["structured_outputs"] = {"choice": [sampling.answer]}  # vLLM's name for it
     return _ENCODE(body).encode()
 
 
-def _completion(data: bytes, model: str, price: Price | None) -> Completion | None:
-    """The answer, or None if it is not one."""
+def _completion(data: bytes, model: str, price: Price | None, told: str | None) -> Completion | None:
+    """The answer, which may have been told in the prompt, or None if it is not one."""
     try:
         reply = json.loads(data)
         choice, used = reply["choices"][0], reply.get("usage") or {}
-        message = choice["message"]
+        prompt = _prompt_logprobs(reply.get("prompt_logprobs"), told) if told else None
+        message = {"content": told} if prompt else choice["message"]
         usage = Usage(int(used.get("prompt_tokens", 0)), int(used.get("completion_tokens", 0)))
         return Completion(
             # Half a surrogate, which JSON can carry, is no text that could be stored or sent.
@@ -223,7 +231,7 @@ def _completion(data: bytes, model: str, price: Price | None) -> Completion | No
             usage=usage,
             usd=price.cost(usage.prompt_tokens, usage.completion_tokens) if price else 0.0,
             model=model,
-            logprobs=_logprobs(choice.get("logprobs")),
+            logprobs=prompt or _logprobs(choice.get("logprobs")),
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return None
@@ -240,6 +248,24 @@ def _logprobs(told: Any) -> tuple[Token, ...] | None:
         return str(one["token"]).encode(errors="replace").decode(), round(float(one["logprob"]), 6)
 
     return tuple(Token(*pair(one), tuple(map(pair, one.get("top_logprobs") or ()))) for one in content)
+
+
+def _prompt_logprobs(told: Any, answer: str) -> tuple[Token, ...] | None:
+    """Of each token of a prompt that ends with an answer, up to the end of its turn, by the token's id.
+
+    None where they are not told, or do not end so.
+    """
+    if not told:
+        return None
+    places = [one for place in told[1:] for one in list(place.items())[:1]]  # of the first there is none
+    texts = [str(one["decoded_token"]) for _, one in places]
+    while texts and texts[-1].isspace():  # what a template writes between turns
+        texts.pop()
+    said = "".join(texts)
+    # Letters may be spread over several tokens, which alone are none.
+    if answer.isascii() and (answer not in said or said.endswith(answer)):
+        return None
+    return tuple(Token(id, round(float(one["logprob"]), 6)) for id, one in places[: len(texts)])
 
 
 def _settled(status: int, data: bytes, url: str, model: str) -> Completion:

@@ -51,6 +51,11 @@ class Choices:
         self._answers = list(dict.fromkeys(map(tuple, answers)))
         self._drawn = 0
 
+    @property
+    def sole(self) -> tuple[int, ...] | None:
+        """The answer, where it can be no other."""
+        return self._answers[0] if len(self._answers) == 1 else None
+
     def restrict(self, logits: Tensor) -> None:
         """As in `Guide`."""
         allowed = sorted({answer[self._drawn] for answer in self._answers})

@@ -13,25 +13,27 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
 
 from cp_ray.errors import BaseModelError
-from cp_ray.llm.embedded import load_configs, load_tokenizer, resolve_base
+from cp_ray.llm.embedded import compute_dtype, load_configs, load_tokenizer, resolve_base
 from cp_ray.peft_folder import rank_of
-from cp_ray.serving.chat import BadRequest, ChatRequest, Load, Piece
+from cp_ray.serving.chat import BadRequest, ChatRequest, Load, Piece, TokenLogprob
+from cp_ray.serving.guide import Choices
 from cp_ray.serving.replica import Wrong, fetch, few, wrong
 from cp_ray.serving.rows import Prepare, Row, end_tokens
 from cp_ray.serving.spec import ServeSpec, Settings
 from cp_ray.serving.uses import Uses
 from cp_ray.serving.vectors import Vectors
-from cp_ray.serving.vllm_shapes import asked, asked_label, bodies, label_logprob, pieces
+from cp_ray.serving.vllm_shapes import asked, asked_given, bodies, drawn_tokens, given_logprob, pieces
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -43,6 +45,8 @@ _ADAPTER = "adapter/"
 """In front of an adapter's name, so that none can be the base's."""
 _RANKS = (16, 32, 64, 128, 256, 320, 512)
 """Highest ranks of adapters that vLLM makes room for, from its own default on."""
+_CPU_BLOCK = 128
+"""Tokens of a block of its cache on CPUs; of all blocks one is its own, and one may be filled in part."""
 
 
 def deployment(spec: ServeSpec, settings: Settings, options: dict[str, Any]) -> "Application":
@@ -87,6 +91,24 @@ def llm_config(spec: ServeSpec, settings: Settings, options: dict[str, Any]) -> 
     )
 
 
+def _on_cpus(shape: Any, settings: Settings) -> dict[str, Any]:
+    """What vLLM is told where it has no GPU.
+
+    By itself it would take nearly all memory of the machine, or not start where others use some, and would cut weights
+    of 32 bits.
+    """
+    dtype = shape.dtype or torch.float32
+    if settings.dtype:
+        dtype = getattr(torch, settings.dtype)
+    elif dtype.itemsize == 2:
+        dtype = compute_dtype("cpu")
+    heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
+    size = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+    token = 2 * shape.num_hidden_layers * heads * size * dtype.itemsize
+    tokens = settings.max_tokens + 2 * _CPU_BLOCK
+    return {"dtype": str(dtype).removeprefix("torch."), "kv_cache_memory_bytes": tokens * token}
+
+
 class VLLMReplica(LLMServer):
     """A replica of the engine."""
 
@@ -117,6 +139,9 @@ class VLLMReplica(LLMServer):
         rank = max((rank_of(name, folder) for name, folder in first.items()), default=0)
         room = next((most for most in _RANKS if most >= rank), rank)
         llm_config.update_engine_kwargs(max_model_len=self._context, max_lora_rank=room)
+        if not settings.num_gpus:
+            llm_config.update_engine_kwargs(**_on_cpus(shape, settings))
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # it would report its use to its makers
         await super().__init__(llm_config)
         for name, folder in first.items():
             await self._know(name, folder)
@@ -175,24 +200,49 @@ class VLLMReplica(LLMServer):
             if row.labels:
                 yield await self._labelled(row, model, priority)
                 return
-            fields = asked(
-                row, model=model, ends=self._ends, context=self._context, priority=priority,
-                salt=self._salt(row.tenant),
-            )  # fmt: skip
-            async with aclosing(self._responses(fields)) as responses:  # type: ignore[type-var]
+            if row.guide is not None and row.request.logprobs is not None:
+                yield await self._guided(row, model, priority)
+                return
+            async with aclosing(self._asked(row, model, priority)) as responses:  # type: ignore[type-var]
                 async for piece in pieces(responses, row, self._text):
                     yield piece
         finally:
             self._under_way.discard(row)
 
     async def _labelled(self, row: Row, model: str, priority: int) -> Piece:
-        async def one(label: int) -> float:
-            fields = asked_label(row, label, model=model, priority=priority, salt=self._salt(row.tenant))
-            async with aclosing(self._responses(fields)) as responses:  # type: ignore[type-var]
-                return label_logprob(await anext(responses))
+        told = await self._given(row, [((), label) for label in row.labels], model, priority)
+        return Piece("", "stop", len(row.prompt), labels=tuple(one.logprob for one in told))
 
-        told = [await one(label) for label in row.labels]  # each after the first finds the prompt computed
-        return Piece("", "stop", len(row.prompt), labels=tuple(told))
+    async def _guided(self, row: Row, model: str, priority: int) -> Piece:
+        """An answer that is restricted, whole, with its log-probabilities under the free model."""
+        sole = row.guide.sole if isinstance(row.guide, Choices) else None
+        text, reason, tokens = row.request.choices[0] if sole else "", "stop", list(sole or ())
+        if not sole:
+            async with aclosing(self._asked(row, model, priority)) as responses:  # type: ignore[type-var]
+                async for piece in pieces(_noting(responses, tokens), row, self._text):
+                    text, reason = text + piece.text, piece.finish_reason
+        places = [(tokens[:k], token) for k, token in enumerate(tokens)]
+        logprobs = await self._given(row, places, model, priority)
+        return Piece(text, reason, len(row.prompt), len(tokens), logprobs=logprobs)
+
+    async def _given(
+        self, row: Row, places: Sequence[tuple[Sequence[int], int]], model: str, priority: int
+    ) -> tuple[TokenLogprob, ...]:
+        """The log-probabilities of tokens, each after those of the answer that are given with it."""
+        salt = self._salt(row.tenant)
+
+        async def one(before: Sequence[int], token: int) -> TokenLogprob:
+            fields = asked_given(row, before, token, model=model, priority=priority, salt=salt)
+            async with aclosing(self._responses(fields)) as responses:  # type: ignore[type-var]
+                return given_logprob(await anext(responses), row, self._text)
+
+        first = await one(*places[0])  # the others find the prompt computed
+        return (first, *await asyncio.gather(*(one(*place) for place in places[1:])))
+
+    def _asked(self, row: Row, model: str, priority: int) -> AsyncIterator[dict[str, Any]]:
+        salt = self._salt(row.tenant)
+        fields = asked(row, model=model, ends=self._ends, context=self._context, priority=priority, salt=salt)
+        return self._responses(fields)
 
     def _salt(self, tenant: str) -> str:
         """Of a tenant, for vLLM to keep prompts apart by; nobody outside can work it out."""
@@ -251,3 +301,10 @@ class VLLMReplica(LLMServer):
     def _text(self, token: int) -> str:
         text: str = self._tokenizer.decode([token])
         return text
+
+
+async def _noting(responses: AsyncIterator[dict[str, Any]], tokens: list[int]) -> AsyncIterator[dict[str, Any]]:
+    """The responses, their tokens noted down."""
+    async for response in responses:
+        tokens += drawn_tokens(response)
+        yield response

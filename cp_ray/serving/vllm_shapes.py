@@ -7,13 +7,13 @@ engine alike.
 import hashlib
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from cp_ray.serving.chat import BadRequest, ChatRequest, Piece, TokenLogprob
 from cp_ray.serving.rows import Row
 
-__all__ = ["asked", "asked_label", "bodies", "label_logprob", "pieces"]
+__all__ = ["asked", "asked_given", "bodies", "drawn_tokens", "given_logprob", "pieces"]
 
 _TOKEN = "token_id:"
 
@@ -49,16 +49,19 @@ def asked(row: Row, *, model: str, ends: Collection[int], context: int, priority
     return fields
 
 
-def asked_label(row: Row, label: int, *, model: str, priority: int, salt: str) -> dict[str, Any]:
-    """The fields of a CompletionRequest for a token's log-probability as the answer's first.
+def asked_given(row: Row, before: Sequence[int], token: int, *, model: str, priority: int, salt: str) -> dict[str, Any]:
+    """The fields of a CompletionRequest for a token's log-probability, after others of the answer.
 
-    Nothing else may be drawn, and the log-probability told is the one from before that.
+    Of what a grammar restricts vLLM tells log-probabilities among what it lets through; of a token that alone may be
+    drawn, that of the free model. A prompt's it tells as well, but where adapters are computed on CPUs it dies of that
+    (0.29).
     """
     return _common(row, model, priority, salt) | {
+        "prompt": [*row.prompt, *before],
         "max_tokens": 1,
         "temperature": 0.0,
-        "logprobs": 0,
-        "allowed_token_ids": [label],
+        "logprobs": row.request.logprobs or 0,
+        "allowed_token_ids": [token],
     }
 
 
@@ -136,10 +139,16 @@ async def pieces(
     yield Piece(text, reason, len(row.prompt), drawn, cached, logprobs)
 
 
-def label_logprob(response: Mapping[str, Any]) -> float:
-    """The log-probability that `asked_label` asked for."""
-    value: float = response["choices"][0]["logprobs"]["token_logprobs"][0]
-    return value
+def drawn_tokens(response: Mapping[str, Any]) -> list[int]:
+    """The tokens that a response to `asked` tells, where log-probabilities are asked for."""
+    told = [choice["logprobs"]["tokens"] for choice in response["choices"] if choice["logprobs"]]
+    return [_id(token) for tokens in told for token in tokens]
+
+
+def given_logprob(response: Mapping[str, Any], row: Row, text_of: Callable[[int], str]) -> TokenLogprob:
+    """What `asked_given` asked for."""
+    (token,) = _logprobs(response["choices"][0]["logprobs"], row.request.logprobs or 0, text_of)
+    return token
 
 
 def _logprobs(told: Mapping[str, Any] | None, top: int | None, text_of: Callable[[int], str]) -> Iterator[TokenLogprob]:
@@ -147,10 +156,14 @@ def _logprobs(told: Mapping[str, Any] | None, top: int | None, text_of: Callable
         return
 
     def text(token: str) -> str:
-        return text_of(int(token.removeprefix(_TOKEN)))
+        return text_of(_id(token))
 
     tops = told["top_logprobs"] or [None] * len(told["tokens"])
     for token, logprob, likeliest in zip(told["tokens"], told["token_logprobs"], tops, strict=True):
         # The token drawn is among them, also where it is none of the likeliest.
         ranked = sorted((likeliest or {}).items(), key=lambda pair: -pair[1])[:top]
         yield TokenLogprob(text(token), logprob, tuple((text(name), value) for name, value in ranked))
+
+
+def _id(token: str) -> int:
+    return int(token.removeprefix(_TOKEN))

@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -100,7 +101,7 @@ def forcible(messages: Sequence[Message], sampling: Sampling) -> Completion:
     """Can be told its answer; the options have a half, a quarter and an eighth."""
     said = sampling.answer or "well"
     share = {"yes": 0.5, "no": 0.25, "unsure": 0.125}.get(said, 0.1)
-    return told(said, Token(said, math.log(share)), Token("<|end|>", 0.0))
+    return told(said, Token(said, math.log(share), (("Blue", math.log(0.6)),)), Token("<|end|>", 0.0))
 
 
 def showing(messages: Sequence[Message], sampling: Sampling) -> Completion:
@@ -121,8 +122,27 @@ def test_a_server_is_asked_in_the_best_way_that_it_can_be() -> None:
     assert way(forcible) == (WHOLE, 20)
     assert way(showing) == (REVEALED, 3)
     assert way(lambda messages, sampling: "Blue.") == (DRAWN, 20)
-    without_end = lambda m, s: told(s.answer or "x", Token(s.answer or "x", -1.0))  # noqa: E731
+    without_end = lambda m, s: told(s.answer or "x", Token(s.answer or "x", -1.0, (("B", -0.5),)))  # noqa: E731
     assert way(without_end) == (DRAWN, 20), "a beginning would count for the whole"
+    among_allowed = lambda m, s: prompting(m, replace(s, answer=None, prefilled=False) if s.prefilled else s)  # noqa: E731
+    assert way(among_allowed) == (DRAWN, 20), "every answer would be certain"
+
+
+def prompting(messages: Sequence[Message], sampling: Sampling) -> Completion:
+    """Tells what stands in a prompt; of an answer that alone may be drawn, that it is certain."""
+    if sampling.answer is None:
+        return Completion("well", "stop", Usage(1, 1))
+    if not sampling.prefilled:
+        return told(sampling.answer, Token(sampling.answer, 0.0), Token("<|end|>", 0.0))
+    noise = len(sampling.answer) / 7  # as of a server that computes a prompt a little differently each time
+    return told(sampling.answer, Token("4", -noise), *(forcible(messages, sampling).logprobs or ()))
+
+
+def test_a_server_that_is_told_in_the_prompt_has_the_probabilities_of_whole_options() -> None:
+    config = asyncio.run(suited(Scripted(prompting), AnswerConfig("m", "m-1")))
+    assert (config.way, config.prefilled) == (WHOLE, True)
+    (row,) = asked(prompting, way=WHOLE, prefilled=True)
+    assert row.probabilities == pytest.approx((4 / 7, 2 / 7, 1 / 7))
 
 
 def test_a_server_that_is_down_is_not_taken_for_one_that_can_do_little() -> None:

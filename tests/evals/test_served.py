@@ -1,7 +1,14 @@
 """A served adapter, judged through its endpoint over real HTTP, gets the figures of the local door."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,16 +104,52 @@ def judged(url: str, model: str) -> tuple[AnswerConfig, list[Prediction]]:
     return asyncio.run(through())
 
 
+def check_figures(url: str, model: str, wanted: Sequence[Sequence[float]], *, prefilled: bool) -> None:
+    config, rows = judged(url, model)
+    assert (config.way, config.prefilled) == (WHOLE, prefilled)
+    assert {row.way for row in rows} == {WHOLE}
+    for row, shares in zip(rows, wanted, strict=True):
+        assert row.probabilities == pytest.approx(shares, abs=1e-4)
+
+
 def test_a_served_adapter_has_the_figures_of_the_local_door(server: Server, base: Path, adapter: Path) -> None:
     scorer = Scorer(str(base), {"german": open_folder(str(adapter))})
     wanted = scorer.option_shares([Asked(i.messages, i.options, (None, "german")) for i in items()])
     for place, model in enumerate(("base", "german")):
-        config, rows = judged(server.url, model)
-        assert config.way == WHOLE
-        assert {row.way for row in rows} == {WHOLE}
-        for row, shares in zip(rows, wanted, strict=True):
-            assert row.probabilities == pytest.approx(shares[place], abs=1e-4)
+        check_figures(server.url, model, [shares[place] for shares in wanted], prefilled=False)
     assert any(max(map(abs, map(float.__sub__, *shares))) > 0.1 for shares in wanted), "the adapter tells"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed (make test-vllm)")
+def test_a_model_that_vllm_serves_has_the_figures_of_the_local_door(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", size=128)  # it takes no heads of less than 32
+    wanted = Scorer(str(base), {}).option_shares([Asked(i.messages, i.options, (None,)) for i in items()])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", port,
+        "--model", str(base), "--served-model-name", "base", "--dtype", "float32", "--max-num-seqs", "4",
+        "--kv-cache-memory-bytes", "100000000", "--enforce-eager",
+    ]  # fmt: skip
+    own = {"VLLM_HOST_IP": "127.0.0.1", "VLLM_NO_USAGE_STATS": "1"}
+    server = subprocess.Popen(command, env={**os.environ, **own}, cwd=tmp_path)
+    try:
+        while not healthy(f"http://127.0.0.1:{port}/health"):
+            assert server.poll() is None
+            time.sleep(1)
+        check_figures(f"http://127.0.0.1:{port}/v1", "base", [shares for (shares,) in wanted], prefilled=True)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
 
 
 def test_an_answer_that_is_chosen_among_several_is_one_of_them(server: Server) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from cp_ray.errors import TeacherDenied, TeacherError, TeacherUnknownModel, TeacherUnreachable
 from cp_ray.llm.budget import Price
-from cp_ray.llm.call import Completion, Sampling, Usage, failure
+from cp_ray.llm.call import Completion, Sampling, Token, Usage, failure
 from cp_ray.llm.endpoint import Endpoint, _completion, check_teacher
 from cp_ray.llm.limiter import Shown
 from cp_ray.records import Message
@@ -246,7 +247,60 @@ def test_what_no_request_would_mend_ends_the_run(head: bytes, body: bytes, said:
     assert "\n" not in str(raised.value)
 
 
+def prefilled(answer: str, *texts: str) -> Completion:
+    """What comes of an answer that a server was told, which tells the prompt's tokens so."""
+    from fastapi import FastAPI, Request
+
+    app, asked = FastAPI(), []
+    places = [{str(k): {"logprob": -k, "rank": 9, "decoded_token": text}} for k, text in enumerate(texts, 1)]
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Any:
+        asked.append(await request.json())
+        message = {"role": "assistant", "content": "well"}
+        told = [None, *places] if places else None
+        return {"choices": [{"message": message, "finish_reason": "length"}], "prompt_logprobs": told}
+
+    async def run(url: str) -> Completion:
+        endpoint = Endpoint(url, "m", None)
+        try:
+            return await endpoint(CHAT, Sampling(0.0, 1, answer=answer, prefilled=True))
+        finally:
+            await endpoint.close()
+
+    with Server(app) as server:
+        found = asyncio.run(run(server.url))
+    (body,) = asked
+    assert body["messages"][-1] == {"role": "assistant", "content": answer}
+    assert (body["add_generation_prompt"], body["prompt_logprobs"], body["max_tokens"]) == (False, 0, 1)
+    return found
+
+
+def test_an_answer_in_the_prompt_is_told_up_to_the_end_of_its_turn() -> None:
+    found = prefilled("Very good", "user", "Very", " good", "<|end|>", "\n")
+    assert (found.text, found.logprobs) == ("Very good", tuple(Token(str(k), -k) for k in range(1, 5)))
+    letters = prefilled("好", "\ufffd", "\ufffd", "<|end|>")
+    assert (letters.text, letters.logprobs) == ("好", tuple(Token(str(k), -k) for k in range(1, 4)))
+    for texts in (("user", "Very", " good"), ("user", "<|end|>"), ()):
+        lacking = prefilled("Very good", *texts)
+        assert (lacking.text, lacking.logprobs) == ("well", None), "without its end, without it, or without any"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
 @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
 def test_whatever_a_server_sends_is_an_answer_or_none(body: bytes) -> None:
-    found = _completion(body, "m", None)
+    found = _completion(body, "m", None, None)
     assert found is None or isinstance(found.text, str)
+
+
+@given(JSON)
+def test_whatever_a_server_tells_of_a_prompt_is_an_answer_or_none(told: Any) -> None:
+    reply = {"choices": [{"message": {"content": "x"}}], "prompt_logprobs": told}
+    found = _completion(json.dumps(reply).encode(), "m", None, "Yes")
+    assert found is None or found.text in ("x", "Yes")

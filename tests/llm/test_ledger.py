@@ -61,7 +61,8 @@ def test_log_probabilities_are_replayed_and_have_an_address_of_their_own(tmp_pat
 
     assert asyncio.run(run()) == asyncio.run(run()) == [told, ANSWER]
     asked = [Sampling(0.0, 8), Sampling(0.0, 8, logprobs=5), Sampling(0.0, 8, logprobs=5, answer="Ja")]
-    assert len({request_key("m", (), one) for one in asked}) == 3
+    asked.append(replace(asked[-1], prefilled=True))
+    assert len({request_key("m", (), one) for one in asked}) == 4
 
 
 def test_it_is_on_disk_before_it_is_given_out(tmp_path: Path) -> None:

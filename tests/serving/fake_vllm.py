@@ -103,14 +103,13 @@ class FakeEngine(LLMEngine):
         for _ in range(request.max_tokens):
             await asyncio.sleep(0.1 if request.max_tokens == SLOW else 0)
             logits = self._logits(request.model, [*request.prompt, *drawn])
-            logprobs = torch.log_softmax(logits, -1)
             if guide is not None:
                 guide.restrict(logits)
-            allowed = request.allowed_token_ids or (self._next(asked.choice, drawn) if asked and asked.choice else None)
-            if allowed:
-                kept = logits[allowed]
-                logits = logits.fill_(float("-inf"))
-                logits[allowed] = kept
+            if asked and asked.choice:
+                _allow(logits, self._next(asked.choice, drawn))
+            logprobs = torch.log_softmax(logits, -1)  # among what a grammar lets through
+            if request.allowed_token_ids:
+                _allow(logits, request.allowed_token_ids)
             if request.temperature:
                 token = int(torch.multinomial(torch.softmax(logits / request.temperature, -1), 1, generator=random))
             else:
@@ -186,12 +185,21 @@ def _common(a: list[int], b: list[int]) -> int:
     return next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
+def _allow(logits: torch.Tensor, tokens: list[int]) -> None:
+    kept = logits[tokens]
+    logits.fill_(float("-inf"))
+    logits[tokens] = kept
+
+
 def _whole(chunks: list[dict[str, Any]], details: dict[str, int]) -> CompletionResponse:
     last = chunks[-1]
     choices = [chunk["choices"][0] for chunk in chunks]
     told = [choice["logprobs"] for choice in choices if choice["logprobs"]]
     logprobs = {name: [value for one in told for value in one[name]] for name in told[0]} if told else None
-    choice = choices[-1] | {"text": "".join(c["text"] for c in choices), "logprobs": logprobs}
+    choice = choices[-1] | {
+        "text": "".join(c["text"] for c in choices),
+        "logprobs": logprobs,
+    }
     usage = last["usage"] | {"prompt_tokens_details": details}
     found: CompletionResponse = CompletionResponse.model_validate(last | {"choices": [choice], "usage": usage})
     return found

@@ -1,6 +1,7 @@
 """vLLM in the engine's place: Ray's own LLMServer over a stand-in for vLLM, behind the gateway as it is.
 
-What is answered is held against this project's engine on the same weights.
+What is answered is held against this project's engine on the same weights. Where vLLM is installed (`make test-vllm`),
+it is asked itself, and what only the stand-in does is skipped.
 """
 
 import asyncio
@@ -27,6 +28,8 @@ from tests.tiny import make_adapter, make_base
 ROOT = Path(__file__).parents[2]
 STUBS = Path(__file__).parent / "stubs"
 CHAT: Any = [{"role": "user", "content": "tell me"}]
+INSTALLED = importlib.util.find_spec("vllm") is not None
+stand_in = pytest.mark.skipif(INSTALLED, reason="vLLM itself fails and waits when it pleases")
 SCHEMA = {"type": "object", "properties": {"a": {"enum": ["b"]}}, "required": ["a"], "additionalProperties": False}
 
 
@@ -42,7 +45,9 @@ class Served:
 @pytest.fixture(scope="module")
 def paths() -> Iterator[list[str]]:
     """Where vLLM's stand-in lies; what was imported through it is forgotten at the end."""
-    assert importlib.util.find_spec("vllm") is None
+    if INSTALLED:
+        yield []
+        return
     found = [str(STUBS / "engine")]
     if importlib.util.find_spec("httpx") is None:
         found.append(str(STUBS / "client"))
@@ -61,17 +66,15 @@ def served(ray_cluster: None, paths: list[str], tmp_path_factory: pytest.TempPat
     import cp_ray.serving.vllm as vllm
 
     root = tmp_path_factory.mktemp("vllm")
-    base = make_base(root / "base", context=512)
+    base = make_base(root / "base", context=512, size=128)  # vLLM takes no heads of less than 32
     one = make_adapter(base, root / "one", 1)
     make_adapter(base, root / "adapters" / "two", 2)
     make_adapter(base, root / "adapters" / "wide", 3, r=32)
     models = (ModelSpec("german", str(one), "german", "German", locales=("de",)), ModelSpec("base"))
     settings = Settings(engine="vllm", adapters=str(root / "adapters"), num_cpus=0.5)
-    variables = {
-        "PYTHONPATH": ":".join([*paths, str(ROOT)]),
-        "RAYLLM_VLLM_ENGINE_CLS": "tests.serving.fake_vllm.FakeEngine",
-        "OMP_NUM_THREADS": "1",
-    }
+    variables = {"PYTHONPATH": ":".join([*paths, str(ROOT)]), "OMP_NUM_THREADS": "1", "VLLM_HOST_IP": "127.0.0.1"}
+    if not INSTALLED:
+        variables["RAYLLM_VLLM_ENGINE_CLS"] = "tests.serving.fake_vllm.FakeEngine"
     from ray.serve.llm import LLMConfig
 
     with pytest.MonkeyPatch.context() as patch:
@@ -115,7 +118,8 @@ def test_both_engines_answer_alike_with_the_same_log_probabilities(served: Serve
         usage, text, reason = reply.usage, reply.choices[0].message.content, reply.choices[0].finish_reason
         assert reply.choices[0].logprobs is not None
         tokens = reply.choices[0].logprobs.content
-    assert (text, reason) == (mine.text, mine.finish_reason)
+    # vLLM leaves out half a letter at the end.
+    assert (text.rstrip("\ufffd"), reason) == (mine.text.rstrip("\ufffd"), mine.finish_reason)
     assert (usage.prompt_tokens, usage.completion_tokens) == (mine.prompt_tokens, mine.completion_tokens)
     assert usage.prompt_tokens_details.cached_tokens < usage.prompt_tokens
     assert [token.token for token in tokens] == [token.text for token in mine.logprobs]
@@ -169,18 +173,31 @@ def test_a_text_goes_on(served: Served) -> None:
     assert reply.choices[0].text == mine.text
 
 
-def test_a_json_schema_and_a_choice_with_the_log_probability_of_the_whole(served: Served) -> None:
+def test_a_json_schema_and_a_choice_are_followed(served: Served) -> None:
     asked: Any = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
     reply = client(served).chat.completions.create(model="base", messages=CHAT, response_format=asked)
     assert json.loads(reply.choices[0].message.content or "") == {"a": "b"}
-    mine: Any = served.engine.generate([ChatRequest("german", messages(), choices=("Very good",), logprobs=0)])[0]
     reply = client(served).chat.completions.create(
-        model="german", messages=CHAT, logprobs=True, extra_body={"structured_outputs": {"choice": ["Very good"]}}
+        model="base", messages=CHAT, extra_body={"structured_outputs": {"choice": ["Yes", "No"]}}
     )
-    assert reply.choices[0].message.content == "Very good"
+    assert reply.choices[0].message.content in ("Yes", "No")
+
+
+@pytest.mark.parametrize("choices", [("Very good",), ("Very good", "Very bad", "Neither")])
+def test_the_log_probability_of_a_whole_choice_is_the_free_model_s(served: Served, choices: tuple[str, ...]) -> None:
+    reply = client(served).chat.completions.create(
+        model="german", messages=CHAT, logprobs=True, top_logprobs=2,
+        extra_body={"structured_outputs": {"choice": list(choices)}},
+    )  # fmt: skip
+    text = reply.choices[0].message.content or ""
+    assert text in choices
+    mine: Any = served.engine.generate([ChatRequest("german", messages(), choices=(text,), logprobs=2)])[0]
     assert reply.choices[0].logprobs is not None
-    told = [token.logprob for token in reply.choices[0].logprobs.content or []]
-    assert told == pytest.approx([token.logprob for token in mine.logprobs], abs=1e-4)
+    told = reply.choices[0].logprobs.content or []
+    assert [token.logprob for token in told] == pytest.approx([token.logprob for token in mine.logprobs], abs=1e-4)
+    assert [[top.token for top in token.top_logprobs] for token in told] == [
+        [text for text, _ in token.top] for token in mine.logprobs
+    ]
 
 
 def test_labels_are_scored_and_moderation_works(served: Served) -> None:
@@ -201,12 +218,14 @@ def test_what_is_kept_of_a_tenant_s_chats_is_told_to_no_other(served: Served) ->
     handle: Any = serve.get_deployment_handle("engine", "vllm")
 
     def asked(tenant: str) -> Any:
-        request = ChatRequest("base", (Message("user", "my PIN is 4711"),), max_tokens=1, tenant=tenant)
+        # vLLM keeps whole blocks, of 128 tokens on CPUs.
+        request = ChatRequest("base", (Message("user", "my PIN is 4711, " * 10),), max_tokens=1, tenant=tenant)
         (told,) = handle.options(stream=True).stream.remote(request, True)
         return told
 
     told = [asked(tenant) for tenant in ("school", "thief", "school")]
-    assert [one.cached_tokens for one in told] == [0, 0, told[0].prompt_tokens - 1]
+    assert [one.cached_tokens for one in told[:2]] == [0, 0]
+    assert told[2].cached_tokens >= 128
 
 
 def test_versions_are_checked_promoted_and_rolled_back(served: Served) -> None:
@@ -236,16 +255,26 @@ def test_errors_are_one_line_whoever_finds_them(served: Served, stream: bool) ->
 
     with pytest.raises(openai.BadRequestError, match="do not fit the model's context of 512"):
         ask("long " * 200)
-    with pytest.raises(openai.BadRequestError, match=r"request: vLLM cannot answer it; this cannot be$"):
-        ask(top_p=REFUSED)
     with pytest.raises(openai.NotFoundError, match="known: german, base"):
         client(served).chat.completions.create(model="klingon", messages=CHAT)
+
+
+@stand_in
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_vllm_refuses_and_how_it_fails_is_one_line(served: Served, stream: bool) -> None:
+    def ask(**options: Any) -> list[Any]:
+        told: Any = client(served).chat.completions.create(model="base", messages=CHAT, stream=stream, **options)
+        return list(told)
+
+    with pytest.raises(openai.BadRequestError, match=r"request: vLLM cannot answer it; this cannot be$"):
+        ask(top_p=REFUSED)
     if stream:
         with pytest.raises(openai.APIError, match="the server failed to go on") as broken:
             ask(top_p=BROKEN, seed=1)
         assert "CUDA" not in str(broken.value)
 
 
+@stand_in
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_that_nobody_waits_for_is_given_up(served: Served, stream: bool) -> None:
     from ray import serve

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from cp_ray.serving.chat import BadRequest, ChatRequest, Piece
+from cp_ray.serving.chat import BadRequest, ChatRequest, Piece, TokenLogprob
 from cp_ray.serving.rows import Row
 from cp_ray.serving.text import Writer
-from cp_ray.serving.vllm_shapes import asked, asked_label, bodies, pieces
+from cp_ray.serving.vllm_shapes import asked, asked_given, bodies, drawn_tokens, given_logprob, pieces
 
 
 def row(**options: Any) -> Row:
@@ -54,10 +54,25 @@ def test_what_an_answer_may_be() -> None:
     assert (several["structured_outputs"], several["max_tokens"]) == ({"choice": ["Yes", "No"]}, 98)
 
 
-def test_a_label_alone_may_be_drawn() -> None:
-    one = asked_label(row(), 5, model="base", priority=0, salt="s")
+def test_a_token_that_is_known_may_alone_be_drawn_after_those_before_it() -> None:
+    one = asked_given(row(), (), 5, model="base", priority=0, salt="s")
     assert (one["allowed_token_ids"], one["max_tokens"], one["logprobs"], one["temperature"]) == ([5], 1, 0, 0)
-    assert one["cache_salt"] == "s"
+    assert (one["prompt"], one["cache_salt"]) == ([1, 2], "s")
+    later = asked_given(row(logprobs=3), [7, 6], 5, model="base", priority=0, salt="s")
+    assert (later["prompt"], later["allowed_token_ids"], later["logprobs"]) == ([1, 2, 7, 6], [5], 3)
+
+
+def test_the_log_probability_of_a_known_token_is_the_one_drawn_s() -> None:
+    last = {
+        "tokens": ["token_id:5"],
+        "token_logprobs": [-3.0],
+        "top_logprobs": [{"token_id:5": -3, "token_id:9": -0.5}],
+    }
+    told = {"choices": [choice("", "length", last)]}
+    assert given_logprob(told, row(logprobs=1), lambda token: f"<{token}>") == TokenLogprob(
+        "<5>", -3.0, (("<9>", -0.5),)
+    )
+    assert drawn_tokens(told) == [5]
 
 
 def test_events_are_read_and_errors_sorted_by_whose_they_are() -> None:

@@ -103,6 +103,7 @@ class AsyncEngineArgs:
     max_num_seqs: int | None = None
     max_model_len: int | None = None
     enable_prefix_caching: bool | None = None
+    kv_cache_memory_bytes: int | None = None
     enable_lora: bool = False
     max_loras: int = 1
     max_lora_rank: int = 16
