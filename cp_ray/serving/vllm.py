@@ -118,7 +118,7 @@ class VLLMReplica(LLMServer):
         """Start vLLM and bring the first adapters to it.
 
         Raises:
-            BaseModelError: the base or an adapter cannot be loaded.
+            BaseModelError: the base or an adapter cannot be loaded, or vLLM does not start.
         """
         self._max_rows = settings.max_rows
         self._tokenizer = load_tokenizer(spec.base)
@@ -142,7 +142,12 @@ class VLLMReplica(LLMServer):
         if not settings.num_gpus:
             llm_config.update_engine_kwargs(**_on_cpus(shape, settings))
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # it would report its use to its makers
-        await super().__init__(llm_config)
+        try:
+            await super().__init__(llm_config)
+        except (RuntimeError, ValueError) as error:
+            # What it says lies in its own processes' output.
+            said = " ".join(str(error).split())[:200]
+            raise BaseModelError(f"engine: vLLM does not start ({said}); its log says why") from error
         for name, folder in first.items():
             await self._know(name, folder)
 
