@@ -118,7 +118,7 @@ def load_base(
         chat: it is to be talked to, and needs a chat template.
         dtype: `auto` for the one that its weights are stored in, None for `compute_dtype` if that has 16 bits. Weights
             that are stored in 32 bits are never cut.
-        four_bit: keep the weights of linear maps in 4 bits (NF4, as in QLoRA, arXiv:2305.14314); on a GPU.
+        four_bit: keep the weights of linear maps in 4 bits (NF4, as in QLoRA, arXiv:2305.14314).
 
     Raises:
         BaseModelError: there is no such model, it is gated, the hub cannot be reached, it is not a causal language
@@ -146,13 +146,14 @@ def _loaded(
     from transformers import AutoModelForCausalLM
 
     tokenizer = _tokenizer(name, source, cached=cached)
+    wanted = dtype or (compute_dtype(device) if four_bit else "auto")
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             source,
-            dtype=dtype or (compute_dtype(device) if four_bit else "auto"),
+            dtype=wanted,
             local_files_only=cached,
             use_safetensors=True,  # other formats are pickles, which run what they hold
-            **_four_bit(device, asked=four_bit),
+            **(_four_bit(device, wanted) if four_bit else {}),
         )
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise BaseModelError(f"base model: cannot load {name!r} ({first_line(error)}); {HINT}") from error
@@ -226,11 +227,7 @@ def _check_template(name: str, tokenizer: Any) -> None:
         raise BaseModelError(f"base model: {name!r} has no chat template; choose one tuned for chat (instruct)")
 
 
-def _four_bit(device: str, *, asked: bool) -> dict[str, Any]:
-    if not asked:
-        return {}
-    if not device.startswith("cuda"):
-        raise BaseModelError("base model: in 4 bits it needs a GPU; choose lora, or a machine that has one")
+def _four_bit(device: str, dtype: "torch.dtype | Literal['auto']") -> dict[str, Any]:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise BaseModelError("base model: in 4 bits it needs the package bitsandbytes; pip install -e '.[qlora]'")
     import transformers
@@ -240,7 +237,7 @@ def _four_bit(device: str, *, asked: bool) -> dict[str, Any]:
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute_dtype(device),
+        bnb_4bit_compute_dtype=compute_dtype(device) if dtype == "auto" else dtype,
     )
     return {"quantization_config": config, "device_map": {"": device}}
 

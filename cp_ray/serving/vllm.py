@@ -205,8 +205,8 @@ class VLLMReplica(LLMServer):
             if row.labels:
                 yield await self._labelled(row, model, priority)
                 return
-            if row.guide is not None and row.request.logprobs is not None:
-                yield await self._guided(row, model, priority)
+            if row.request.choices and row.request.logprobs is not None:
+                yield await self._chosen(row, model, priority)
                 return
             async with aclosing(self._asked(row, model, priority)) as responses:  # type: ignore[type-var]
                 async for piece in pieces(responses, row, self._text):
@@ -218,8 +218,8 @@ class VLLMReplica(LLMServer):
         told = await self._given(row, [((), label) for label in row.labels], model, priority)
         return Piece("", "stop", len(row.prompt), labels=tuple(one.logprob for one in told))
 
-    async def _guided(self, row: Row, model: str, priority: int) -> Piece:
-        """An answer that is restricted, whole, with its log-probabilities under the free model."""
+    async def _chosen(self, row: Row, model: str, priority: int) -> Piece:
+        """One of the texts that an answer may be, whole, with its log-probabilities under the free model."""
         sole = row.guide.sole if isinstance(row.guide, Choices) else None
         text, reason, tokens = row.request.choices[0] if sole else "", "stop", list(sole or ())
         if not sole:

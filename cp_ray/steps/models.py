@@ -32,10 +32,10 @@ def train(examples: Step, config: TrainConfig, placement: Placement) -> Step:
     The step is called `train`, or `train.german` if that is its only adapter.
 
     Raises:
-        ConfigError: the method is `qlora`, and there is no GPU for it or no package.
+        ConfigError: the method is `qlora`, and the package for it is not installed.
     """
     if config.method == "qlora":
-        _check_four_bits(placement)
+        _check_four_bits()
     names = [adapter.name for adapter in config.adapters]
     ids = {culture.id for adapter in config.adapters for culture in adapter.cultures}
 
@@ -54,12 +54,8 @@ def train(examples: Step, config: TrainConfig, placement: Placement) -> Step:
     return Step(name, config, run, (examples,), needs=needs, resumes=True, remarks=said)
 
 
-def _check_four_bits(placement: Placement) -> None:
+def _check_four_bits() -> None:
     """Before anything is paid for that is to be trained on."""
-    if not placement.use_gpu:
-        raise ConfigError(
-            "tuning: qlora keeps the base in 4 bits, which needs a GPU, got none; give --gpus, or choose lora"
-        )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
             "tuning: qlora keeps the base in 4 bits by bitsandbytes, which is not installed; pip install -e "
@@ -143,7 +139,7 @@ def culture_models(
 
     Raises:
         ConfigError: `passes`, `workers` or `layers` is below 1, `gpus` below 0, a choice is none of those above, or
-            `tuning` is `qlora` without a GPU or the package for it.
+            `tuning` is `qlora` without the package for it.
     """
     check_least("gpus", gpus, 0)
     check_choice("training", training, "joint", "separate")

@@ -12,7 +12,7 @@ from cp_ray.survey.items import Source
 __all__ = ["METHODS", "UNIFIED", "WHOLE_RATE", "AdapterConfig", "Placement", "TrainConfig", "hub_name"]
 
 METHODS = ("lora", "dora", "qlora", "full")
-"""`lora`, `dora`: adapters on the base as it is; `qlora`: LoRA on a base in 4 bits (a GPU); `full`: every weight."""
+"""`lora`, `dora`: adapters on the base as it is; `qlora`: LoRA on a base in 4 bits; `full`: every weight."""
 
 WHOLE_RATE = 1e-4
 """A learning rate for all weights (`full`): at an adapter's, one step makes the base forget how to speak."""

@@ -151,6 +151,16 @@ def test_ray_takes_the_configuration(paths: list[str]) -> None:
     assert engine.frontend_kwargs == {"enable_prompt_tokens_details": True}
 
 
+def test_on_cpus_its_cache_holds_the_tokens_that_were_asked_for(paths: list[str]) -> None:
+    from transformers import LlamaConfig
+
+    from cp_ray.serving.vllm import _on_cpus
+
+    shape = LlamaConfig(hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=3)
+    told = _on_cpus(shape, Settings(engine="vllm", max_tokens=1000, dtype="bfloat16"))
+    assert told == {"dtype": "bfloat16", "kv_cache_memory_bytes": (1000 + 2 * 128) * 2 * 3 * 2 * 16 * 2}
+
+
 def messages() -> Any:
     return (Message("user", "tell me"),)
 

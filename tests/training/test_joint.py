@@ -1,5 +1,6 @@
 """An adapter learns beside others what it learns alone; in one process, without Ray."""
 
+import importlib.util
 import os
 import socket
 from collections.abc import Iterator
@@ -206,9 +207,23 @@ def test_an_adapter_stops_early_and_keeps_its_best(base: Path) -> None:
     assert [p.step for p in trainer.state.points if p.model == MANY[1]] == list(range(1, len(trainer.plan[1]) + 1))
 
 
-def test_four_bits_without_a_gpu_are_told(base: Path) -> None:
+def test_on_a_base_in_four_bits_an_adapter_learns_beside_another_what_it_learns_alone(base: Path) -> None:
+    names, placement = MANY[:2], Placement(1, zero_stage=0, offload="none")
+    both = trained(base, [adapter(name) for name in names], placement, method="qlora")
+    stored = [module.weight.dtype for module in both.base.modules() if type(module).__name__ == "Linear4bit"]
+    assert stored == [torch.uint8] * 14, "two layers"
+    together = both.weights()
+    for name in names:
+        alone = trained(base, [adapter(name)], placement, method="qlora").weights()[name]
+        assert max(float((alone[k] - together[name][k]).abs().max()) for k in alone) <= 1e-5
+        assert max(float(weight.abs().max()) for key, weight in alone.items() if "lora_B" in key) > 1e-4, "it learns"
+
+
+def test_a_base_in_four_bits_without_the_package_is_told(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "bitsandbytes" else find(name))
     config = TrainConfig(str(base), (adapter(MANY[0]),), WVS7, method="qlora")
-    with pytest.raises(BaseModelError, match="in 4 bits it needs a GPU; choose lora"):
+    with pytest.raises(BaseModelError, match=r"needs the package bitsandbytes; pip install -e '\.\[qlora\]'"):
         Trainer(config, Placement(1), data_of(examples_of(MANY[0]), config), None)
 
 
