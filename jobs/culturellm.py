@@ -68,7 +68,7 @@ def culturellm(
         pooling: share of each question's answers that is the culture's mean over all with the same options
         mixed: questions made of two training questions, for each; answered with the mean of both
         objective: answers (their likelihood) or distribution (the shares of a question's options, and nothing else)
-        tuning: lora, dora, qlora (a GPU), or full (every weight, one model after the other)
+        tuning: lora, dora, qlora (the base in 4 bits), or full (every weight, one model after the other)
         training: joint (all cultures' adapters in one run) or separate (one run each); the adapters are the same
         unified: yes: one adapter of all cultures too
         workers: of training and evaluation, a core each
