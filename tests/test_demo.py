@@ -14,6 +14,7 @@ from cp_ray.evals.nulls import HUMAN, NULLS
 from cp_ray.exports.openai_rules import check_openai
 from cp_ray.pipeline import Run
 from cp_ray.records import Example, Prediction, Score, Seed, TrainPoint
+from tests.conftest import free_port
 
 pytestmark = pytest.mark.long
 
@@ -105,13 +106,9 @@ def test_show_and_peek_tell_what_is_there(root: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_run_is_served_to_the_openai_client(root: Path) -> None:
-    import socket
-
     import openai
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     code = "from cp_ray.cli import main; main()"
     server = subprocess.Popen(
         [sys.executable, "-c", code, "serve", str(root), "--port", str(port)],

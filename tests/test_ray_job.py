@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import pytest
 from cp_ray.pipeline import Run
 from cp_ray.recipe import load_recipe
 from cp_ray.records import Dialogue, Example, Opinion, Prediction, Score, Seed
+from tests.conftest import free_port
 from tests.doing import do_recipe
 from tests.tiny import make_base
 
@@ -24,13 +24,6 @@ ROOT = Path(__file__).parent.parent
 RAY = str(Path(sys.executable).parent / "ray")
 KINDS = {"seeds": Seed, "dialogue": Dialogue, "extract": Opinion, "verify": Opinion, "dedup": Opinion,
          "examples": Example, "predict": Prediction, "evaluate": Score}  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 KEY = "sk-a-key-that-nobody-may-ever-read-0b9f4c2d"

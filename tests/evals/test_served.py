@@ -3,7 +3,6 @@
 import asyncio
 import importlib.util
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -29,7 +28,7 @@ from cp_ray.serving.engine import Engine
 from cp_ray.serving.loop import EngineLoop
 from cp_ray.serving.service import Service
 from cp_ray.survey.asking import ask
-from tests.conftest import Server
+from tests.conftest import Server, free_port
 from tests.tiny import make_adapter, make_base
 
 OPTIONS = ("Definitely", "Probably", "Probably not", "Definitely not")
@@ -124,9 +123,7 @@ def test_a_served_adapter_has_the_figures_of_the_local_door(server: Server, base
 def test_a_model_that_vllm_serves_has_the_figures_of_the_local_door(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base", size=128)  # it takes no heads of less than 32
     wanted = Scorer(str(base), {}).option_shares([Asked(i.messages, i.options, (None,)) for i in items()])
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     command = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", port,
         "--model", str(base), "--served-model-name", "base", "--dtype", "float32", "--max-num-seqs", "4",

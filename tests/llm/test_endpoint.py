@@ -299,7 +299,10 @@ def test_whatever_a_server_sends_is_an_answer_or_none(body: bytes) -> None:
     assert found is None or isinstance(found.text, str)
 
 
-@given(JSON)
+PLACES = st.fixed_dictionaries({"logprob": JSON | st.just(-1.0), "decoded_token": JSON | st.sampled_from(["Yes", "."])})
+
+
+@given(JSON | st.lists(st.none() | st.dictionaries(st.text(max_size=2), PLACES, max_size=2), max_size=4))
 def test_whatever_a_server_tells_of_a_prompt_is_an_answer_or_none(told: Any) -> None:
     reply = {"choices": [{"message": {"content": "x"}}], "prompt_logprobs": told}
     found = _completion(json.dumps(reply).encode(), "m", None, "Yes")

@@ -33,6 +33,8 @@ class FakeEngine(LLMEngine):
 
         source = self._config.get_engine_config().hf_model_id
         self._most = self._config.engine_kwargs["max_model_len"]
+        if self._config.engine_kwargs["kv_cache_memory_bytes"] > 2**40:
+            raise RuntimeError("Engine core initialization failed.\nSee root cause above.")
         auto: Any = AutoModelForCausalLM
         self._model = auto.from_pretrained(source, dtype=torch.float32).eval()
         self._tokenizer: Any = AutoTokenizer.from_pretrained(source)
@@ -196,10 +198,7 @@ def _whole(chunks: list[dict[str, Any]], details: dict[str, int]) -> CompletionR
     choices = [chunk["choices"][0] for chunk in chunks]
     told = [choice["logprobs"] for choice in choices if choice["logprobs"]]
     logprobs = {name: [value for one in told for value in one[name]] for name in told[0]} if told else None
-    choice = choices[-1] | {
-        "text": "".join(c["text"] for c in choices),
-        "logprobs": logprobs,
-    }
+    choice = choices[-1] | {"text": "".join(c["text"] for c in choices), "logprobs": logprobs}
     usage = last["usage"] | {"prompt_tokens_details": details}
     found: CompletionResponse = CompletionResponse.model_validate(last | {"choices": [choice], "usage": usage})
     return found

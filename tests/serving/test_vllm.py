@@ -5,8 +5,10 @@ it is asked itself, and what only the stand-in does is skipped.
 """
 
 import asyncio
+import contextlib
 import importlib.util
 import json
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -18,8 +20,9 @@ from typing import Any
 import openai
 import pytest
 
+from cp_ray.errors import BaseModelError
 from cp_ray.records import Message
-from cp_ray.serving.app import ServeSpec, Settings, serving
+from cp_ray.serving.app import ServeSpec, Settings, serving, start
 from cp_ray.serving.chat import ChatRequest, ModelSpec
 from cp_ray.serving.engine import Engine
 from tests.serving.stubs import BROKEN, REFUSED, SLOW
@@ -61,10 +64,23 @@ def paths() -> Iterator[list[str]]:
             del sys.modules[name]
 
 
-@pytest.fixture(scope="module")
-def served(ray_cluster: None, paths: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+@contextlib.contextmanager
+def running_in(paths: list[str]) -> Iterator[None]:
+    """What is started is the stand-in where vLLM is not installed, and on loopback."""
+    from ray.serve.llm import LLMConfig
+
     import cp_ray.serving.vllm as vllm
 
+    variables = {"PYTHONPATH": ":".join([*paths, str(ROOT)]), "OMP_NUM_THREADS": "1", "VLLM_HOST_IP": "127.0.0.1"}
+    if not INSTALLED:
+        variables["RAYLLM_VLLM_ENGINE_CLS"] = "tests.serving.fake_vllm.FakeEngine"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vllm, "LLMConfig", lambda **fields: LLMConfig(runtime_env={"env_vars": variables}, **fields))
+        yield
+
+
+@pytest.fixture(scope="module")
+def served(ray_cluster: None, paths: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     root = tmp_path_factory.mktemp("vllm")
     base = make_base(root / "base", context=512, size=128)  # vLLM takes no heads of less than 32
     one = make_adapter(base, root / "one", 1)
@@ -72,16 +88,10 @@ def served(ray_cluster: None, paths: list[str], tmp_path_factory: pytest.TempPat
     make_adapter(base, root / "adapters" / "wide", 3, r=32)
     models = (ModelSpec("german", str(one), "german", "German", locales=("de",)), ModelSpec("base"))
     settings = Settings(engine="vllm", adapters=str(root / "adapters"), num_cpus=0.5)
-    variables = {"PYTHONPATH": ":".join([*paths, str(ROOT)]), "OMP_NUM_THREADS": "1", "VLLM_HOST_IP": "127.0.0.1"}
-    if not INSTALLED:
-        variables["RAYLLM_VLLM_ENGINE_CLS"] = "tests.serving.fake_vllm.FakeEngine"
-    from ray.serve.llm import LLMConfig
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vllm, "LLMConfig", lambda **fields: LLMConfig(runtime_env={"env_vars": variables}, **fields))
-        with serving(ServeSpec(str(base), models), name="vllm", route_prefix="/vllm", settings=settings) as url:
-            engine = Engine(str(base), {"german": one, "base": None}, dtype="float32")
-            yield Served(url, engine, models[0].engine_name)
+    spec = ServeSpec(str(base), models)
+    with running_in(paths), serving(spec, name="vllm", route_prefix="/vllm", settings=settings) as url:
+        engine = Engine(str(base), {"german": one, "base": None}, dtype="float32")
+        yield Served(url, engine, models[0].engine_name)
 
 
 def client(served: Served) -> openai.OpenAI:
@@ -159,6 +169,17 @@ def test_on_cpus_its_cache_holds_the_tokens_that_were_asked_for(paths: list[str]
     shape = LlamaConfig(hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=3)
     told = _on_cpus(shape, Settings(engine="vllm", max_tokens=1000, dtype="bfloat16"))
     assert told == {"dtype": "bfloat16", "kv_cache_memory_bytes": (1000 + 2 * 128) * 2 * 3 * 2 * 16 * 2}
+
+
+@pytest.mark.long
+def test_that_it_does_not_start_is_one_line(ray_cluster: None, paths: list[str], tmp_path: Path) -> None:
+    spec = ServeSpec(str(make_base(tmp_path / "base", size=128)), (ModelSpec("base"),))
+    settings = Settings(engine="vllm", num_cpus=0.5, max_tokens=10**10)
+    with running_in(paths), pytest.raises(BaseModelError) as told:
+        start(spec, name="too-much", route_prefix="/too-much", settings=settings)
+    assert re.fullmatch(
+        r"engine: vLLM does not start \(Engine core initialization failed\. .*\); its log says why", str(told.value)
+    )
 
 
 def messages() -> Any:
