@@ -2,16 +2,17 @@
 
     python -m benchmarks.overload [--seconds 300] [--times 10]
 
-First it is found out how many requests a second can be carried. Then a polite client asks for a tenth of that, first
-alone and then beside a flood of `--times` as many from another key; both come at their own times, whatever becomes of
-the requests before. The engine has all cores but one, which is left to HTTP and to the clients.
+First it is found out how many requests a second can be carried. Then a polite client asks for a tenth of that: alone,
+for `--seconds` beside a flood of `--times` as many from another key, and alone again, so that a machine that grows
+slower does so for both. It asks for the same lengths at the same moments each time. All come at their own times,
+whatever becomes of the requests before. The engine has all cores but one, which is left to HTTP and to the clients.
 """
 
 import argparse
 import asyncio
 import itertools
 import json
-import random
+import statistics
 import tempfile
 import time
 from collections import Counter
@@ -28,6 +29,8 @@ from cp_ray.serving.chat import ModelSpec
 from cp_ray.serving.keys import new_key
 
 _POLITE, _FLOOD = new_key(), new_key()
+_NUMBERS = itertools.count(100_000)
+"""What makes each question another, and none longer than another."""
 
 
 def main() -> None:
@@ -35,7 +38,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=300, help="of the flood")
     parser.add_argument("--times", type=float, default=10, help="the sustainable rate")
-    parser.add_argument("--alone", type=float, default=90, help="seconds of the polite client alone")
     parser.add_argument("--polite", type=float, default=0.1, help="of the sustainable rate")
     parser.add_argument("--tokens", type=int, default=32, help="of an answer")
     parser.add_argument("--room", type=int, default=3, help="requests that the server lets be under way")
@@ -57,32 +59,43 @@ def main() -> None:
 
 
 async def measure(url: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Alone, then beside the flood."""
+    """Alone, beside the flood, and alone again."""
     warm, full, alone, beside, flood = (Seen() for _ in range(5))
-    asked = bodies(args.tokens)
+    lap = args.seconds / 2
     async with session(_POLITE[0]) as polite, session(_FLOOD[0]) as rude:
-        await closed(polite, url, asked, warm, 2, 5)
+        await closed(polite, url, bodies(args.tokens), warm, 2, 5)
         began = time.perf_counter()
-        await closed(polite, url, asked, full, (args.room + 1) // 2, 20)
+        await closed(polite, url, bodies(args.tokens), full, (args.room + 1) // 2, 20)
         rate = len(full.seconds) / (time.perf_counter() - began)
-        await open_loop(polite, url, asked, alone, args.polite * rate, args.alone)
+
+        async def a_lap(seen: Seen) -> None:
+            await open_loop(polite, url, bodies(args.tokens), seen, args.polite * rate, lap)
+
+        await a_lap(alone)
+        asked = bodies(args.tokens)
         flooding = asyncio.create_task(open_loop(rude, url, asked, flood, args.times * rate, args.seconds))
         memory = asyncio.create_task(watched(args.seconds))
-        await asyncio.sleep(1)
-        await open_loop(polite, url, asked, beside, args.polite * rate, args.seconds - 1)
+        await a_lap(beside)
+        await a_lap(beside)
         await flooding
+        await a_lap(alone)
     offered = sum(beside.statuses.values())
     everything = sum((seen.statuses for seen in (warm, full, alone, beside, flood)), Counter())
+    accepted, unloaded = (percentile(seconds, 99) for seconds in (flood.seconds + beside.seconds, alone.seconds))
+    means = [statistics.fmean(seen.seconds) for seen in (alone, beside)]
     return {
         "sustainable_per_s": round(rate, 2),
         "flood_per_s": round(sum(flood.statuses.values()) / args.seconds, 2),
         "statuses": {str(status): n for status, n in sorted(everything.items())},
         "refused_without_retry_after": flood.without_retry_after + beside.without_retry_after,
-        "unloaded_p99_s": round(percentile(alone.seconds, 99), 3),
-        "accepted_p99_s": round(percentile(flood.seconds + beside.seconds, 99), 3),
+        "unloaded_p99_s": round(unloaded, 3),
+        "accepted_p99_s": round(accepted, 3),
+        "accepted_of_unloaded": round(accepted / unloaded, 3),
+        "polite_asked": [sum(seen.statuses.values()) for seen in (alone, beside)],
         "polite_p50_s": [round(percentile(seen.seconds, 50), 3) for seen in (alone, beside)],
         "polite_p99_s": [round(percentile(seen.seconds, 99), 3) for seen in (alone, beside)],
-        "polite_mean_s": [round(sum(seen.seconds) / max(1, len(seen.seconds)), 3) for seen in (alone, beside)],
+        "polite_mean_s": [round(mean, 3) for mean in means],
+        "polite_longer": round(means[1] / means[0] - 1, 3),
         "polite_answered": round(beside.statuses[200] / max(1, offered), 4),
         "answered_per_s": round((len(flood.seconds) + len(beside.seconds)) / args.seconds, 2),
         "engine_and_gateway_mib": await memory,
@@ -91,10 +104,9 @@ async def measure(url: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def bodies(tokens: int) -> Iterator[dict[str, Any]]:
     """Short questions of six lengths in turn, none asked before."""
-    draws = random.Random(0)
     for length in itertools.cycle(range(1, 7)):
         text = "Tell me about a town by the sea. " * length
-        messages = [{"role": "user", "content": f"{draws.random()} {text}"}]
+        messages = [{"role": "user", "content": f"{next(_NUMBERS)} {text}"}]
         yield {"model": "base", "messages": messages, "max_tokens": tokens}
 
 

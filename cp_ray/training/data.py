@@ -1,17 +1,15 @@
 """From examples to rows: what shares a prompt together, whose it is, and what is kept to validate with.
 
-Rows lie in an Arrow table, and a row's ids are read when its turn comes. A prompt with more answers than `max_tokens`
-has room for is several rows, each with some of the answers: every answer counts as it did, and none is left out for
-being one of many.
+A prompt with more answers than `max_tokens` has room for is several rows, each with some of the answers: every answer
+counts as it did, and none is left out for being one of many.
 """
 
-import functools
 import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -20,11 +18,9 @@ from cp_ray.branches import Branches, encode
 from cp_ray.errors import ConfigError
 from cp_ray.records import Example, Message
 from cp_ray.training.config import AdapterConfig, TrainConfig
+from cp_ray.training.rows import Blocks, Held, Rows, Tokenised, heads
 
-if TYPE_CHECKING:
-    import numpy as np
-
-__all__ = ["Data", "Learnt", "Prompt", "Row", "Rows", "Tokenised", "divide", "make_data", "make_prompts", "tokenise"]
+__all__ = ["Data", "Learnt", "Prompt", "divide", "make_data", "make_prompts", "tokenise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,95 +38,6 @@ class Prompt:
     answers: tuple[str, ...]
     weights: tuple[float, ...]
     """One an answer: the examples that it stands for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tokenised:
-    """A `Prompt` in token ids, with all of its answers or some."""
-
-    index: int
-    part: int
-    """Which of the prompt's rows."""
-    adapter: int
-    validation: bool
-    shares: bool
-    tokens: int
-    """To be computed."""
-    prompt: tuple[int, ...]
-    answers: tuple[tuple[int, ...], ...]
-    weights: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a table of `Tokenised`."""
-
-    rows: "Rows"
-    index: int
-
-    @property
-    def adapter(self) -> int:
-        """Whose it is."""
-        return int(self.rows.adapters[self.index])
-
-    @property
-    def tokens(self) -> int:
-        """To be computed."""
-        return int(self.rows.tokens[self.index])
-
-    @property
-    def weight(self) -> float:
-        """The examples it stands for."""
-        return float(self.rows.weights[self.index])
-
-    @property
-    def shares(self) -> bool:
-        """Its answers are options of a survey question, and their weights a distribution."""
-        return bool(self.rows.table["shares"][self.index].as_py())
-
-    @property
-    def branches(self) -> Branches:
-        """Its ids."""
-        (line,) = self.rows.table.slice(self.index, 1).select(["prompt", "answers", "weights"]).to_pylist()
-        answers = tuple(tuple(answer) for answer in line["answers"])
-        return Branches(tuple(line["prompt"]), answers, tuple(line["weights"]))
-
-
-class Rows(Sequence[Row]):
-    """The rows of a table of `Tokenised`."""
-
-    def __init__(self, table: pa.Table) -> None:
-        self.table = table
-
-    def __len__(self) -> int:
-        return int(self.table.num_rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [Row(self, k) for k in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return Row(self, index)
-
-    def __iter__(self) -> Iterator[Row]:
-        return (Row(self, k) for k in range(len(self)))
-
-    @functools.cached_property
-    def adapters(self) -> "np.ndarray[Any, Any]":
-        """Of each row."""
-        found: np.ndarray[Any, Any] = self.table["adapter"].to_numpy()
-        return found
-
-    @functools.cached_property
-    def tokens(self) -> "np.ndarray[Any, Any]":
-        """Of each row, to be computed."""
-        found: np.ndarray[Any, Any] = self.table["tokens"].to_numpy()
-        return found
-
-    @functools.cached_property
-    def weights(self) -> list[float]:
-        """The examples each row stands for."""
-        return [math.fsum(weights) for weights in self.table["weights"].to_pylist()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +100,12 @@ def tokenise(prompts: Iterable[Prompt], tokenizer: Any, config: TrainConfig) -> 
     return to_table(rows, Tokenised)
 
 
-def divide(table: pa.Table, config: TrainConfig) -> Data:
+def divide(known: pa.Table, blocks: Blocks, config: TrainConfig) -> Data:
     """What is trained on, and what is validated with.
 
     Args:
-        table: of `Tokenised`, in whatever order.
+        known: `heads` of all blocks, in whatever order.
+        blocks: of `Tokenised`.
         config: the run's.
 
     Raises:
@@ -205,9 +113,10 @@ def divide(table: pa.Table, config: TrainConfig) -> Data:
     """
     import pyarrow.compute as pc
 
-    fits = pc.less_equal(table["tokens"], config.max_tokens)
-    short = table.filter(fits).sort_by([("index", "ascending"), ("part", "ascending")])
-    too_long = sum(_examples(row.weight, row.shares, config) for row in Rows(table.filter(pc.invert(fits))))
+    fits = pc.less_equal(known["tokens"], config.max_tokens)
+    short = known.filter(fits).sort_by([("index", "ascending"), ("part", "ascending")])
+    left_out = Rows(known.filter(pc.invert(fits)), blocks)
+    too_long = sum(_examples(row.weight, row.shares, config) for row in left_out)
     parts = [short.filter(pc.equal(short["validation"], part)) for part in (False, True)]
     trained, validated = (set(part["adapter"].unique().to_pylist()) for part in parts)
     for k, adapter in enumerate(config.adapters):
@@ -221,7 +130,7 @@ def divide(table: pa.Table, config: TrainConfig) -> Data:
                 f"validation: {adapter.name} is to stop early, and a share of {config.validation} keeps none of its "
                 "questions to validate with; give a larger one"
             )
-    return Data(Rows(parts[0]), Rows(parts[1]), too_long)
+    return Data(Rows(parts[0], blocks), Rows(parts[1], blocks), too_long)
 
 
 def make_data(examples: Sequence[Example], config: TrainConfig, tokenizer: Any) -> Data:
@@ -230,7 +139,8 @@ def make_data(examples: Sequence[Example], config: TrainConfig, tokenizer: Any) 
     Raises:
         ConfigError, BaseModelError: as `make_prompts`, `tokenise` and `divide`.
     """
-    return divide(tokenise(make_prompts(examples, config), tokenizer, config), config)
+    block = tokenise(make_prompts(examples, config), tokenizer, config)
+    return divide(heads(block, 0), Held((block,)), config)
 
 
 def _tokenised(prompt: Prompt, tokenizer: Any, config: TrainConfig) -> Iterator[Tokenised]:
@@ -240,8 +150,8 @@ def _tokenised(prompt: Prompt, tokenizer: Any, config: TrainConfig) -> Iterator[
     together = prompt.shares and config.objective == "distribution"
     for part, row in enumerate([whole] if together else _cut(whole, config.max_tokens)):
         yield Tokenised(
-            prompt.index, part, prompt.adapter, prompt.validation, prompt.shares, row.tokens, row.prompt, row.answers,
-            row.weights,
+            prompt.index, part, prompt.adapter, prompt.validation, prompt.shares, row.tokens, math.fsum(row.weights),
+            row.prompt, row.answers, row.weights,
         )  # fmt: skip
 
 

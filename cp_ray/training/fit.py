@@ -17,6 +17,7 @@ from cp_ray.records import Example, TrainPoint
 from cp_ray.rollout import cause_of
 from cp_ray.training.config import Placement, TrainConfig
 from cp_ray.training.data import Data, Prompt, divide, make_prompts, tokenise
+from cp_ray.training.rows import Held, Stored, heads
 
 if TYPE_CHECKING:
     from cp_ray.folder import Folder
@@ -59,7 +60,7 @@ def fit(
     check_room("workers: training", {"GPU" if placement.use_gpu else "CPU": placement.workers})
     prompts = make_prompts(examples, config)
     # A few are tokenised by each worker sooner than by a process that is started for it.
-    data = prompts if len(prompts) <= _BLOCK else divide(_tokenised(prompts, config), config)
+    data = prompts if len(prompts) <= _BLOCK else divide(*_tokenised(prompts, config), config)
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     # Ray's minute is short for machines that an autoscaler brings, and for busy ones.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "900")
@@ -134,14 +135,16 @@ def _forget_notes(checkpoints: "Folder") -> None:
         checkpoints.filesystem.delete_file((checkpoints / _NOTES).path)
 
 
-def _tokenised(prompts: Sequence[Prompt], config: TrainConfig) -> pa.Table:
-    """A table of `Tokenised`, made on all of the cluster."""
+def _tokenised(prompts: Sequence[Prompt], config: TrainConfig) -> tuple[pa.Table, Stored]:
+    """Blocks of `Tokenised`, made on all of the cluster and left there, and the heads of their rows."""
     import ray
 
     blocks = [to_table(prompts[k : k + _BLOCK], Prompt) for k in range(0, len(prompts), _BLOCK)]
     task: Any = _tokenise_block  # Ray's type has no place for more arguments
     rows = ray.data.from_arrow(blocks).map_batches(task, fn_args=(config,), batch_size=None, batch_format="pyarrow")
-    return pa.concat_tables(ray.get(rows.to_arrow_refs()))
+    refs = rows.to_arrow_refs()
+    known = ray.remote(heads)
+    return pa.concat_tables(ray.get([known.remote(ref, k) for k, ref in enumerate(refs)])), Stored(refs)
 
 
 def _tokenise_block(block: pa.Table, config: TrainConfig) -> pa.Table:
@@ -202,7 +205,8 @@ def _work(given: dict[str, Any]) -> None:
     try:
         data = ray.get(given["data"])
         if not isinstance(data, Data):
-            data = divide(tokenise(data, load_tokenizer(config.base_model), config), config)
+            block = tokenise(data, load_tokenizer(config.base_model), config)
+            data = divide(heads(block, 0), Held((block,)), config)
         trainer = Trainer(config, placement, data, state)
         with Trackers(out / "tensorboard" if first else None, config, trainer.state.step) as trackers:
             trainer.run(on_step, on_checkpoint)

@@ -22,12 +22,13 @@ from cp_ray.llm.embedded import load_base
 from cp_ray.records import TrainPoint
 from cp_ray.training.checkpoint import Best, State
 from cp_ray.training.config import Placement, TrainConfig
-from cp_ray.training.data import Data, Rows
+from cp_ray.training.data import Data
 from cp_ray.training.engine import start_engine
 from cp_ray.training.memory import peak_memory
 from cp_ray.training.model import make_learner, trunk_states
 from cp_ray.training.optimizer import rate_factor
 from cp_ray.training.plan import Batch, deal, groups, plan
+from cp_ray.training.rows import Rows
 from cp_ray.training.zero import Zero, begin_state, read_state, write_state
 
 __all__ = ["Summary", "Told", "Trainer"]
@@ -106,7 +107,8 @@ class Trainer:
         began, seconds, tokens = time.monotonic(), self.state.seconds, 0
         while self.state.step < self.steps and self._active():
             active = self._active()
-            batch = [i for k in active for i in self.plan[k][self.state.step]]
+            batch = self._batch(active, self.state.step)
+            self._expect(batch + self._batch(active, self.state.step + 1))
             losses = self._step(batch, active)
             tokens += int(self.rows.train.tokens[batch].sum())
             self.state.step += 1
@@ -147,6 +149,14 @@ class Trainer:
             k for k, adapter in enumerate(self.config.adapters)
             if adapter.name not in self.state.stopped and self.state.step < len(self.plan[k])
         ]  # fmt: skip
+
+    def _batch(self, active: Sequence[int], step: int) -> Batch:
+        """Rows of a step, of those adapters that have one."""
+        return [i for k in active if step < len(self.plan[k]) for i in self.plan[k][step]]
+
+    def _expect(self, batch: Batch) -> None:
+        """Let this worker's rows come."""
+        self.rows.train.expect(deal(batch, self.rows.train.tokens, dist.get_world_size())[dist.get_rank()])
 
     def _step(self, batch: Batch, active: Sequence[int]) -> Tensor:
         """One optimiser step; the mean loss of each adapter over all workers."""

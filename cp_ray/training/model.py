@@ -15,7 +15,7 @@ from cp_ray.errors import ConfigError
 from cp_ray.training.adapt import Adapters
 from cp_ray.training.attention import use_short_attention
 from cp_ray.training.config import Placement, TrainConfig
-from cp_ray.training.data import Row
+from cp_ray.training.rows import Row
 from cp_ray.trunk import FAMILIES, crown, trunk
 
 __all__ = ["Learner", "make_learner", "trunk_states"]

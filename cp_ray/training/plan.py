@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cp_ray.training.config import AdapterConfig
-from cp_ray.training.data import Rows
+from cp_ray.training.rows import Rows
 
 __all__ = ["batches", "deal", "groups", "packs", "plan"]
 

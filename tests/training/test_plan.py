@@ -7,14 +7,15 @@ from hypothesis import strategies as st
 from cp_ray.arrow import to_table
 from cp_ray.cultures import CULTURES
 from cp_ray.training.config import AdapterConfig
-from cp_ray.training.data import Rows, Tokenised
 from cp_ray.training.plan import batches, deal, groups, packs, plan
+from cp_ray.training.rows import Held, Rows, Tokenised, heads
 
 
 def table(*rows: tuple[int, int]) -> Rows:
     """Of rows with so many tokens, each of an adapter."""
-    made = [Tokenised(k, 0, own, False, True, n, (1,) * n, ((2,),), (1.0,)) for k, (n, own) in enumerate(rows)]
-    return Rows(to_table(made, Tokenised))
+    made = [Tokenised(k, 0, own, False, True, n, 1.0, (1,) * n, ((2,),), (1.0,)) for k, (n, own) in enumerate(rows)]
+    block = to_table(made, Tokenised)
+    return Rows(heads(block, 0), Held((block,)))
 
 
 ROWS = st.lists(st.tuples(st.integers(1, 200), st.integers(0, 3)), min_size=1, max_size=60)
