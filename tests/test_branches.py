@@ -9,13 +9,9 @@ import torch
 
 from cp_ray.branch_probe import check_branches
 from cp_ray.branches import Branches, answer_logprobs, collate, encode, hidden_states, seen, token_logprobs
-from cp_ray.cultures import CULTURES
 from cp_ray.errors import BaseModelError
 from cp_ray.evals.scorer import Scorer
 from cp_ray.records import Message
-from cp_ray.survey.read import WVS7
-from cp_ray.training.config import AdapterConfig, Placement, TrainConfig
-from cp_ray.training.model import make_learner
 from cp_ray.trunk import crown, trunk
 from tests.tiny import make_model, make_tokenizer
 
@@ -236,11 +232,8 @@ class TestProbe:
         with pytest.raises(BaseModelError, match=r"^base model: mamba cannot compute several answers [^\n]*$"):
             check_branches(make_model("mamba", state_size=8))
 
-    def test_it_is_asked_before_training_and_before_scoring(self, tmp_path: Path) -> None:
-        model = make_model("lfm2", **KEEPING_A_STATE["lfm2"], vocab_size=300)
-        with pytest.raises(BaseModelError, match="those of lfm2"):
-            make_learner(model, TrainConfig("x", (AdapterConfig("german", (CULTURES["german"],)),), WVS7), Placement(1))
-        model.save_pretrained(tmp_path)
+    def test_it_is_asked_before_scoring(self, tmp_path: Path) -> None:
+        make_model("lfm2", **KEEPING_A_STATE["lfm2"], vocab_size=300).save_pretrained(tmp_path)
         make_tokenizer().save_pretrained(tmp_path)
         with pytest.raises(BaseModelError, match="those of lfm2"):
             Scorer(str(tmp_path), {})

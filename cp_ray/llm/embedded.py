@@ -25,6 +25,7 @@ __all__ = [
     "compute_dtype",
     "load_base",
     "load_configs",
+    "load_shape",
     "load_tokenizer",
     "minilm",
     "resolve_base",
@@ -131,11 +132,36 @@ def load_base(
     try:
         return _loaded(name, device, chat=chat, dtype=dtype, four_bit=four_bit)
     except torch.OutOfMemoryError as error:
-        # Of a training's workers each loads it whole, before ZeRO-3 shares it.
         raise PlacementError(
             f"base_model: {name} does not fit into the memory of {device}; give a smaller one, a larger GPU, or in "
-            "training qlora"
+            "training qlora, or zero_stage 3 and more workers"
         ) from error
+
+
+def load_shape(name: str, *, device: str = "cpu", dtype: "torch.dtype | None" = None) -> Any:
+    """A base model with its modules and no weights, on torch's device `meta`: to count with.
+
+    Args:
+        name: as in `resolve_base`.
+        device: where `load_base` would put it.
+        dtype: as in `load_base`, which by None would take the one that this is in.
+
+    Raises:
+        BaseModelError: there is no such model, it is gated, the hub cannot be reached, or it is not a causal language
+            model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config, _ = load_configs(name)
+    stored = getattr(config.get_text_config(decoder=True), "dtype", None) or config.dtype or torch.float32
+    if dtype is None:
+        dtype = compute_dtype(device) if stored.itemsize == 2 else stored
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()  # type: ignore[no-untyped-call]
+    except (ValueError, ImportError) as error:
+        raise BaseModelError(f"base model: cannot load {name!r} ({first_line(error)}); {HINT}") from error
 
 
 def _loaded(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from cp_ray.causal import layers
 from cp_ray.errors import BaseModelError, ConfigError
+from cp_ray.training.shared import whole
 
 __all__ = ["Adapters"]
 
@@ -69,13 +70,16 @@ class _Adapted(nn.Module):
             self.register_parameter(f"down_{k}", nn.Parameter(down))
             self.register_parameter(f"up_{k}", nn.Parameter(up))
             if shape.dora:
-                length = torch.linalg.vector_norm(base.weight.detach().float(), dim=1)
+                with whole(base.weight) as weight:
+                    length = torch.linalg.vector_norm(weight.detach().float(), dim=1)
                 self.register_parameter(f"magnitude_{k}", nn.Parameter(length))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[b, t, in] to [b, t, out], the rows as the selection says."""
+        """[b, t, in] to [b, t, out], the rows as the selection says; those of the bare base while it says nothing."""
         y: Tensor = self.base(x)
         segments = self.selection.segments
+        if not segments:
+            return y
         if len(segments) == 1:
             return self._one(x, y, segments[0].adapter)
         if self.selection.together and not self.dora:

@@ -5,30 +5,34 @@ nothing about the order has to be communicated; each computes its part of a step
 mean over its own batch, and the losses of all adapters are summed: no adapter's gradient depends on another's rows.
 """
 
+import contextlib
 import math
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from cp_ray.branch_probe import check_branches
 from cp_ray.branches import collate_lines
 from cp_ray.errors import ConfigError
-from cp_ray.llm.embedded import load_base
+from cp_ray.llm.embedded import load_base, load_shape
 from cp_ray.records import TrainPoint
 from cp_ray.training.checkpoint import Best, State
 from cp_ray.training.config import Placement, TrainConfig
 from cp_ray.training.data import Data
-from cp_ray.training.engine import start_engine
+from cp_ray.training.engine import join, plan_zero, start_engine
 from cp_ray.training.memory import peak_memory
 from cp_ray.training.model import make_learner, trunk_states
 from cp_ray.training.optimizer import rate_factor
 from cp_ray.training.plan import Batch, deal, groups, plan
 from cp_ray.training.rows import Rows
+from cp_ray.training.shared import is_shared, loaded_in_parts
 from cp_ray.training.zero import Zero, begin_state, read_state, write_state
 
 __all__ = ["Summary", "Told", "Trainer"]
@@ -78,24 +82,35 @@ class Trainer:
         self.device = (
             torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if placement.use_gpu else torch.device("cpu")
         )
-        self.base, self.tokenizer = load_base(
-            config.base_model,
-            device=str(self.device),
-            dtype=None if config.dtype == "auto" else getattr(torch, config.dtype),
-            four_bit=config.method == "qlora",
-        )
+        join(self.device)
+        self.zero, settings = self._load()
         self.rows = data
         self.plan = plan(self.rows.train, config.adapters, config.seed)
         self.state = state or State(updates={adapter.name: 0 for adapter in config.adapters})
         self.tokens = Counter({point.model: point.tokens for point in self.state.points})
-        self.learner = make_learner(self.base, config, placement)
         pad = self.tokenizer.pad_token_id
         self.below, self.below_validation = (
             trunk_states(self.base, self.learner.depth, rows, pad) for rows in (self.rows.train, self.rows.validation)
         )
         self._put_weights()
-        self.zero, self.engine, self.optimizer = start_engine(self.learner, config, placement, self.device)
+        self.engine, self.optimizer = start_engine(self.learner, config, self.zero, settings, self.device)
+        check_branches(self.base)
         self._restore()
+
+    def _load(self) -> tuple[Zero, dict[str, Any]]:
+        """Choose how the workers share the memory by what the learner will take, then load the base accordingly."""
+        name, four_bit = self.config.base_model, self.config.method == "qlora"
+        dtype = None if self.config.dtype == "auto" else getattr(torch, self.config.dtype)
+        shape = make_learner(load_shape(name, device=str(self.device), dtype=dtype), self.config, self.placement)
+        zero, settings = plan_zero(shape, self.config, self.placement, self.device)
+        # bitsandbytes puts a map's weights into 4 bits when it has all of them.
+        shared = zero.stage == 3 and not four_bit
+        with loaded_in_parts(settings, shape.base.dtype) if shared else contextlib.nullcontext():
+            self.base, self.tokenizer = load_base(
+                name, device=str(self.device), dtype=shape.base.dtype if shared else dtype, four_bit=four_bit
+            )
+        self.learner = make_learner(self.base, self.config, self.placement)
+        return zero, settings
 
     @property
     def steps(self) -> int:
@@ -272,7 +287,8 @@ class Trainer:
         """Give the parameters the state's weights, before DeepSpeed makes its own copies of them."""
         for k, adapter in enumerate(self.config.adapters if self.state.tensors else ()):
             for name, parameter in self.learner.parameters_of(k):
-                parameter.copy_(self.state.tensors[adapter.name, name, "weight"])
+                if not is_shared(parameter):
+                    parameter.copy_(self.state.tensors[adapter.name, name, "weight"])
 
     def _restore(self) -> None:
         """Give the optimiser its moments, those of the state if it has any."""

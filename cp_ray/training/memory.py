@@ -4,8 +4,9 @@ import os
 import resource
 
 import torch
+from torch import nn
 
-from cp_ray.causal import text_config
+from cp_ray.causal import layers, text_config
 from cp_ray.errors import PlacementError
 from cp_ray.training.config import Placement
 from cp_ray.training.model import Learner
@@ -19,18 +20,30 @@ PER_LAYER = {"lora": 52, "dora": 80, "qlora": 52, "full": 58}
 PER_LOGIT = 12
 """Bytes for a label and a word of the vocabulary: 4 are kept, 2 are the logits, and 6 what the backward pass makes."""
 
+_FOUR_BIT = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes a weight in NF4: its scales take one for 64 weights, and theirs 4 for 256 of them (arXiv:2305.14314)."""
+
 _LABELS = 0.5
 """Share of the tokens that are labels, at most: prompts are longer than answers."""
 
 
 def needed(learner: Learner, placement: Placement, method: str) -> Need:
-    """Bytes of a run on a worker that keeps everything; what is kept, by `python -m benchmarks.saved_states`."""
+    """Bytes of a run on a worker that keeps everything; what is kept, by `python -m benchmarks.saved_states`.
+
+    Args:
+        learner: with weights or without.
+        placement: how much is computed at once.
+        method: as in `TrainConfig`.
+    """
     frozen = sum(p.nbytes for p in learner.parameters() if not p.requires_grad)
+    if method == "qlora":
+        maps = (part for part in layers(learner.base).modules() if isinstance(part, nn.Linear))
+        frozen -= sum(part.weight.nbytes - int(part.weight.numel() * _FOUR_BIT) for part in maps)
     trained = [p for p in learner.parameters() if p.requires_grad]
     masters = sum(4 * p.numel() for p in trained if p.dtype != torch.float32)
     config, itemsize = text_config(learner.base), learner.base.dtype.itemsize
-    layers, layer = config.num_hidden_layers - learner.depth, PER_LAYER[method] * itemsize // 2
-    states = layers * itemsize + layer if placement.gradient_checkpointing else layers * layer
+    adapted, layer = config.num_hidden_layers - learner.depth, PER_LAYER[method] * itemsize // 2
+    states = adapted * itemsize + layer if placement.gradient_checkpointing else adapted * layer
     logits = int(_LABELS * config.vocab_size) * PER_LOGIT
     kept = placement.at_once * (config.hidden_size * states + logits)
     return Need(

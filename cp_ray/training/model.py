@@ -8,7 +8,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cp_ray.branch_probe import check_branches
 from cp_ray.branches import Batch, answer_logprobs, collate, hidden_states, seen, token_logprobs
 from cp_ray.causal import layers, text_config
 from cp_ray.errors import ConfigError
@@ -16,6 +15,7 @@ from cp_ray.training.adapt import Adapters
 from cp_ray.training.attention import use_short_attention
 from cp_ray.training.config import Placement, TrainConfig
 from cp_ray.training.rows import Row
+from cp_ray.training.shared import is_shared
 from cp_ray.trunk import FAMILIES, crown, trunk
 
 __all__ = ["Learner", "make_learner", "trunk_states"]
@@ -88,7 +88,7 @@ def make_learner(base: Any, config: TrainConfig, placement: Placement) -> Learne
 
     Raises:
         ConfigError: the base has fewer layers than are to be adapted.
-        BaseModelError: it cannot compute several answers to a prompt at once, or has nothing that can be adapted.
+        BaseModelError: it has nothing that can be adapted.
     """
     total = len(layers(base))
     if config.layers is not None and config.layers > total:
@@ -98,7 +98,6 @@ def make_learner(base: Any, config: TrainConfig, placement: Placement) -> Learne
     depth = 0 if config.layers is None else total - config.layers
     if base.device.type == "cpu":
         use_short_attention(base)
-    check_branches(base)
     if placement.gradient_checkpointing:
         _recompute(layers(base)[depth:])
     if config.method == "full":
@@ -132,6 +131,8 @@ def trunk_states(base: Any, depth: int, rows: Sequence[Row], pad_id: int) -> lis
     kept_bytes = sum(row.tokens for row in rows) * text_config(base).hidden_size * base.dtype.itemsize
     if depth == 0 or base.config.model_type not in FAMILIES or kept_bytes > _TRUNK_BYTES:
         return None
+    if is_shared(next(base.parameters())):
+        return None  # its parts come together in a pass of DeepSpeed's alone
     rank, world = dist.get_rank(), dist.get_world_size()
     order = sorted(range(len(rows)), key=lambda i: rows[i].tokens)[rank::world]
     own: dict[int, Tensor] = {}

@@ -2,10 +2,12 @@
 
 import os
 import socket
+import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch.multiprocessing as mp
 
@@ -88,12 +90,40 @@ def _rank(rank: int, world: int, port: int, runs: Runs, answers: Any) -> None:
     dist.destroy_process_group()
 
 
+def _leave(trainer: Any, weights: dict[str, Any]) -> None:
+    """A whole model can be written by the first worker alone, and loaded by anybody."""
+    from transformers import AutoModelForCausalLM
+
+    from cp_ray.training.data import Learnt
+    from cp_ray.training.save import save_model
+
+    config, points = trainer.config, trainer.state.points
+    with tempfile.TemporaryDirectory() as folder:
+        out = open_folder(folder)
+        save_model(out, trainer.base, trainer.tokenizer, config, config.adapters[0], weights, points, Learnt(1, 0))
+        loaded = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    for name, tensor in weights.items():
+        assert loaded[name].equal(tensor.to(loaded[name].dtype)), name
+
+
+def _shared(learner: Any, config: TrainConfig, zero: Any, *given: Any) -> Any:
+    """Start the engine; by ZeRO-3 no worker had all of the base before."""
+    from cp_ray.training.engine import start_engine
+
+    for name, parameter in learner.base.named_parameters():
+        if zero.stage == 3 and not name.rpartition(".")[2].startswith(("down_", "up_", "magnitude_")):
+            assert parameter.numel() < parameter.ds_numel or parameter.ds_persist, name
+    return start_engine(learner, config, zero, *given)
+
+
 def _run(config: TrainConfig, placement: Placement, folder: str | None, left: int, rank: int) -> list[TrainPoint]:
     from cp_ray.training.checkpoint import Checkpoints
     from cp_ray.training.loop import Trainer
 
     checkpoints = Checkpoints(open_folder(folder)) if folder else None
-    trainer = Trainer(config, placement, data_of(EXAMPLES, config), checkpoints.latest() if checkpoints else None)
+    state = checkpoints.latest() if checkpoints else None
+    with mock.patch("cp_ray.training.loop.start_engine", _shared):
+        trainer = Trainer(config, placement, data_of(EXAMPLES, config), state)
 
     def on_checkpoint(state: Any) -> None:
         if checkpoints is not None and left and rank == 0:
@@ -103,7 +133,9 @@ def _run(config: TrainConfig, placement: Placement, folder: str | None, left: in
 
     try:
         trainer.run(lambda told: None, on_checkpoint)
-        trainer.weights()
+        weights = trainer.weights()
+        if rank == 0 and config.method == "full":
+            _leave(trainer, weights["german"])
     except _Left:
         pass
     return trainer.state.points

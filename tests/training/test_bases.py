@@ -11,6 +11,7 @@ from cp_ray.cultures import CULTURES
 from cp_ray.errors import BaseModelError
 from cp_ray.evals.scorer import Asked, Scorer
 from cp_ray.folder import open_folder
+from cp_ray.llm.embedded import load_base, load_shape
 from cp_ray.records import Message, TrainPoint
 from cp_ray.survey.read import WVS7
 from cp_ray.training.config import AdapterConfig, Placement, TrainConfig
@@ -65,6 +66,17 @@ def test_layers_without_linear_maps_are_refused(layers: int | None) -> None:
         BaseModelError, match=r"^base model: its layers need linear maps to be adapted, got Conv1D, Llama"
     ):
         learner(base, layers=layers)
+
+
+@pytest.mark.parametrize(("method", "apart"), [("lora", 0), ("full", 0), ("qlora", 0.02)])
+def test_memory_is_planned_without_the_weights(method: str, apart: float) -> None:
+    """To the byte, but that those in 4 bits do not count their scales."""
+    shape = learner(load_shape("smollm2", dtype=torch.float32), method=method)
+    assert {p.device.type for p in shape.base.parameters()} == {"meta"}
+    base, _ = load_base("smollm2", dtype=torch.float32, four_bit=method == "qlora")
+    made, planned = learner(base, method=method), needed(shape, Placement(1), method)
+    assert planned.frozen == pytest.approx(sum(p.nbytes for p in made.parameters() if not p.requires_grad), rel=apart)
+    assert planned.trained == sum(p.nbytes for p in made.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("layers", [None, 1])

@@ -23,7 +23,7 @@ from cp_ray.training.config import AdapterConfig, Placement, TrainConfig
 from cp_ray.training.data import Learnt
 from cp_ray.training.loop import Trainer
 from cp_ray.training.save import save_model
-from tests.tiny import make_base
+from tests.tiny import make_base, make_model, make_tokenizer
 from tests.training.ranks import data_of
 
 MANY = [*CULTURES, *(f"{id}2" for id in CULTURES)]
@@ -98,6 +98,15 @@ def test_beside_others_as_alone(base: Path, number: int, method: str) -> None:
     first, last = weights[MANY[0]], weights[MANY[number - 1]]
     assert all(tensor.abs().max() > 1e-3 for key, tensor in first.items() if "lora_B" in key)
     assert any((first[key] - last[key]).abs().max() > 1e-3 for key in first), "they began alike"
+
+
+def test_a_base_that_keeps_a_state_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    layers = {"layer_types": ["conv", "full_attention"] * 2}
+    make_model("lfm2", vocab_size=300, **layers).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    config = TrainConfig(str(tmp_path), (adapter("german"),), WVS7, rank=4, dtype="float32")
+    with pytest.raises(BaseModelError, match=r"^base model: answers to one prompt must .* those of lfm2 are up to"):
+        Trainer(config, Placement(1, zero_stage=0, offload="none"), data_of(examples_of("german"), config), None)
 
 
 def test_another_adapters_rows_give_no_gradient_at_all(base: Path) -> None:

@@ -28,17 +28,26 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_stage_gives_the_losses_of_one_worker(base: Path) -> None:
     """Of adapters, and of all weights."""
     lora = make_config(base, "german", "greek", validation=0.2, validate_every=3)
+    dora = make_config(base, "german", "greek", method="dora", layers=1)
     full = make_config(base, "german", method="full", learning_rate=1e-3)
-    alone = on_ranks(1, [(run, Placement(1, zero_stage=0, offload="none"), None, 0) for run in (lora, full)])
-    runs = [(run, Placement(2, zero_stage=s, offload=o), None, 0) for s, o in STAGES for run in (lora, full)]
+    every = (lora, dora, full)
+    alone = on_ranks(1, [(run, Placement(1, zero_stage=0, offload="none"), None, 0) for run in every])
+    runs = [(run, Placement(2, zero_stage=s, offload=o), None, 0) for s, o in STAGES for run in every]
     for k, points in enumerate(on_ranks(2, runs)):
-        one = alone[k % 2]
+        one = alone[k % 3]
         assert [p.loss for p in points] == pytest.approx([p.loss for p in one], abs=1e-4), runs[k][1]
         assert [(p.model, p.step, p.tokens) for p in points] == [(p.model, p.step, p.tokens) for p in one]
         validated = [p.validation or 0 for p in points]
         assert validated == pytest.approx([p.validation or 0 for p in one], abs=1e-4), runs[k][1]
     assert alone[0][-1].loss < 0.8 * alone[0][0].loss
-    assert alone[1][-1].loss < 0.8 * alone[1][0].loss
+    assert alone[2][-1].loss < 0.8 * alone[2][0].loss
+
+
+@pytest.mark.timeout(600)
+def test_a_base_in_bfloat16_is_shared_under_adapters_in_float32(base: Path) -> None:
+    run = make_config(base, "german", "greek", dtype="bfloat16", layers=1)
+    plain, shared = on_ranks(2, [(run, Placement(2, zero_stage=s, offload="none"), None, 0) for s in (0, 3)])
+    assert [p.loss for p in shared] == pytest.approx([p.loss for p in plain], rel=0.01)
 
 
 @pytest.mark.long
