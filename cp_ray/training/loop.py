@@ -94,7 +94,7 @@ class Trainer:
         )
         self._put_weights()
         self.engine, self.optimizer = start_engine(self.learner, config, self.zero, settings, self.device)
-        check_branches(self.base)
+        check_branches(self.base)  # not before: a shared base comes together in DeepSpeed's passes alone
         self._restore()
 
     def _load(self) -> tuple[Zero, dict[str, Any]]:
@@ -123,7 +123,7 @@ class Trainer:
         while self.state.step < self.steps and self._active():
             active = self._active()
             batch = self._batch(active, self.state.step)
-            self._expect(batch + self._batch(active, self.state.step + 1))
+            self._expect(batch, self._batch(active, self.state.step + 1))
             losses = self._step(batch, active)
             tokens += int(self.rows.train.tokens[batch].sum())
             self.state.step += 1
@@ -169,9 +169,10 @@ class Trainer:
         """Rows of a step, of those adapters that have one."""
         return [i for k in active if step < len(self.plan[k]) for i in self.plan[k][step]]
 
-    def _expect(self, batch: Batch) -> None:
-        """Let this worker's rows come."""
-        self.rows.train.expect(deal(batch, self.rows.train.tokens, dist.get_world_size())[dist.get_rank()])
+    def _expect(self, *steps: Batch) -> None:
+        """Let this worker's rows of these steps come."""
+        rows, world = self.rows.train, dist.get_world_size()
+        rows.expect(i for batch in steps for i in deal(batch, rows.tokens, world)[dist.get_rank()])
 
     def _step(self, batch: Batch, active: Sequence[int]) -> Tensor:
         """One optimiser step; the mean loss of each adapter over all workers."""

@@ -3,11 +3,12 @@
 import importlib.util
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 import torch.distributed as dist
@@ -17,11 +18,13 @@ from cp_ray.cultures import CULTURES
 from cp_ray.errors import BaseModelError
 from cp_ray.evals.choose import LocalModels, _Chooser, _Loaded
 from cp_ray.folder import open_folder
+from cp_ray.llm.embedded import load_tokenizer
 from cp_ray.records import Example, Item, Message, Prediction
 from cp_ray.survey.read import WVS7
 from cp_ray.training.config import AdapterConfig, Placement, TrainConfig
-from cp_ray.training.data import Learnt
+from cp_ray.training.data import Learnt, divide, make_prompts, tokenise
 from cp_ray.training.loop import Trainer
+from cp_ray.training.rows import heads
 from cp_ray.training.save import save_model
 from tests.tiny import make_base, make_model, make_tokenizer
 from tests.training.ranks import data_of
@@ -107,6 +110,31 @@ def test_a_base_that_keeps_a_state_is_refused_before_the_first_step(tmp_path: Pa
     config = TrainConfig(str(tmp_path), (adapter("german"),), WVS7, rank=4, dtype="float32")
     with pytest.raises(BaseModelError, match=r"^base model: answers to one prompt must .* those of lfm2 are up to"):
         Trainer(config, Placement(1, zero_stage=0, offload="none"), data_of(examples_of("german"), config), None)
+
+
+def test_rows_are_expected_a_step_before_they_are_read(base: Path) -> None:
+    """Each row in a block of its own: two of each adapter are read in a step."""
+    config = TrainConfig(str(base), (adapter("german"), adapter("greek")), WVS7, rank=4, dtype="float32")
+    examples = [*examples_of("german"), *examples_of("greek")]
+    rows = tokenise(make_prompts(examples, config), load_tokenizer(str(base)), config)
+    expected, read = list[set[int]](), list[int]()
+
+    class Told:
+        def __getitem__(self, number: int) -> pa.Table:
+            assert number in expected[-1]
+            read.append(number)
+            return rows.slice(number, 1)
+
+        def expect(self, numbers: Iterable[int]) -> None:
+            expected.append(set(numbers))
+
+    known = pa.concat_tables([heads(rows.slice(k, 1), k) for k in range(rows.num_rows)])
+    trainer = Trainer(config, Placement(1, zero_stage=0, offload="none"), divide(known, Told(), config), None)
+    trainer.run(lambda told: None, lambda state: None)
+    assert len(read) == sum(map(len, trainer.plan[0])) + sum(map(len, trainer.plan[1]))
+    assert len(expected) == trainer.steps
+    assert set(read[:4]) < expected[0] == expected[0] | set(read[4:8])
+    assert expected[-1] == set(read[-2:]), "the last step, of one adapter, expects no other"
 
 
 def test_another_adapters_rows_give_no_gradient_at_all(base: Path) -> None:
