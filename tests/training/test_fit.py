@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,23 @@ def test_adapters_are_learnt_and_anybody_can_load_them(undisturbed: Undisturbed,
             logits.append(PeftModel.from_pretrained(plain, str(folder))(ids).logits)
     assert (logits[0] - logits[1]).abs().max() > 1e-3
     assert (logits[1] - logits[2]).abs().max() > 1e-3
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_workers_that_share_the_base_learn_what_those_with_all_of_it_learn(
+    undisturbed: Undisturbed, base: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load
+
+    shared = train(config(base), tmp_path, replace(PLACEMENT, zero_stage=3))
+    (said,) = remarks(open_folder(str(tmp_path)))
+    assert said.startswith("ZeRO-3 (")
+    assert [p.loss for p in shared] == pytest.approx([p.loss for p in undisturbed.points], abs=1e-4)
+    for name, whole in undisturbed.adapters.items():
+        own = load(weights(tmp_path, name))
+        for key, tensor in load(whole).items():
+            assert (tensor - own[key]).abs().max() < 1e-4, (name, key)
 
 
 @pytest.mark.long
