@@ -16,7 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from benchmarks.random_model import SHAPES
 from benchmarks.results import append
-from cp_ray.branches import Branches, collate_lines
+from cp_ray.branches import Branches, collate_trees, grow
 from cp_ray.cultures import CULTURES
 from cp_ray.survey.read import WVS7
 from cp_ray.training.config import AdapterConfig, Placement, TrainConfig
@@ -72,8 +72,8 @@ def _saved(shape: str, method: str, layers: int) -> int:
         base = kind(LlamaConfig(max_position_embeddings=8192, **sizes)).to(torch.bfloat16)
     config = TrainConfig("", (AdapterConfig("german", (CULTURES["german"],)),), WVS7, method=method)
     learner = make_learner(base, config, Placement(1, use_gpu=True))
-    row = Branches(tuple(range(_PROMPT)), (tuple(range(_ANSWER)),), (1.0,))
-    batch = collate_lines([[row] * _ROWS], 0, base.dtype).to("meta")
+    rows = [Branches((k, *range(1, _PROMPT)), (tuple(range(_ANSWER)),), (1.0,)) for k in range(_ROWS)]
+    batch = collate_trees([grow(rows)], 0, base.dtype).to("meta")
     if learner.adapters is not None:
         learner.adapters.select([0])
     saved = dict[int, int]()

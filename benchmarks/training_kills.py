@@ -100,14 +100,12 @@ def main() -> None:
 
 def drive(out: Path, trainer: str) -> None:
     """Train to the end, or go on from where an earlier attempt was."""
-    import ray
-
     from benchmarks import trl_on_ray
+    from cp_ray.cluster import connected
     from cp_ray.cultures import CULTURES
     from cp_ray.folder import open_folder
     from cp_ray.survey.read import WVS7
     from cp_ray.training.config import AdapterConfig, Placement, TrainConfig
-    from cp_ray.training.fit import fit
 
     examples = [
         Example(f"{culture}/{k}", culture, "answer", f"Q{k}",
@@ -120,11 +118,13 @@ def drive(out: Path, trainer: str) -> None:
     )
     config = TrainConfig(str(out.parent / "base"), adapters, WVS7, rank=4, alpha=8)
     placement = Placement(2, zero_stage=0, offload="none", checkpoint_every=EVERY, max_failures=-1)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _temp_dir=tempfile.mkdtemp(prefix="kills-"))
-    if trainer == "trl":
-        trl_on_ray.drive(out, [e for e in examples if e.culture == "german"], Log(f"{out}.log"), EVERY)
-    else:
-        fit(config, placement, examples, open_folder(str(out)), progress=Log(f"{out}.log"))
+    with connected():
+        if trainer == "trl":
+            trl_on_ray.drive(out, [e for e in examples if e.culture == "german"], Log(f"{out}.log"), EVERY)
+        else:
+            from cp_ray.training.fit import fit
+
+            fit(config, placement, examples, open_folder(str(out)), progress=Log(f"{out}.log"))
 
 
 def _one_run(
@@ -161,6 +161,7 @@ def _start(work: Path, name: str, trainer: str) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
             [sys.executable, "-m", "benchmarks.training_kills", "--trainer", trainer, "--drive", str(work / name)],
             stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True,
+            env={**os.environ, "RAY_TMPDIR": tempfile.mkdtemp(prefix="kills-")},
         )  # fmt: skip
 
 

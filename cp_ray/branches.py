@@ -1,14 +1,16 @@
-"""One prompt with several answers, computed once.
+"""Rows that begin alike, computed once as far as they do.
 
 Many rows share a prompt: the same survey question, answered by many people. A `Branches` holds the prompt once and
-each distinct answer once, as a branch that goes on from the prompt: its positions continue the prompt's, and it sees
-the prompt and itself but no other branch. Weights say how much each answer counts. Log-probabilities, losses and
-gradients are those of the separate rows, for a fraction of the tokens. All options of a question are scored in the
-same way, in one pass.
+each distinct answer once; weights say how much each answer counts. Rows whose prompts begin alike, as one question in
+two orders of its options does, grow into one `Tree`, in which each token comes once and goes on from the one before it:
+its position is its depth, and it sees those that it goes on from and no other. Log-probabilities, losses and gradients
+are those of the separate rows, for a fraction of the tokens. All options of a question are scored in the same way, in
+one pass.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -21,10 +23,13 @@ from cp_ray.records import Message
 __all__ = [
     "Batch",
     "Branches",
+    "Tree",
     "answer_logprobs",
     "collate",
-    "collate_lines",
+    "collate_trees",
+    "common",
     "encode",
+    "grow",
     "hidden_states",
     "seen",
     "token_logprobs",
@@ -43,13 +48,32 @@ class Branches:
 
     @property
     def tokens(self) -> int:
-        """Tokens to compute: an answer's last one is predicted, never fed."""
+        """Tokens to compute at most: an answer's last one is predicted, never fed."""
         return len(self.prompt) + sum(len(answer) - 1 for answer in self.answers)
 
 
 @dataclass(frozen=True, slots=True)
+class Tree:
+    """Rows in one, each token that they have in common once."""
+
+    rows: tuple[Branches, ...]
+    tokens: tuple[int, ...]
+    """Each behind the one that it goes on from, and before all others that go on from that one later."""
+    depths: tuple[int, ...]
+    """Of each token, from 0."""
+    ends: tuple[int, ...]
+    """Of each token: the place behind the last one that goes on from it."""
+    paths: tuple[tuple[tuple[int, ...], ...], ...]
+    """Of each row and answer: the places of the prompt's tokens, and of the answer's but the last."""
+
+    def places(self, row: int) -> list[int]:
+        """Of a row's tokens, in the order that they have in a tree of the row alone."""
+        return sorted({place for path in self.paths[row] for place in path})
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """Lines of `Branches` as tensors, padded on the right; and for every answer token where it is predicted."""
+    """Trees of `Branches` as tensors, padded on the right; and for every answer token where it is predicted."""
 
     input_ids: Tensor
     """[b, t]"""
@@ -86,41 +110,62 @@ def encode(tokenizer: Any, messages: Sequence[Message], answers: Sequence[tuple[
     return Branches(prompt, tuple(branches), tuple(weight for _, weight in answers))
 
 
+def common(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """At how many places two sequences begin alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def grow(rows: Sequence[Branches]) -> Tree:
+    """One tree of rows, which need not have anything in common."""
+    chains = sorted(
+        (row.prompt + answer[:-1], r, a) for r, row in enumerate(rows) for a, answer in enumerate(row.answers)
+    )
+    tokens, depths, ends = list[int](), list[int](), list[int]()
+    paths: list[list[tuple[int, ...]]] = [[()] * len(row.answers) for row in rows]
+    # In this order whatever a chain has in common with any before it, it has in common with the last.
+    before, path = tuple[int, ...](), tuple[int, ...]()
+    for chain, r, a in chains:
+        alike = common(before, chain)
+        for place in path[alike:]:
+            ends[place] = len(tokens)
+        path = (*path[:alike], *range(len(tokens), len(tokens) + len(chain) - alike))
+        tokens += chain[alike:]
+        depths += range(alike, len(chain))
+        ends += [0] * (len(chain) - alike)
+        before, paths[r][a] = chain, path
+    for place in path:
+        ends[place] = len(tokens)
+    return Tree(tuple(rows), tuple(tokens), tuple(depths), tuple(ends), tuple(map(tuple, paths)))
+
+
 def collate(rows: Sequence[Branches], pad_id: int, dtype: torch.dtype = torch.float32) -> Batch:
     """Rows as one batch, a line each."""
-    return collate_lines([[row] for row in rows], pad_id, dtype)
+    return collate_trees([grow([row]) for row in rows], pad_id, dtype)
 
 
-def collate_lines(lines: Sequence[Sequence[Branches]], pad_id: int, dtype: torch.dtype = torch.float32) -> Batch:
-    """Lines of one or more rows as one batch; no row of a line sees another."""
-    shape = (len(lines), max(sum(row.tokens for row in line) for line in lines))
+def collate_trees(trees: Sequence[Tree], pad_id: int, dtype: torch.dtype = torch.float32) -> Batch:
+    """Trees as one batch, a line each."""
+    shape = (len(trees), max(len(tree.tokens) for tree in trees))
     input_ids, positions = torch.full(shape, pad_id), torch.zeros(shape, dtype=torch.long)
-    row_of, branch_of = torch.full(shape, -1), torch.full(shape, -1)
+    # Padding must see something, or its softmax would be over nothing: itself.
+    ends = torch.arange(1, shape[1] + 1).repeat(len(trees), 1)
     labels: list[tuple[int, int, int, int, int]] = []
     weights: list[float] = []
     rows = answers = 0
-    for r, line in enumerate(lines):
-        at = 0
-        for row in line:
-            begin, at = at, at + len(row.prompt)
-            row_of[r, begin : begin + row.tokens] = rows
-            input_ids[r, begin:at] = torch.tensor(row.prompt)
-            positions[r, begin:at] = torch.arange(len(row.prompt))
-            branch_of[r, begin:at] = 0
-            end_of_prompt = at - 1
-            for b, (answer, weight) in enumerate(zip(row.answers, row.weights, strict=True), 1):
-                fed = len(answer) - 1
-                input_ids[r, at : at + fed] = torch.tensor(answer[:-1], dtype=torch.long)
-                positions[r, at : at + fed] = len(row.prompt) + torch.arange(fed)
-                branch_of[r, at : at + fed] = b
+    for line, tree in enumerate(trees):
+        own = slice(len(tree.tokens))
+        input_ids[line, own], positions[line, own] = torch.tensor(tree.tokens), torch.tensor(tree.depths)
+        ends[line, own] = torch.tensor(tree.ends)
+        for row, paths in zip(tree.rows, tree.paths, strict=True):
+            for answer, weight, path in zip(row.answers, row.weights, paths, strict=True):
                 # An answer's first token is predicted where the prompt ends, each other one where the last was fed.
-                places = [end_of_prompt, *range(at, at + fed)]
-                labels += [(r, place, token, answers, rows) for place, token in zip(places, answer, strict=True)]
+                places = path[len(row.prompt) - 1 :]
+                labels += [(line, place, token, answers, rows) for place, token in zip(places, answer, strict=True)]
                 weights += [weight] * len(answer)
-                at, answers = at + fed, answers + 1
+                answers += 1
             rows += 1
     line_, place, target, answer_, prompt = torch.tensor(labels).unbind(1)
-    mask = _mask(row_of, branch_of, dtype)
+    mask = _mask(ends, dtype)
     return Batch(input_ids, positions, mask, line_, place, target, answer_, torch.tensor(weights), prompt)
 
 
@@ -150,12 +195,8 @@ def answer_logprobs(logprobs: Tensor, batch: Batch) -> Tensor:
     return total.index_add(0, batch.answer, logprobs)
 
 
-def _mask(row: Tensor, branch: Tensor, dtype: torch.dtype) -> Tensor:
-    length = branch.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
-    same_row = row[:, :, None] == row[:, None, :]
-    same_branch = branch[:, :, None] == branch[:, None, :]
-    allowed = causal & same_row & (same_branch | (branch == 0)[:, None, :])
-    # Padding must see something, or its softmax would be over nothing.
-    allowed |= torch.eye(length, dtype=torch.bool)
+def _mask(ends: Tensor, dtype: torch.dtype) -> Tensor:
+    """Each token sees those before it that end behind it."""
+    place = torch.arange(ends.shape[1])
+    allowed = (place <= place[:, None]) & (place[:, None] < ends[:, None, :])
     return torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)[:, None]

@@ -54,6 +54,8 @@ def connected() -> Iterator[None]:
     if address == "local":
         # Ray listens on every interface, whatever address it is given, unless it is told that this machine is alone.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        # Train would start a process, beside its workers, that looks whether a cloud takes this machine away.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         for name, value in UNREAD.items():
             os.environ.setdefault(name, value)
     import ray

@@ -6,9 +6,21 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cp_ray.branch_probe import check_branches
-from cp_ray.branches import Branches, answer_logprobs, collate, encode, hidden_states, seen, token_logprobs
+from cp_ray.branches import (
+    Branches,
+    answer_logprobs,
+    collate,
+    collate_trees,
+    encode,
+    grow,
+    hidden_states,
+    seen,
+    token_logprobs,
+)
 from cp_ray.errors import BaseModelError
 from cp_ray.evals.scorer import Scorer
 from cp_ray.records import Message
@@ -132,6 +144,53 @@ def test_trunk_and_crown_keep_to_the_window(family: str) -> None:
     model = make_model(family, sliding_window=4, **WINDOWS[family])
     with torch.no_grad():
         assert shared_loss(model, ROWS, 3).item() == pytest.approx(shared_loss(model, ROWS).item(), rel=1e-6)
+
+
+ALIKE = [
+    ROWS[0],
+    Branches((5, 6, 7, 9, 4), ((10, 11, 12, 2), (10, 11, 2)), (1.0, 2.0)),
+    ROWS[1],
+    Branches((5, 6, 7, 8), ((10, 13, 15, 2), (12, 2)), (1.0, 1.0)),
+    Branches((5, 6, 7, 8, 10, 13), ((14, 2), (2,)), (1.5, 0.5)),
+    ROWS[2],
+]
+
+
+def test_rows_that_begin_alike_are_computed_once_with_the_loss_and_the_gradients_of_each(model: Any) -> None:
+    trees = [grow(ALIKE[:4]), grow(ALIKE[4:])]
+    assert sum(len(tree.tokens) for tree in trees) < 0.8 * sum(row.tokens for row in ALIKE)
+    batch = collate_trees(trees, pad_id=0)
+    together = -(token_logprobs(model, hidden_states(model, batch), batch) * batch.weight).sum()
+    apart = separate_loss(model, ALIKE)
+    assert together.item() == pytest.approx(apart.item(), rel=1e-5)
+    wanted, got = gradients(model, apart), gradients(model, together)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(got[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+CHAINS = st.lists(st.integers(1, 3), min_size=1, max_size=5).map(tuple)
+TREES = st.lists(
+    st.builds(lambda prompt, answers: Branches(prompt, tuple(answers), (1.0,) * len(answers)), CHAINS,
+              st.lists(CHAINS, min_size=1, max_size=4)),
+    min_size=1, max_size=6,
+)  # fmt: skip
+
+
+@given(rows=TREES)
+def test_a_tree_has_each_beginning_once_and_a_token_sees_its_own(rows: list[Branches]) -> None:
+    tree = grow(rows)
+    chains = [(row.prompt + answer[:-1], path)
+              for row, paths in zip(rows, tree.paths, strict=True)
+              for answer, path in zip(row.answers, paths, strict=True)]  # fmt: skip
+    assert len(tree.tokens) == len({chain[: k + 1] for chain, _ in chains for k in range(len(chain))})
+    seen_by = (collate_trees([tree], 0).mask[0, 0] == 0).tolist()
+    for chain, path in chains:
+        assert tuple(tree.tokens[place] for place in path) == chain
+        assert [tree.depths[place] for place in path] == list(range(len(chain)))
+        for k, place in enumerate(path):
+            assert [other for other, is_seen in enumerate(seen_by[place]) if is_seen] == list(path[: k + 1])
+    for r, row in enumerate(rows):
+        assert tuple(tree.tokens[place] for place in tree.places(r)) == grow([row]).tokens
 
 
 def test_a_branch_does_not_see_its_neighbours(model: Any) -> None:

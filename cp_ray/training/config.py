@@ -135,8 +135,9 @@ class Placement:
     micro_tokens: int | None = None
     """Tokens that a worker computes at once, padding included; less needs less memory, and what fits a CPU's caches is
     faster there. None: 4,096 on a GPU, else 512."""
-    packing: bool | None = None
-    """Several rows in one, none seeing another; None: on a GPU. Without, rows of like length go together."""
+    packing: bool = True
+    """Several rows of an adapter in a line, none seeing another, what they begin with alike computed once. Without, a
+    row has a line of its own, and rows of like length go together."""
     gradient_checkpointing: bool = False
     """Compute each layer again in the backward pass instead of keeping what it made: a third more time, less memory."""
     checkpoint_every: int = 20
@@ -165,6 +166,11 @@ class Placement:
         if self.micro_tokens is not None:
             return self.micro_tokens
         return 4096 if self.use_gpu else 512
+
+    @property
+    def line_tokens(self) -> int:
+        """Of a packed line at most: attention's products grow with its square, which a CPU soon feels."""
+        return self.at_once if self.use_gpu else min(256, self.at_once)
 
 
 def hub_name(base_model: str) -> str:

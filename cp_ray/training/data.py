@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from cp_ray.arrow import to_table
-from cp_ray.branches import Branches, encode
+from cp_ray.branches import Branches, common, encode
 from cp_ray.errors import ConfigError
 from cp_ray.records import Example, Message
 from cp_ray.training.config import AdapterConfig, TrainConfig
@@ -29,6 +29,8 @@ class Prompt:
 
     index: int
     """Among all prompts of the run."""
+    stem: int
+    """The first prompt, by its index, of those that begin like this one."""
     adapter: int
     validation: bool
     """Kept to validate with."""
@@ -150,8 +152,8 @@ def _tokenised(prompt: Prompt, tokenizer: Any, config: TrainConfig) -> Iterator[
     together = prompt.shares and config.objective == "distribution"
     for part, row in enumerate([whole] if together else _cut(whole, config.max_tokens)):
         yield Tokenised(
-            prompt.index, part, prompt.adapter, prompt.validation, prompt.shares, row.tokens, math.fsum(row.weights),
-            row.prompt, row.answers, row.weights,
+            prompt.index, part, prompt.stem, prompt.adapter, prompt.validation, prompt.shares, row.tokens,
+            math.fsum(row.weights), row.prompt, row.answers, row.weights,
         )  # fmt: skip
 
 
@@ -192,10 +194,28 @@ def _by_prompt(
             if config.objective == "distribution":
                 for option in example.options:
                     answers.setdefault(option, 0.0)
+    stems = _stems([messages for messages, _ in found])
     return [
-        Prompt(first + k, adapter, validation, shares, messages, *zip(*sorted(answers.items()), strict=True))
-        for k, ((messages, shares), answers) in enumerate(found.items())
+        Prompt(
+            first + k, first + stem, adapter, validation, shares, messages, *zip(*sorted(answers.items()), strict=True)
+        )
+        for k, (stem, ((messages, shares), answers)) in enumerate(zip(stems, found.items(), strict=True))
     ]
+
+
+def _stems(prompts: Sequence[tuple[Message, ...]]) -> list[int]:
+    """Of each prompt the first of those with which it shares half of its text or more, beyond what all begin with."""
+    texts = ["\n".join(f"{message.role}: {message.content}" for message in prompt) for prompt in prompts]
+    every = common(min(texts), max(texts)) if texts else 0
+    runs: list[list[int]] = []
+    for k in sorted(range(len(texts)), key=lambda k: texts[k]):
+        shared = common(texts[runs[-1][0]], texts[k]) if runs else 0
+        if runs and 2 * (shared - every) >= len(texts[k]) - every:
+            runs[-1].append(k)
+        else:
+            runs.append([k])
+    stems = {k: min(run) for run in runs for k in run}
+    return [stems[k] for k in range(len(texts))]
 
 
 def _validation_questions(examples: Sequence[Example], config: TrainConfig) -> frozenset[str]:

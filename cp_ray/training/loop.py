@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from cp_ray.branch_probe import check_branches
-from cp_ray.branches import collate_lines
+from cp_ray.branches import Tree, collate_trees, grow
 from cp_ray.errors import ConfigError
 from cp_ray.llm.embedded import load_base, load_shape
 from cp_ray.records import TrainPoint
@@ -172,7 +172,7 @@ class Trainer:
     def _expect(self, *steps: Batch) -> None:
         """Let this worker's rows of these steps come."""
         rows, world = self.rows.train, dist.get_world_size()
-        rows.expect(i for batch in steps for i in deal(batch, rows.tokens, world)[dist.get_rank()])
+        rows.expect(i for batch in steps for i in deal(batch, rows, world)[dist.get_rank()])
 
     def _step(self, batch: Batch, active: Sequence[int]) -> Tensor:
         """One optimiser step; the mean loss of each adapter over all workers."""
@@ -203,10 +203,9 @@ class Trainer:
 
     def _parts(self, batch: Batch, rows: Rows) -> list[list[Batch]]:
         """This worker's groups: as many as every other's, since ZeRO's workers move together; some may be empty."""
-        packing = self.placement.use_gpu if self.placement.packing is None else self.placement.packing
+        line_tokens = self.placement.line_tokens if self.placement.packing else None
         all_ = [
-            groups(part, rows, self.placement.at_once, packing=packing)
-            for part in deal(batch, rows.tokens, dist.get_world_size())
+            groups(part, rows, self.placement.at_once, line_tokens) for part in deal(batch, rows, dist.get_world_size())
         ]
         own = all_[dist.get_rank()]
         return own + [[] for _ in range(max(map(len, all_)) - len(own))]
@@ -214,16 +213,12 @@ class Trainer:
     def _losses(self, group: Sequence[Batch], rows: Rows, below: Sequence[Tensor] | None) -> Tensor:
         """Summed losses of each adapter [n] on a group of lines; an empty one computes a row that does not count."""
         lines = list(group) or [[int(rows.tokens.argmin())]]
-        batch = collate_lines(
-            [[rows[i].branches for i in line] for line in lines], self.tokenizer.pad_token_id, self.base.dtype
-        )
+        trees = [grow([rows[i].branches for i in line]) for line in lines]
+        batch = collate_trees(trees, self.tokenizer.pad_token_id, self.base.dtype)
         owners = [rows[line[0]].adapter for line in lines]
         if self.learner.adapters is not None:
             self.learner.adapters.select(owners, everyone=self.zero.stage > 0)
-        kept = None
-        if below is not None:
-            some = [torch.cat([below[i] for i in line]) for line in lines]
-            kept = nn.utils.rnn.pad_sequence(some, batch_first=True).to(self.device)
+        kept = None if below is None else _kept(lines, trees, below).to(self.device)
         shares = torch.tensor([rows[i].shares for line in lines for i in line], device=self.device)
         losses: Tensor = self.engine(batch.to(self.device), kept, owners, shares)
         return losses if group else losses * 0
@@ -302,3 +297,13 @@ class Trainer:
                 keys = ("weight", "exp_avg", "exp_avg_sq")
                 write_state(self.engine, parameter, {key: self.state.tensors[adapter.name, name, key] for key in keys})
         self.state.tensors = {}
+
+
+def _kept(lines: Sequence[Batch], trees: Sequence[Tree], below: Sequence[Tensor]) -> Tensor:
+    """What the trunk made of each line's tree [b, t, d], from what it made of each row's own."""
+    size = max(len(tree.tokens) for tree in trees)
+    found = below[lines[0][0]].new_zeros(len(lines), size, below[lines[0][0]].shape[-1])
+    for states, line, tree in zip(found, lines, trees, strict=True):
+        for k, i in enumerate(line):
+            states[tree.places(k)] = below[i]
+    return found

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cp_ray.branches import Batch, answer_logprobs, collate, hidden_states, seen, token_logprobs
+from cp_ray.branches import Batch, answer_logprobs, collate_trees, grow, hidden_states, seen, token_logprobs
 from cp_ray.causal import layers, text_config
 from cp_ray.errors import ConfigError
 from cp_ray.training.adapt import Adapters
@@ -124,7 +124,7 @@ def _recompute(some: Sequence[nn.Module]) -> None:
 
 @torch.no_grad()
 def trunk_states(base: Any, depth: int, rows: Sequence[Row], pad_id: int) -> list[Tensor] | None:
-    """What the layers below the first adapted one make of every row [t, d]; None where that is not worth keeping.
+    """What the layers below the first adapted one make of every row's tree [t, d]; None where it is not worth keeping.
 
     It is the same in all passes. Each worker computes its share, then they exchange them.
     """
@@ -138,9 +138,10 @@ def trunk_states(base: Any, depth: int, rows: Sequence[Row], pad_id: int) -> lis
     own: dict[int, Tensor] = {}
     for start in range(0, len(order), 8):
         some = order[start : start + 8]
-        batch = collate([rows[i].branches for i in some], pad_id, base.dtype).to(base.device)
+        trees = [grow([rows[i].branches]) for i in some]
+        batch = collate_trees(trees, pad_id, base.dtype).to(base.device)
         states = trunk(base.get_decoder(), depth, batch.input_ids, batch.positions, seen(base, batch)).cpu()
-        own |= {i: states[k, : rows[i].tokens].clone() for k, i in enumerate(some)}
+        own |= {i: states[k, : len(trees[k].tokens)].clone() for k, i in enumerate(some)}
     shares: list[Any] = [None] * world
     dist.all_gather_object(shares, own)
     everything = {i: states for share in shares for i, states in share.items()}

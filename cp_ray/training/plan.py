@@ -2,23 +2,26 @@
 
 The order depends on the seed and an adapter's rows alone: not on the other adapters of the run, nor on the number of
 workers, so that a run goes on after a loss with as many workers as are left. Adapters that learn the same questions
-take them in the same order, and differ by their answers.
+take them in the same order, and differ by their answers. Rows that begin alike come in one step, and are computed
+together.
 """
 
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from cp_ray.training.config import AdapterConfig
 from cp_ray.training.rows import Rows
 
-__all__ = ["batches", "deal", "groups", "packs", "plan"]
+__all__ = ["alike", "batches", "deal", "groups", "packs", "plan"]
 
 Batch = list[int]
 """Indices of rows."""
+
+_TOGETHER = 256
+"""Tokens of rows that begin alike and are dealt to one worker, at most."""
 
 
 def plan(rows: Rows, adapters: Sequence[AdapterConfig], seed: int) -> list[list[Batch]]:
@@ -26,51 +29,83 @@ def plan(rows: Rows, adapters: Sequence[AdapterConfig], seed: int) -> list[list[
     found = []
     for k, adapter in enumerate(adapters):
         own = np.flatnonzero(rows.adapters == k).tolist()
-        steps = batches(rows.tokens[own].tolist(), adapter.batch_size, adapter.passes, str(seed))
+        lengths, stems = (rows.column(name)[own].tolist() for name in ("tokens", "stem"))
+        steps = batches(lengths, stems, adapter.batch_size, adapter.passes, str(seed))
         found.append([[own[i] for i in step] for step in steps])
     return found
 
 
-def batches(lengths: Sequence[int], batch_size: int, passes: int, seed: str) -> list[Batch]:
-    """Indices for every step: each pass takes every row once, rows of like length together.
+def batches(lengths: Sequence[int], stems: Sequence[int], batch_size: int, passes: int, seed: str) -> list[Batch]:
+    """Indices for every step: each pass takes every row once, those of one stem and of like length together.
 
-    A pass is shuffled, cut into windows of four batches, and each window sorted by length before it is cut into
-    batches, which are shuffled again: little padding, and still another order in every pass.
+    The stems of a pass are shuffled, their rows cut into windows of four batches, and each window sorted by length
+    before it is cut into batches, which are shuffled again: little padding, and still another order in every pass.
     """
     rng = random.Random(seed)
+    by_stem: dict[int, Batch] = defaultdict(list)
+    for i, stem in enumerate(stems):
+        by_stem[stem].append(i)
+    longest = {stem: max(lengths[i] for i in own) for stem, own in by_stem.items()}
     steps: list[Batch] = []
     for _ in range(passes):
-        order = list(range(len(lengths)))
-        rng.shuffle(order)
+        families = [rng.sample(own, len(own)) for own in by_stem.values()]
+        rng.shuffle(families)
+        order = [i for own in families for i in own]
         cut: list[Batch] = []
         window = batch_size * 4
         for start in range(0, len(order), window):
-            some = sorted(order[start : start + window], key=lambda i: lengths[i])
+            # Stems of one length keep the order that they were shuffled into.
+            place = {stems[i]: k for k, i in enumerate(order[start : start + window])}
+            some = sorted(order[start : start + window], key=lambda i: (longest[stems[i]], place[stems[i]]))
             cut += [some[k : k + batch_size] for k in range(0, len(some), batch_size)]
         rng.shuffle(cut)
         steps += cut
     return steps
 
 
-def deal(batch: Sequence[int], lengths: "Sequence[int] | np.ndarray[Any, Any]", workers: int) -> list[Batch]:
-    """A step's rows for each worker; the longest are dealt first, each to whoever has least."""
+def deal(batch: Sequence[int], rows: Rows, workers: int) -> list[Batch]:
+    """A step's rows for each worker; the longest lines are dealt first, each to whoever has least."""
     parts: list[Batch] = [[] for _ in range(workers)]
     loads = [0] * workers
-    for index in sorted(batch, key=lambda i: (-lengths[i], i)):
+    lines = {tuple(line): int(rows.tokens[line].sum()) for line in alike(batch, rows, _TOGETHER)}
+    for line, tokens in sorted(lines.items(), key=lambda of: (-of[1], of[0])):
         least = loads.index(min(loads))
-        parts[least].append(index)
-        loads[least] += lengths[index]
+        parts[least] += line
+        loads[least] += tokens
     return parts
 
 
-def groups(batch: Sequence[int], rows: Rows, micro_tokens: int, *, packing: bool) -> list[list[Batch]]:
+def alike(batch: Sequence[int], rows: Rows, most: int) -> list[Batch]:
+    """Rows that begin alike in lines of at most `most` tokens, all others in lines of their own."""
+    open_lines: dict[tuple[int, int], tuple[int, Batch]] = {}
+    found: list[Batch] = []
+    for i in sorted(batch):
+        own, tokens = (int(rows.adapters[i]), int(rows.column("stem")[i])), int(rows.tokens[i])
+        taken, line = open_lines.get(own, (most, []))
+        if taken + tokens > most:
+            taken, line = 0, []
+            found.append(line)
+        line.append(i)
+        open_lines[own] = taken + tokens, line
+    return found
+
+
+def groups(batch: Sequence[int], rows: Rows, micro_tokens: int, line_tokens: int | None) -> list[list[Batch]]:
     """A worker's part of a step in groups that are computed at once, each a list of lines, a line one or more rows.
 
     A group has at most `micro_tokens` tokens with its padding, unless a single row has more. Its lines stand in the
     order of their adapters, and a line has rows of one adapter only. An adapter that fills a third of a group has
     groups of its own: many adapters in one would cost more than a fuller group saves.
+
+    Args:
+        batch: the part.
+        rows: all of them.
+        micro_tokens: of a group; counted as if no rows began alike.
+        line_tokens: of a line, counted in the same way; None for a line a row.
     """
-    lines = packs(batch, rows, micro_tokens) if packing else [[i] for i in batch]
+    lines = [[i] for i in batch]
+    if line_tokens is not None:
+        lines = packs(alike(batch, rows, line_tokens), rows, line_tokens)
     lengths = {tuple(line): int(rows.tokens[line].sum()) for line in lines}
     by_adapter: dict[int, list[Batch]] = defaultdict(list)
     for line in lines:
@@ -96,19 +131,19 @@ def _groups(lines: Sequence[Batch], lengths: Mapping[tuple[int, ...], int], micr
     return [[lines[k] for k in sorted(group)] for group in found]
 
 
-def packs(batch: Sequence[int], rows: Rows, most: int) -> list[Batch]:
-    """Rows packed into lines of at most `most` tokens: longest first, best fit; never two adapters in a line."""
-    open_lines: dict[int, list[tuple[int, Batch]]] = {}
+def packs(lines: Sequence[Batch], rows: Rows, most: int) -> list[Batch]:
+    """Lines put together to at most `most` tokens: longest first, best fit; never two adapters in one."""
+    lengths = {tuple(line): int(rows.tokens[line].sum()) for line in lines}
+    open_lines: dict[int, list[tuple[int, Batch]]] = defaultdict(list)
     found: list[Batch] = []
-    for i in sorted(batch, key=lambda i: (-rows[i].tokens, i)):
-        own = open_lines.setdefault(rows[i].adapter, [])
-        fitting = [(left, k) for k, (left, _) in enumerate(own) if left >= rows[i].tokens]
+    for line, tokens in sorted(lengths.items(), key=lambda of: (-of[1], of[0])):
+        own = open_lines[int(rows.adapters[line[0]])]
+        fitting = [(left, k) for k, (left, _) in enumerate(own) if left >= tokens]
         if fitting:
             left, k = min(fitting)
-            own[k][1].append(i)
-            own[k] = (left - rows[i].tokens, own[k][1])
+            own[k][1].extend(line)
+            own[k] = (left - tokens, own[k][1])
         else:
-            line = [i]
-            found.append(line)
-            own.append((most - rows[i].tokens, line))
+            found.append(list(line))
+            own.append((most - tokens, found[-1]))
     return found

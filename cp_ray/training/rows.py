@@ -31,6 +31,8 @@ class Tokenised:
     """Of the prompt, among all of the run."""
     part: int
     """Which of the prompt's rows."""
+    stem: int
+    """The first prompt, by its index, of those that begin like this one."""
     adapter: int
     validation: bool
     """Kept to validate with."""

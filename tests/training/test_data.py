@@ -8,7 +8,7 @@ from cp_ray.errors import ConfigError
 from cp_ray.records import Example, Message
 from cp_ray.survey.read import WVS7
 from cp_ray.training.config import AdapterConfig, Placement, TrainConfig
-from cp_ray.training.data import Learnt, make_data
+from cp_ray.training.data import Learnt, make_data, make_prompts
 from tests.tiny import make_tokenizer
 
 GERMAN, GREEK = (AdapterConfig(id, (CULTURES[id],)) for id in ("german", "greek"))
@@ -53,6 +53,17 @@ def test_an_opinion_and_an_answer_to_one_prompt_stay_apart() -> None:
     mixed = [example(1, "Is it?", "Yes"), example(2, "Is it?", "No", "opinion"), example(3, "Is it?", "Yes")]
     rows = make_data(mixed, config(opinion_weight=0.25), make_tokenizer()).train
     assert [(row.branches.weights, row.shares) for row in rows] == [((2.0,), True), ((0.25,), False)]
+
+
+def test_prompts_that_share_half_of_what_is_their_own_are_of_one_stem() -> None:
+    """What all begin with does not count: who is asked, at length."""
+    asked = ["Is it right to lie?\nOptions: Yes; No", "May one steal?\nOptions: Yes; No", "Is it so?\nOptions: Yes; No"]
+    turned = [text.replace("Yes; No", "No; Yes") for text in asked]
+    examples = [
+        replace(e, messages=(Message("system", "You are German. " * 9), *e.messages[1:]))
+        for e in (example(k, text, "Yes") for k, text in enumerate([*asked, *turned]))
+    ]
+    assert [prompt.stem for prompt in make_prompts(examples, config())] == [0, 1, 2, 0, 1, 2]
 
 
 def test_each_adapter_takes_its_own_and_the_unified_one_all() -> None:

@@ -154,7 +154,7 @@ def test_another_adapters_rows_give_no_gradient_at_all(base: Path) -> None:
             assert all(g is not None and g.any() for g in gradients)
 
 
-@pytest.mark.parametrize("settings", [{"micro_tokens": 64}, {"packing": True}, {"gradient_checkpointing": True}])
+@pytest.mark.parametrize("settings", [{"micro_tokens": 64}, {"packing": False}, {"gradient_checkpointing": True}])
 def test_how_it_is_computed_changes_nothing(base: Path, settings: dict[str, Any]) -> None:
     adapters = [adapter(name) for name in MANY[:3]]
     plain = trained(base, adapters, Placement(1, zero_stage=0, offload="none"))

@@ -14,7 +14,7 @@ PER_BLOCK = 5
 def block(number: int) -> Any:
     first = number * PER_BLOCK
     made = [
-        Tokenised(k, 0, k % 2, False, k % 3 > 0, k + 2, 0.5 * k, (1,) * k, ((k, 2),), (0.5 * k,))
+        Tokenised(k, 0, k, k % 2, False, k % 3 > 0, k + 2, 0.5 * k, (1,) * k, ((k, 2),), (0.5 * k,))
         for k in range(first, first + PER_BLOCK)
     ]
     return to_table(made, Tokenised)
