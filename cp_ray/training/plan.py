@@ -64,10 +64,14 @@ def batches(lengths: Sequence[int], stems: Sequence[int], batch_size: int, passe
 
 
 def deal(batch: Sequence[int], rows: Rows, workers: int) -> list[Batch]:
-    """A step's rows for each worker; the longest lines are dealt first, each to whoever has least."""
+    """A step's rows for each worker; the longest lines are dealt first, each to whoever has least.
+
+    Rows that begin alike stay together as far as no worker gets more than its share for that.
+    """
     parts: list[Batch] = [[] for _ in range(workers)]
     loads = [0] * workers
-    lines = {tuple(line): int(rows.tokens[line].sum()) for line in alike(batch, rows, _TOGETHER)}
+    share = int(rows.tokens[list(batch)].sum()) // workers
+    lines = {tuple(line): int(rows.tokens[line].sum()) for line in alike(batch, rows, min(_TOGETHER, share))}
     for line, tokens in sorted(lines.items(), key=lambda of: (-of[1], of[0])):
         least = loads.index(min(loads))
         parts[least] += line

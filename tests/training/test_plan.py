@@ -68,9 +68,13 @@ def test_a_step_is_dealt_out_whole_and_evenly(lengths: list[int], workers: int) 
     assert max(loads) - min(loads) <= max(lengths)
 
 
-def test_a_stem_is_dealt_to_one_worker_unless_it_is_long() -> None:
-    rows = table(*((60, 0) for _ in range(12)), stems=[0, 0, 2, 2, *[4] * 8])
-    assert sorted(map(sorted, deal(range(12), rows, 4))) == [[0, 1], [2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+def test_a_stem_is_dealt_to_one_worker_unless_others_would_idle() -> None:
+    rows = table(*((60, 0) for _ in range(8)), stems=[k // 2 * 2 for k in range(8)])
+    assert sorted(map(sorted, deal(range(8), rows, 2))) == [[0, 1, 4, 5], [2, 3, 6, 7]]
+    assert sorted(map(sorted, deal(range(8), rows, 4))) == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert sorted(map(sorted, deal(range(8), rows, 8))) == [[k] for k in range(8)]
+    long = table(*((60, 0) for _ in range(8)), stems=[0] * 8)
+    assert sorted(map(sorted, deal(range(8), long, 2))) == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 @given(given_=ROWS, most=st.integers(16, 400), line=st.none() | st.integers(16, 400), stems=st.integers(1, 9))
