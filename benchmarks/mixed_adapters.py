@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32, help="drawn per row")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    fast = str(compute_dtype("cpu")).removeprefix("torch.")
+    fast = str(compute_dtype("cpu", draws=True)).removeprefix("torch.")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=fast, help=f"default: {fast}, the faster")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -68,7 +68,7 @@ def main() -> None:
     others = max((speed for name, speed in best.items() if name != "ours"), default=0.0)
     times = round(best["ours"] / others, 2) if "ours" in best and others else None
     print("  ".join(f"{name} {speed:.1f} tokens/s" for name, speed in best.items()), f" ours: {times} times as fast")
-    dtype = str(compute_dtype("cpu"))
+    dtype = str(compute_dtype("cpu", draws=True))
     append(
         "transformers_serve",
         {"settings": vars(args), "dtype": dtype, "limit_s": limit_s, "best": best, "times": times, "steps": found},
@@ -90,7 +90,7 @@ def server(name: str, threads: int) -> Iterator[tuple[str, str]]:
 def transformers_serve(kind: str, threads: int) -> Iterator[tuple[str, str]]:
     """The peer on loopback: its base URL, and the name of its model."""
     port, model = free_port(), str(smollm2())
-    dtype = str(compute_dtype("cpu")).removeprefix("torch.")
+    dtype = str(compute_dtype("cpu", draws=True)).removeprefix("torch.")
     command = [
         str(Path(sys.executable).with_name("transformers")), "serve", model, "--device", "cpu", "--dtype", dtype,
         "--host", "127.0.0.1", "--port", str(port), "--log-level", "error", *_PEERS[kind],

@@ -87,11 +87,17 @@ def resolve_base(name: str) -> str:
     return name
 
 
-def compute_dtype(device: str) -> "torch.dtype":
-    """What a model of 16-bit weights is computed in: bfloat16 where the hardware has it, else float32.
+def compute_dtype(device: str, *, draws: bool = False) -> "torch.dtype":
+    """What a model of 16-bit weights is computed in: bfloat16 where that is faster, else float32.
 
-    Without AVX512-BF16 or AMX a CPU emulates bfloat16, several times slower than float32. In bfloat16 a row's figures
-    depend a little on the rows beside it; whoever needs them not to asks for float32.
+    A CPU without AVX512-BF16 or AMX emulates bfloat16, several times slower. With AVX512-BF16 alone Intel's multiply
+    half as fast as in float32 (`python -m benchmarks.products`), which is what counts where many tokens come at once;
+    tokens that are drawn one after the other take as long as the weights take to be read, and those are half as large.
+    In bfloat16 a row's figures depend a little on the rows beside it; whoever needs them not to asks for float32.
+
+    Args:
+        device: `cpu`, `cuda` or `cuda:0`.
+        draws: the model draws tokens one after the other.
     """
     import torch
 
@@ -99,7 +105,7 @@ def compute_dtype(device: str) -> "torch.dtype":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         capabilities: Mapping[str, Any] = torch.cpu.get_capabilities()
-        fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+        fast = bool(capabilities.get("amx_bf16") or (draws and capabilities.get("avx512_bf16")))
     return torch.bfloat16 if fast else torch.float32
 
 
@@ -110,6 +116,7 @@ def load_base(
     chat: bool = True,
     dtype: "torch.dtype | Literal['auto'] | None" = None,
     four_bit: bool = False,
+    draws: bool = False,
 ) -> tuple[Any, Any]:
     """A causal language model in evaluation mode on `device`, and its tokenizer, which has a pad token.
 
@@ -120,6 +127,7 @@ def load_base(
         dtype: `auto` for the one that its weights are stored in, None for `compute_dtype` if that has 16 bits. Weights
             that are stored in 32 bits are never cut.
         four_bit: keep the weights of linear maps in 4 bits (NF4, as in QLoRA, arXiv:2305.14314).
+        draws: as in `compute_dtype`.
 
     Raises:
         BaseModelError: there is no such model, it is gated, the hub cannot be reached, it is not a causal language
@@ -130,7 +138,7 @@ def load_base(
     import torch
 
     try:
-        return _loaded(name, device, chat=chat, dtype=dtype, four_bit=four_bit)
+        return _loaded(name, device, chat=chat, dtype=dtype, four_bit=four_bit, draws=draws)
     except torch.OutOfMemoryError as error:
         raise PlacementError(
             f"base_model: {name} does not fit into the memory of {device}; give a smaller one, a larger GPU, or in "
@@ -165,7 +173,13 @@ def load_shape(name: str, *, device: str = "cpu", dtype: "torch.dtype | None" = 
 
 
 def _loaded(
-    name: str, device: str, *, chat: bool, dtype: "torch.dtype | Literal['auto'] | None", four_bit: bool
+    name: str,
+    device: str,
+    *,
+    chat: bool,
+    dtype: "torch.dtype | Literal['auto'] | None",
+    four_bit: bool,
+    draws: bool,
 ) -> tuple[Any, Any]:
     source, cached = _source(name)
     from safetensors import SafetensorError
@@ -188,7 +202,7 @@ def _loaded(
     if not four_bit:
         model = model.to(device)
         if dtype is None and model.dtype.itemsize == 2:
-            model = model.to(compute_dtype(device))
+            model = model.to(compute_dtype(device, draws=draws))
     return model.eval(), tokenizer
 
 

@@ -76,7 +76,9 @@ class Engine:
         for name, limit in (("max_rows", max_rows), ("max_tokens", max_tokens), ("max_adapters", max_adapters)):
             if limit < 1:
                 raise ConfigError(f"{name}: must be at least 1, got {limit}")
-        self._model, self._tokenizer = load_base(base, device=device, dtype=getattr(torch, dtype) if dtype else None)
+        self._model, self._tokenizer = load_base(
+            base, device=device, dtype=getattr(torch, dtype) if dtype else None, draws=True
+        )
         use_slots(self._model)
         pack(self._model, together(self._model))
         self.adapters = Adapters(self._model, adapters, max_adapters)

@@ -101,7 +101,7 @@ def _on_cpus(shape: Any, settings: Settings) -> dict[str, Any]:
     if settings.dtype:
         dtype = getattr(torch, settings.dtype)
     elif dtype.itemsize == 2:
-        dtype = compute_dtype("cpu")
+        dtype = compute_dtype("cpu", draws=True)
     heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
     size = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
     token = 2 * shape.num_hidden_layers * heads * size * dtype.itemsize

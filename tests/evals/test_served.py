@@ -38,7 +38,7 @@ OPTIONS = ("Definitely", "Probably", "Probably not", "Definitely not")
 def in_full_precision() -> Iterator[None]:
     """Where a CPU has bfloat16, the two doors would round apart."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cp_ray.llm.embedded.compute_dtype", lambda device: torch.float32)
+        patch.setattr("cp_ray.llm.embedded.compute_dtype", lambda device, draws=False: torch.float32)
         yield
 
 
