@@ -199,7 +199,9 @@ def _loaded(
         raise BaseModelError(f"base model: cannot load {name!r} ({first_line(error)}); {HINT}") from error
     if chat:
         _check_template(name, tokenizer)
-    if not four_bit:
+    if four_bit:
+        _keep_four_bit(model)
+    else:
         model = model.to(device)
         if dtype is None and model.dtype.itemsize == 2:
             model = model.to(compute_dtype(device, draws=draws))
@@ -280,6 +282,16 @@ def _four_bit(device: str, dtype: "torch.dtype | Literal['auto']") -> dict[str, 
         bnb_4bit_compute_dtype=compute_dtype(device) if dtype == "auto" else dtype,
     )
     return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _keep_four_bit(model: Any) -> None:
+    """Keep bitsandbytes from putting weights into another order once they are read without a gradient.
+
+    It does where a CPU has AVX512-BF16, for a kernel of another package; a backward pass takes them in the first order.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _package_folder(module: str, distribution: str) -> Path:
