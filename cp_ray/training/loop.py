@@ -27,6 +27,7 @@ from cp_ray.training.checkpoint import Best, State
 from cp_ray.training.config import Placement, TrainConfig
 from cp_ray.training.data import Data
 from cp_ray.training.engine import join, plan_zero, start_engine
+from cp_ray.training.gradients import Gradients
 from cp_ray.training.memory import peak_memory
 from cp_ray.training.model import make_learner, trunk_states
 from cp_ray.training.optimizer import rate_factor
@@ -93,6 +94,7 @@ class Trainer:
             trunk_states(self.base, self.learner.depth, rows, pad) for rows in (self.rows.train, self.rows.validation)
         )
         self._put_weights()
+        self.gradients = Gradients(self._parameters()) if self.zero.stage == 0 else None
         self.engine, self.optimizer = start_engine(self.learner, config, self.zero, settings, self.device)
         check_branches(self.base)  # not before: a shared base comes together in DeepSpeed's passes alone
         self._restore()
@@ -158,6 +160,10 @@ class Trainer:
             {name: self.state.best[name].step for name in self.state.stopped},
         )
 
+    def _parameters(self) -> list[list[torch.nn.Parameter]]:
+        """Of each adapter."""
+        return [[p for _, p in self.learner.parameters_of(k)] for k in range(len(self.config.adapters))]
+
     def _active(self) -> list[int]:
         """Adapters that take part in the next step."""
         return [
@@ -182,12 +188,16 @@ class Trainer:
         scales = torch.where(weights > 0, 1 / weights, 0.0).float().to(self.device)
         losses = torch.zeros_like(scales)
         parts = self._parts(batch, self.rows.train)
+        if self.gradients is not None:
+            self.gradients.clear(active)
         for number, group in enumerate(parts):
             self.engine.set_gradient_accumulation_boundary(number == len(parts) - 1)
             means = self._losses(group, self.rows.train, self.below) * scales
             # DeepSpeed averages over the workers, each of which has its part of the sum.
             self.engine.backward(means.sum() * dist.get_world_size())
             losses += means.detach()
+        if self.gradients is not None:
+            self.gradients.average(active)
         for k, (adapter, settings_) in enumerate(zip(self.config.adapters, self.optimizer.param_groups, strict=True)):
             settings_["active"] = k in active
             settings_["lr"] = adapter.learning_rate * rate_factor(self.state.step, len(self.plan[k]), adapter.warmup)
@@ -288,8 +298,9 @@ class Trainer:
 
     def _restore(self) -> None:
         """Give the optimiser its moments, those of the state if it has any."""
-        groups_ = [[p for _, p in self.learner.parameters_of(k)] for k in range(len(self.config.adapters))]
-        begin_state(self.engine, groups_, [self.state.updates[adapter.name] for adapter in self.config.adapters])
+        begin_state(
+            self.engine, self._parameters(), [self.state.updates[adapter.name] for adapter in self.config.adapters]
+        )
         if not self.state.tensors:
             return
         for k, adapter in enumerate(self.config.adapters):
