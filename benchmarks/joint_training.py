@@ -3,8 +3,9 @@
     python -m benchmarks.joint_training --adapters 8 --rows 1
 
 Every adapter has rows of its own: the survey's questions, put to its culture. Both ways run the same code in a process
-of their own, one thread each by default; the sequential way trains the same adapters one at a time, its base loaded
-once. Figures are of the steps alone, without start-up. Prints a table and appends a line to benchmarks/results.jsonl.
+of their own, two threads each by default; the sequential way trains the same adapters one at a time, and its memory is
+that of the first run: what comes after finds what that left. Speeds are of the steps alone, without start-up. Prints a
+table and appends a line to benchmarks/results.jsonl.
 """
 
 import argparse
@@ -88,7 +89,7 @@ def measure(given: argparse.Namespace) -> dict[str, float]:
         seconds += (times[-1] - times[1]) / (len(times) - 2)
         tokens += trainer.summary().tokens
         losses += [p.loss for p in trainer.state.points if p.step == given.steps]
-        peak = max(peak, trainer.summary().peak_bytes / 2**30)
+        peak = peak or trainer.summary().peak_bytes / 2**30
         del trainer
     return {
         "seconds": round(seconds, 4),

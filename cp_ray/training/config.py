@@ -71,9 +71,9 @@ class TrainConfig(OnBase):
     """Where the answers come from, for the model card."""
     method: str = "lora"
     dtype: str = "auto"
-    """Of the base's weights and all that is computed with them. `auto`: of 16-bit weights bfloat16 where the hardware
-    has it, else float32; weights that are stored in 32 bits stay so. In bfloat16 the same run on other numbers of
-    workers differs in the third digit."""
+    """Of the base's weights and all that is computed with them. `auto`: of 16-bit weights bfloat16 where that is faster
+    (GPUs, CPUs with AMX), else float32; weights that are stored in 32 bits stay so. In bfloat16 the same run on other
+    numbers of workers differs in the third digit."""
     rank: int = 16
     alpha: int = 32
     layers: int | None = None

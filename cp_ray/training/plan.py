@@ -99,8 +99,7 @@ def groups(batch: Sequence[int], rows: Rows, micro_tokens: int, line_tokens: int
 
     A group has at most `micro_tokens` tokens with its padding, unless a single row has more. Its lines stand in the
     order of their adapters, and a line has rows of one adapter only. An adapter that fills a third of a group has
-    groups of its own: many adapters in one would cost more than a fuller group saves. A group of several adapters has
-    at most `line_tokens`: their rows have nothing in common, so that as many tokens take more memory, and no less time.
+    groups of its own: many adapters in one would cost more than a fuller group saves.
 
     Args:
         batch: the part.
@@ -121,9 +120,7 @@ def groups(batch: Sequence[int], rows: Rows, micro_tokens: int, line_tokens: int
             parts.append(own)
         else:
             parts[0] += own
-    mixed = micro_tokens if line_tokens is None else min(micro_tokens, line_tokens)
-    apart = [group for part in parts[1:] for group in _groups(part, lengths, micro_tokens)]
-    return _groups(parts[0], lengths, mixed) + apart
+    return [group for part in parts for group in _groups(part, lengths, micro_tokens)]
 
 
 def _groups(lines: Sequence[Batch], lengths: Mapping[tuple[int, ...], int], micro_tokens: int) -> list[list[Batch]]:

@@ -90,8 +90,7 @@ def test_groups_keep_to_the_tokens_and_lines_to_an_adapter(
         assert all(len(owner) == 1 for owner in owners)
         assert [min(o) for o in owners] == sorted(min(o) for o in owners)
         padded = len(group) * max(sum(rows[i].tokens for i in line) for line in group)
-        several = len(set.union(*owners)) > 1
-        assert padded <= (line if several and line else most) or len(group) == 1
+        assert padded <= most or len(group) == 1
         for own in group:
             assert len(own) == 1 or (line is not None and sum(rows[i].tokens for i in own) <= line)
 
