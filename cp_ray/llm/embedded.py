@@ -91,8 +91,9 @@ def compute_dtype(device: str, *, draws: bool = False) -> "torch.dtype":
     """What a model of 16-bit weights is computed in: bfloat16 where that is faster, else float32.
 
     A CPU without AVX512-BF16 or AMX emulates bfloat16, several times slower. With AVX512-BF16 alone Intel's multiply
-    half as fast as in float32 (`python -m benchmarks.products`), which is what counts where many tokens come at once;
-    tokens that are drawn one after the other take as long as the weights take to be read, and those are half as large.
+    more slowly than in float32 (`python -m benchmarks.products`; AMD's were not at hand), which is what counts where
+    many tokens come at once; what draws them one after the other waits for the weights, which are half as large
+    (`python -m benchmarks.engine_steps`).
     In bfloat16 a row's figures depend a little on the rows beside it; whoever needs them not to asks for float32.
 
     Args:

@@ -69,6 +69,6 @@ def start_engine(
         shared_on=device if zero.stage > 0 else None,
     )
     engine, *_ = deepspeed.initialize(model=learner, optimizer=optimizer, config=dict(settings_))
-    # Without ZeRO it would copy all gradients together to average them, for a worker by itself too: `Gradients` does.
+    # Without ZeRO it would copy all gradients together first, for a worker by itself too: `Gradients` asks it later.
     engine.enable_backward_allreduce = zero.stage > 0
     return engine, optimizer

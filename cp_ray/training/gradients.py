@@ -5,6 +5,7 @@ pieces is memory lost; and the workers' would be copied together before they cou
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -29,9 +30,8 @@ class Gradients:
             for parameter, part in zip(self._adapters[k], parts, strict=True):
                 parameter.grad = part.view_as(parameter)
 
-    def average(self, active: Sequence[int]) -> None:
-        """Give every worker the mean of all workers'."""
-        world = dist.get_world_size()
-        for k in active if world > 1 else ():
-            dist.all_reduce(self._whole[k])
-            self._whole[k] /= world
+    def average(self, active: Sequence[int], engine: Any) -> None:
+        """Give every worker the mean of all workers', in DeepSpeed's way and by the user's settings of it."""
+        if dist.get_world_size() > 1:
+            # Each in a buffer by itself, which needs no copy.
+            engine.buffered_allreduce_fallback(grads=[self._whole[k] for k in active], elements_per_buffer=0)

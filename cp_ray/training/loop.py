@@ -197,7 +197,7 @@ class Trainer:
             self.engine.backward(means.sum() * dist.get_world_size())
             losses += means.detach()
         if self.gradients is not None:
-            self.gradients.average(active)
+            self.gradients.average(active, self.engine)
         for k, (adapter, settings_) in enumerate(zip(self.config.adapters, self.optimizer.param_groups, strict=True)):
             settings_["active"] = k in active
             settings_["lr"] = adapter.learning_rate * rate_factor(self.state.step, len(self.plan[k]), adapter.warmup)

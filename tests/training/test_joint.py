@@ -18,7 +18,7 @@ from cp_ray.cultures import CULTURES
 from cp_ray.errors import BaseModelError
 from cp_ray.evals.choose import LocalModels, _Chooser, _Loaded
 from cp_ray.folder import open_folder
-from cp_ray.llm.embedded import load_tokenizer
+from cp_ray.llm.embedded import load_base, load_tokenizer
 from cp_ray.records import Example, Item, Message, Prediction
 from cp_ray.survey.read import WVS7
 from cp_ray.training.config import AdapterConfig, Placement, TrainConfig
@@ -254,6 +254,26 @@ def test_on_a_base_in_four_bits_an_adapter_learns_beside_another_what_it_learns_
         alone = trained(base, [adapter(name)], placement, method="qlora").weights()[name]
         assert max(float((alone[k] - together[name][k]).abs().max()) for k in alone) <= 1e-5
         assert max(float(weight.abs().max()) for key, weight in alone.items() if "lora_B" in key) > 1e-4, "it learns"
+
+
+def test_a_base_in_four_bits_gives_its_gradient_after_a_pass_without(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a CPU has AVX512-BF16, which this one is taken to have, bitsandbytes would change the weights' order."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    model, _ = load_base(str(base), four_bit=True)
+    ids = torch.arange(5)[None]
+    with torch.no_grad():
+        before = model(ids).logits
+    states = model.get_input_embeddings()(ids).detach().requires_grad_()
+    after = model(inputs_embeds=states).logits
+    after.sum().backward()
+    assert torch.equal(before, after)
+    first = model.get_decoder().layers[0].mlp.up_proj
+    x = torch.ones(1, 2, first.in_features, requires_grad=True)
+    first(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
 
 
 def test_a_base_in_four_bits_without_the_package_is_told(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
