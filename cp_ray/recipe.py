@@ -1,7 +1,6 @@
 """Recipes: a file in jobs/ with one function that composes steps, whose keyword arguments are the command line."""
 
 import argparse
-import dataclasses
 import difflib
 import functools
 import importlib.util
@@ -10,8 +9,8 @@ import keyword
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
@@ -30,18 +29,20 @@ __all__ = [
     "check_choice",
     "check_least",
     "load_recipe",
+    "option",
     "parse_recipe",
     "shared_parser",
 ]
 
 Recipe = Callable[..., list[Step]]
-"""`(options: Options, *, <own options with defaults>) -> list[Step]`"""
+"""`(options: Options, *, <own options with defaults>) -> list[Step]`; a default that is a dataclass is many options."""
 
 
 _IN_FLIGHT, _BATCH_IN_FLIGHT = 64, 20_000
 
 
-def _option(default: Any, help: str) -> Any:
+def option(default: Any, help: str) -> Any:
+    """A field of a class of options: its default, and its line in `--help`."""
     return field(default=default, metadata={"help": help})
 
 
@@ -49,33 +50,33 @@ def _option(default: Any, help: str) -> Any:
 class Options:
     """What every recipe takes."""
 
-    root: str = _option("runs/demo", "run folder: a path or a pyarrow filesystem URI (s3://bucket/run)")
-    cultures: str = _option("arabic,german", "culture ids with commas between, or `all`")
-    cultures_file: str | None = _option(None, "JSON list of cultures that add to the shipped ones or replace them")
-    until: str | None = _option(None, "stop after this step")
-    survey: str | None = _option(
+    root: str = option("runs/demo", "run folder: a path or a pyarrow filesystem URI (s3://bucket/run)")
+    cultures: str = option("arabic,german", "culture ids with commas between, or `all`")
+    cultures_file: str | None = option(None, "JSON list of cultures that add to the shipped ones or replace them")
+    until: str | None = option(None, "stop after this step")
+    survey: str | None = option(
         None,
         "survey file: answer counts, WVS-7's respondents, GlobalOpinionQA, or your own; default: WVS-7's counts",
     )
-    teacher_url: str | None = _option(
+    teacher_url: str | None = option(
         None, "OpenAI-compatible server, up to /v1, its key in OPENAI_API_KEY; default: the embedded model's own server"
     )
-    teacher_model: str = _option("smollm2", "the teacher's name at that server")
-    rpm: int | None = _option(None, "the teacher's limit in requests a minute, over all workers")
-    tpm: int | None = _option(None, "the teacher's limit in tokens a minute, over all workers")
-    budget: str | None = _option(None, "money for the run's calls, such as 20usd; stops before it is passed")
-    prices: str | None = _option(None, 'JSON of prices, {"model": {"prompt": USD, "completion": USD}} a million tokens')
-    max_failures: float = _option(0.5, "share of calls that may come to no answer before the run stops")
-    fallbacks: str = _option(
+    teacher_model: str = option("smollm2", "the teacher's name at that server")
+    rpm: int | None = option(None, "the teacher's limit in requests a minute, over all workers")
+    tpm: int | None = option(None, "the teacher's limit in tokens a minute, over all workers")
+    budget: str | None = option(None, "money for the run's calls, such as 20usd; stops before it is passed")
+    prices: str | None = option(None, 'JSON of prices, {"model": {"prompt": USD, "completion": USD}} a million tokens')
+    max_failures: float = option(0.5, "share of calls that may come to no answer before the run stops")
+    fallbacks: str = option(
         "", "model@url or model@url@KEY_VARIABLE, with commas between: asked where the teacher fails"
     )
-    batch: str | None = _option(None, "openai or anthropic: the provider's batch interface, at half the price")
-    structured: str = _option("auto", "yes, no, auto: ask for JSON by a schema; auto: unless the teacher is embedded")
-    in_flight: int | None = _option(None, "calls under way in each teacher worker; default: 64, in batches 20000")
-    teacher_workers: int = _option(1, "processes that call the teacher")
-    timeout: float = _option(120.0, "seconds after which a call is made again")
-    base_model: str = _option("smollm2", "model to train: smollm2 (embedded), a Hugging Face id, or a folder")
-    seed: int = _option(0, "of everything that is drawn")
+    batch: str | None = option(None, "openai or anthropic: the provider's batch interface, at half the price")
+    structured: str = option("auto", "yes, no, auto: ask for JSON by a schema; auto: unless the teacher is embedded")
+    in_flight: int | None = option(None, "calls under way in each teacher worker; default: 64, in batches 20000")
+    teacher_workers: int = option(1, "processes that call the teacher")
+    timeout: float = option(120.0, "seconds after which a call is made again")
+    base_model: str = option("smollm2", "model to train: smollm2 (embedded), a Hugging Face id, or a folder")
+    seed: int = option(0, "of everything that is drawn")
 
     def __post_init__(self) -> None:
         _ = self.chosen  # a wrong name or file is told at once
@@ -224,14 +225,20 @@ def _where(error: Exception, file: str | None) -> str:
 
 def parse_recipe(recipe: Recipe, arguments: Sequence[str], prog: str) -> tuple[Options, list[Step]]:
     """Options and steps from a command line. A wrong one ends the process with one line and status 2."""
-    parser = Parser(prog=prog, description=_summary(recipe), allow_abbrev=False)
+    parser = Parser(prog=prog, usage=f"{prog} [options]", description=_summary(recipe), allow_abbrev=False)
     _add_shared(parser, f"runs/{recipe.__name__}")
-    own, docs = _own_options(recipe), _argument_docs(recipe)
-    for name, parameter in own.items():
-        _add(parser, name, get_type_hints(recipe)[name], parameter.default, docs.get(name, ""))
+    own, hints, docs = _own_options(recipe), get_type_hints(recipe), _argument_docs(recipe)
+    group = parser.add_argument_group("this recipe's")
+    for name, default in own.items():
+        if is_dataclass(default):
+            _add_fields(parser.add_argument_group(docs.get(name, name)), default)
+        else:
+            _add(group, name, hints[name], default, docs.get(name, ""))
     given = vars(parser.parse_args(arguments))
-    options = Options(**{f.name: given[f.name] for f in dataclasses.fields(Options)})
-    return options, recipe(options, **{name: given[name] for name in own})
+    options = _taken(Options, given)
+    return options, recipe(
+        options, **{n: _taken(type(d), given) if is_dataclass(d) else given[n] for n, d in own.items()}
+    )
 
 
 def shared_parser(prog: str, description: str) -> Parser:
@@ -244,22 +251,31 @@ def shared_parser(prog: str, description: str) -> Parser:
 
 
 def _add_shared(parser: Parser, root: str) -> None:
-    hints = get_type_hints(Options)
-    for f in dataclasses.fields(Options):
-        _add(parser, f.name, hints[f.name], root if f.name == "root" else f.default, f.metadata["help"])
+    _add_fields(parser.add_argument_group("every recipe's"), Options(root))
 
 
-def _own_options(recipe: Recipe) -> dict[str, inspect.Parameter]:
+def _own_options(recipe: Recipe) -> dict[str, Any]:
+    """The defaults of what a recipe takes besides `Options`; one that is a dataclass stands for an option a field."""
     parameters = inspect.signature(recipe).parameters
-    return {n: p for n, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    return {n: p.default for n, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def _add(parser: argparse.ArgumentParser, name: str, hint: Any, default: Any, help: str) -> None:
+def _add_fields(group: argparse._ArgumentGroup, defaults: Any) -> None:
+    hints = get_type_hints(type(defaults))
+    for f in fields(defaults):
+        _add(group, f.name, hints[f.name], getattr(defaults, f.name), f.metadata["help"])
+
+
+def _taken(made: type[Any], given: Mapping[str, Any]) -> Any:
+    return made(**{f.name: given[f.name] for f in fields(made)})
+
+
+def _add(group: argparse._ArgumentGroup, name: str, hint: Any, default: Any, help: str) -> None:
     kind = next((k for k in (int, float, str) if hint in (k, k | None)), None)
     if kind is None:
         raise TypeError(f"the option {name!r} must be int, float or str (or None), got {hint}")
-    shown = "" if default is None else f" (default: {default})"
-    parser.add_argument(
+    shown = "" if default in (None, "") else f" (default: {default})"
+    group.add_argument(
         f"--{name.replace('_', '-')}", type=kind, default=default, metavar=kind.__name__.upper(),
         help=(help + shown).replace("%", "%%"),
     )  # fmt: skip

@@ -24,7 +24,8 @@ __all__ = ["Point", "parse_over", "plan", "point_of", "sweep", "swept_page", "ta
 
 _NO_SETTINGS = {
     "help", "root", "until", "rpm", "tpm", "budget", "prices", "max_failures", "fallbacks", "batch", "in_flight",
-    "teacher_workers", "timeout",
+    "teacher_workers", "timeout", "workers", "gpus", "micro_tokens", "packing", "gradient_checkpointing", "zero_stage",
+    "offload", "deepspeed", "checkpoint_every",
 }  # fmt: skip
 """Options that change nothing of what a recipe makes. With several roots, each value's folder would be another."""
 

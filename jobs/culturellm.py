@@ -20,6 +20,7 @@ from cp_ray.stages.leakage import LeakageConfig
 from cp_ray.stages.mixed import MixedConfig
 from cp_ray.stages.pick import PickConfig
 from cp_ray.stages.translate import TranslateConfig
+from cp_ray.training.options import ModelOptions
 
 
 def culturellm(
@@ -35,19 +36,10 @@ def culturellm(
     language: str = "english",
     answers: int = 44,
     answers_from: str = "own",
-    passes: int = 3,
     draw: str = "apportioned",
     pooling: float = 0.0,
     mixed: int = 0,
-    objective: str = "answers",
-    tuning: str = "lora",
-    training: str = "joint",
-    unified: str = "no",
-    workers: int = 2,
-    gpus: int = 0,
-    trainer: str = "local",
-    trainer_model: str = steps.HOSTED_MODEL,
-    trainer_url: str = steps.HOSTED_URL,
+    models: ModelOptions = ModelOptions(),
 ) -> list[Step]:
     """Survey questions in many wordings, answered as people did, and a model per culture.
 
@@ -63,19 +55,10 @@ def culturellm(
         language: english, or own: each culture is asked in its own language
         answers: survey answers for each training seed, spread over its wordings
         answers_from: own, or neighbours: a culture is trained on its neighbours' answers, as if it had never been asked
-        passes: over the training rows
         draw: apportioned (each option gets its share of the answers) or sampled (as respondents are drawn)
         pooling: share of each question's answers that is the culture's mean over all with the same options
         mixed: questions made of two training questions, for each; answered with the mean of both
-        objective: answers (their likelihood) or distribution (the shares of a question's options, and nothing else)
-        tuning: lora, dora, qlora (the base in 4 bits), or full (every weight, one model after the other)
-        training: joint (all cultures' adapters in one run) or separate (one run each); the adapters are the same
-        unified: yes: one adapter of all cultures too
-        workers: of training and evaluation, a core each
-        gpus: that train, a worker each, in the place of cores; evaluation takes what there is
-        trainer: local, or openai (hosted fine-tuning, its key in OPENAI_API_KEY; it chooses its own passes)
-        trainer_model: the base at the hosted trainer
-        trainer_url: of the hosted trainer, up to /v1
+        models: how the culture models are trained
     """
     check_choice("method", method, "both", "templates", "synonyms", "translations", "none")
     check_choice("language", language, "english", "own")
@@ -128,21 +111,7 @@ def culturellm(
     )  # fmt: skip
     made += [*([near] if near else []), *mixtures, leakage, examples]
     made.append(steps.export(made, options))
-    made += steps.culture_models(
-        seeds,
-        examples,
-        options,
-        passes=passes,
-        workers=workers,
-        gpus=gpus,
-        tuning=tuning,
-        training=training,
-        unified=unified,
-        objective=objective,
-        trainer=trainer,
-        trainer_model=trainer_model,
-        trainer_url=trainer_url,
-    )
+    made += steps.culture_models(seeds, examples, options, models)
     return [*made, steps.report(made, options)]
 
 

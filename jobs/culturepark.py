@@ -28,6 +28,7 @@ from cp_ray.stages.quota import QuotaConfig
 from cp_ray.stages.seeds import CandidatesConfig
 from cp_ray.stages.verify import VerifyConfig
 from cp_ray.stages.voice import GrammarConfig, VoiceConfig
+from cp_ray.training.options import ModelOptions
 
 
 def culturepark(
@@ -58,19 +59,10 @@ def culturepark(
     min_english: float | None = None,
     min_margin: float | None = None,
     answers: int = 32,
-    passes: int = 3,
     draw: str = "apportioned",
     pooling: float = 0.0,
     mixed: int = 0,
-    objective: str = "answers",
-    tuning: str = "lora",
-    training: str = "joint",
-    unified: str = "no",
-    workers: int = 2,
-    gpus: int = 0,
-    trainer: str = "local",
-    trainer_model: str = steps.HOSTED_MODEL,
-    trainer_url: str = steps.HOSTED_URL,
+    models: ModelOptions = ModelOptions(),
 ) -> list[Step]:
     """Dialogues between cultures, their opinions, and a model per culture.
 
@@ -101,19 +93,10 @@ def culturepark(
         min_english: nor those that are in English with less probability, from 0 to 1
         min_margin: nor those whose relation to the survey was the likeliest by less, from -1 to 1, or nobody knows
         answers: survey answers for each training seed
-        passes: over the training rows
         draw: apportioned (each option gets its share of the answers) or sampled (as respondents are drawn)
         pooling: share of each question's answers that is the culture's mean over all with the same options
         mixed: questions made of two training questions, for each; answered with the mean of both
-        objective: answers (their likelihood) or distribution (the shares of a question's options, and nothing else)
-        tuning: lora, dora, qlora (the base in 4 bits), or full (every weight, one model after the other)
-        training: joint (all cultures' adapters in one run) or separate (one run each); the adapters are the same
-        unified: yes: one adapter of all cultures too
-        workers: of training and evaluation, a core each
-        gpus: that train, a worker each, in the place of cores; evaluation takes what there is
-        trainer: local, or openai (hosted fine-tuning, its key in OPENAI_API_KEY; it chooses its own passes)
-        trainer_model: the base at the hosted trainer
-        trainer_url: of the hosted trainer, up to /v1
+        models: how the culture models are trained
     """
     check_least("kept", kept, 1)
     model, seed, cultures, teacher = options.teacher_model, options.seed, options.chosen, steps.teacher(options)
@@ -170,7 +153,7 @@ def culturepark(
         measured = steps.quality(
             chosen,
             QualityConfig("smollm2", "minilm", *thresholds, codes_of(options.known.values())),
-            workers=workers,
+            workers=models.workers,
         )
         made.append(measured)
     mixtures = [steps.mixed(seeds, MixedConfig(mixed, seed))] if mixed else []
@@ -181,21 +164,7 @@ def culturepark(
     )  # fmt: skip
     made += [*mixtures, leakage, examples]
     made.append(steps.export(made, options))
-    made += steps.culture_models(
-        seeds,
-        examples,
-        options,
-        passes=passes,
-        workers=workers,
-        gpus=gpus,
-        tuning=tuning,
-        training=training,
-        unified=unified,
-        objective=objective,
-        trainer=trainer,
-        trainer_model=trainer_model,
-        trainer_url=trainer_url,
-    )
+    made += steps.culture_models(seeds, examples, options, models)
     return [*made, steps.report(made, options)]
 
 

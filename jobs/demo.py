@@ -18,6 +18,7 @@ from cp_ray.stages.leakage import LeakageConfig
 from cp_ray.stages.mixed import MixedConfig
 from cp_ray.stages.seeds import CandidatesConfig
 from cp_ray.stages.verify import VerifyConfig
+from cp_ray.training.options import ModelOptions
 
 
 def demo(
@@ -28,19 +29,10 @@ def demo(
     dialogues: int = 3,
     rounds: int = 2,
     answers: int = 32,
-    passes: int = 5,
     draw: str = "apportioned",
     pooling: float = 0.0,
     mixed: int = 0,
-    objective: str = "answers",
-    tuning: str = "lora",
-    training: str = "joint",
-    unified: str = "no",
-    workers: int = 2,
-    gpus: int = 0,
-    trainer: str = "local",
-    trainer_model: str = steps.HOSTED_MODEL,
-    trainer_url: str = steps.HOSTED_URL,
+    models: ModelOptions = ModelOptions(passes=5, layers=10),
 ) -> list[Step]:
     """Survey answers in, culture models and a report out.
 
@@ -51,19 +43,10 @@ def demo(
         dialogues: training seeds of each culture to hold a dialogue about
         rounds: of each dialogue, two utterances each
         answers: survey answers for each training seed
-        passes: over the training rows
         draw: apportioned (each option gets its share of the answers) or sampled (as respondents are drawn)
         pooling: share of each question's answers that is the culture's mean over all with the same options
         mixed: questions made of two training questions, for each; answered with the mean of both
-        objective: answers (their likelihood) or distribution (the shares of a question's options, and nothing else)
-        tuning: lora, dora, qlora (the base in 4 bits), or full (every weight, one model after the other)
-        training: joint (all cultures' adapters in one run) or separate (one run each); the adapters are the same
-        unified: yes: one adapter of all cultures too
-        workers: of training and evaluation, a core each
-        gpus: that train, a worker each, in the place of cores; evaluation takes what there is
-        trainer: local, or openai (hosted fine-tuning, its key in OPENAI_API_KEY; it chooses its own passes)
-        trainer_model: the base at the hosted trainer
-        trainer_url: of the hosted trainer, up to /v1
+        models: how the culture models are trained
     """
     check_least("dialogues", dialogues, 1)
     model, seed, cultures = options.teacher_model, options.seed, options.chosen
@@ -89,23 +72,7 @@ def demo(
         mixed=mixtures,
     )
     rows = [seeds, candidates, dialogue, extract, verify, dedup, *mixtures, leakage, examples]
-    models = steps.culture_models(
-        seeds,
-        examples,
-        options,
-        passes=passes,
-        workers=workers,
-        gpus=gpus,
-        layers=10,
-        tuning=tuning,
-        training=training,
-        unified=unified,
-        objective=objective,
-        trainer=trainer,
-        trainer_model=trainer_model,
-        trainer_url=trainer_url,
-    )
-    made = [*rows, steps.export(rows, options), *models]
+    made = [*rows, steps.export(rows, options), *steps.culture_models(seeds, examples, options, models)]
     return [*made, steps.report(made, options)]
 
 

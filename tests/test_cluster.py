@@ -17,6 +17,7 @@ from cp_ray.cluster import UNREAD, check_guarded, check_one_machine, check_room,
 from cp_ray.errors import ConfigError, PlacementError
 from cp_ray.recipe import Options
 from cp_ray.steps import teacher
+from cp_ray.training.options import ModelOptions
 from jobs.demo import demo
 
 
@@ -131,7 +132,7 @@ for serves in (True, False):
 def test_a_step_asks_for_what_it_must_have_at_once() -> None:
     def needs(gpus: int = 0, **more: Any) -> dict[str, Any]:
         options = Options(cultures="german", **more)
-        return {step.name: step.needs for step in demo(options, workers=3, gpus=gpus)}
+        return {step.name: step.needs for step in demo(options, models=ModelOptions(workers=3, gpus=gpus))}
 
     embedded = needs()
     assert embedded["train.german"] == {"CPU": 3}

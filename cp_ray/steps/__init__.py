@@ -4,7 +4,7 @@ Here, and only here, stages meet the run folder, Ray and the teacher.
 """
 
 from cp_ray.steps.data import candidates, examples, export, leakage, mixed, neighbours, seeds, wave
-from cp_ray.steps.hosted import HOSTED_MODEL, HOSTED_URL, hosted, predict_hosted, submit
+from cp_ray.steps.hosted import hosted, predict_hosted, submit
 from cp_ray.steps.models import answers, culture_models, evaluate, predict, report, train
 from cp_ray.steps.opinions import (
     analyse,
@@ -33,7 +33,7 @@ from cp_ray.steps.paraphrases import (
 from cp_ray.steps.rows import teacher
 
 __all__ = [
-    "HOSTED_MODEL", "HOSTED_URL", "analyse", "answers", "back_translated", "candidates", "check", "culture_models",
+    "analyse", "answers", "back_translated", "candidates", "check", "culture_models",
     "dedup", "dialogue", "direct", "entail", "evaluate", "examples", "exchange_words", "export", "extract", "hosted",
     "leakage", "mixed", "near", "neighbours", "own_wordings", "pick", "predict", "predict_hosted", "quality", "quota",
     "report", "restructure", "sample", "seeds", "submit", "teacher", "train", "translate", "verify", "voice", "wave",

@@ -26,9 +26,7 @@ from cp_ray.teacher import Teacher, Terms, check_url
 from cp_ray.training.config import UNIFIED
 from cp_ray.training.hosted.config import HostedConfig, HostedPoint
 
-__all__ = ["HOSTED_MODEL", "HOSTED_URL", "hosted", "hosted_models", "predict_hosted", "submit"]
-
-HOSTED_MODEL, HOSTED_URL = HostedConfig.model, HostedConfig.url
+__all__ = ["hosted", "hosted_models", "predict_hosted", "submit"]
 
 
 @dataclass(frozen=True)

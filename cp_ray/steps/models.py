@@ -2,7 +2,6 @@
 
 import importlib.util
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 
@@ -16,11 +15,12 @@ from cp_ray.evals import survey as surveys
 from cp_ray.folder import Folder, write_rows
 from cp_ray.pipeline import Step
 from cp_ray.progress import watched
-from cp_ray.recipe import Options, check_choice, check_least
+from cp_ray.recipe import Options
 from cp_ray.records import Example, Prediction, QuestionScore, Score, Seed
-from cp_ray.steps.hosted import HOSTED_MODEL, HOSTED_URL, hosted_models, predict_hosted
+from cp_ray.steps.hosted import hosted_models, predict_hosted
 from cp_ray.steps.rows import Inputs
-from cp_ray.training.config import METHODS, UNIFIED, WHOLE_RATE, AdapterConfig, Placement, TrainConfig
+from cp_ray.training.config import UNIFIED, Placement, TrainConfig
+from cp_ray.training.options import ModelOptions
 from cp_ray.training.said import remarks
 
 __all__ = ["answers", "culture_models", "evaluate", "predict", "report", "train"]
@@ -102,94 +102,32 @@ def answers(seeds: Step, trained: Sequence[Step], config: asking.AskConfig) -> S
     return Step("serve", config, run, (seeds, *trained), Prediction)
 
 
-def culture_models(
-    seeds: Step,
-    examples: Step,
-    options: Options,
-    *,
-    passes: int,
-    workers: int,
-    gpus: int = 0,
-    layers: int | None = None,
-    tuning: str = "lora",
-    training: str = "joint",
-    unified: str = "no",
-    objective: str = "answers",
-    trainer: str = "local",
-    trainer_model: str = HOSTED_MODEL,
-    trainer_url: str = HOSTED_URL,
-) -> list[Step]:
+def culture_models(seeds: Step, examples: Step, options: Options, models: ModelOptions) -> list[Step]:
     """A model per culture from the training rows: trained, scored on the survey, and asked as an application would.
 
     Args:
         seeds: the survey's questions, of which the held-out ones are the test.
         examples: what to train on.
         options: what every recipe takes; gives the base model, the cultures and the seed of all draws.
-        passes: over the training rows; a hosted trainer chooses its own.
-        workers: of training and evaluation, a core each.
-        gpus: that train, a worker each, in the place of cores.
-        layers: adapt only so many of the base model's layers, the topmost; None for all.
-        tuning: the method, as in `TrainConfig`; `full` trains one model after the other, which `cp-ray serve` serves.
-        training: `joint`: all adapters in one run on one base; `separate`: one run each. The adapters are the same.
-        unified: `yes`: also one adapter of all cultures.
-        objective: as in `TrainConfig`.
-        trainer: `local`, or `openai`: hosted fine-tuning, its key in OPENAI_API_KEY.
-        trainer_model: the base at the hosted trainer.
-        trainer_url: of the hosted trainer, up to /v1.
+        models: how they are trained. Whole models (`full`) are served by `cp-ray serve` alone.
 
     Raises:
-        ConfigError: `passes`, `workers` or `layers` is below 1, `gpus` below 0, a choice is none of those above, or
-            `tuning` is `qlora` without the package for it.
+        ConfigError: an option breaks its rule, or `tuning` is `qlora` without the package for it.
     """
-    check_least("gpus", gpus, 0)
-    check_choice("training", training, "joint", "separate")
-    check_choice("unified", unified, "yes", "no")
-    check_choice("tuning", tuning, *METHODS)
-    check_choice("trainer", trainer, "local", "openai")
     scoring = alignment.ScoreConfig(seed=options.seed)
-    if trainer == "openai":
-        started, trained = hosted_models(
-            examples, options, model=trainer_model, url=trainer_url, unified=unified == "yes"
+    if models.trainer == "openai":
+        started, hosted = hosted_models(
+            examples, options, model=models.trainer_model, url=models.trainer_url, unified=models.unified == "yes"
         )
-        predicted = predict_hosted(seeds, trained, options)
-        return [*started, *trained, predicted, evaluate(seeds, predicted, scoring)]
-    trained = _trainings(
-        examples,
-        options,
-        Placement(gpus, use_gpu=True) if gpus else Placement(workers),
-        {"survey": seeds.config.source, "layers": layers, "method": tuning, "objective": objective},
-        passes=passes,
-        apart=training == "separate",
-        unified=unified == "yes",
-    )
-    predicted = predict(seeds, trained, options.base_model, workers=workers)
+        predicted = predict_hosted(seeds, hosted, options)
+        return [*started, *hosted, predicted, evaluate(seeds, predicted, scoring)]
+    placement = models.placement
+    trained = [train(examples, config, placement) for config in models.runs(options, seeds.config.source)]
+    predicted = predict(seeds, trained, options.base_model, workers=models.workers)
     made = [*trained, predicted, evaluate(seeds, predicted, scoring)]
-    return made if tuning == "full" else [*made, answers(seeds, trained, asking.AskConfig(options.base_model))]
-
-
-def _trainings(
-    examples: Step,
-    options: Options,
-    placement: Placement,
-    shared: dict[str, Any],
-    *,
-    passes: int,
-    apart: bool,
-    unified: bool,
-) -> list[Step]:
-    """The trainings of all adapters."""
-    whole = shared["method"] == "full"
-    if whole:
-        shared = shared | {"layers": None}
-
-    chosen = options.chosen
-    how: dict[str, Any] = {"passes": passes, **({"learning_rate": WHOLE_RATE} if whole else {})}
-    adapters = [AdapterConfig(culture.id, (culture,), **how) for culture in chosen]
-    if unified:
-        adapters.append(AdapterConfig(UNIFIED, chosen, batch_size=8 * len(chosen), **how))
-    runs = [(adapter,) for adapter in adapters] if apart or whole else [tuple(adapters)]
-    configs = [TrainConfig(options.base_model, run, seed=options.seed, **shared) for run in runs]
-    return [train(examples, config, placement) for config in configs]
+    if models.tuning == "full":
+        return made
+    return [*made, answers(seeds, trained, asking.AskConfig(options.base_model))]
 
 
 def report(steps: Sequence[Step], options: Options) -> Step:

@@ -1,6 +1,7 @@
 """What a training run is, and where it runs."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from cp_ray.errors import ConfigError
 from cp_ray.llm.contents import OnBase
 from cp_ray.survey.items import Source
 
-__all__ = ["METHODS", "UNIFIED", "WHOLE_RATE", "AdapterConfig", "Placement", "TrainConfig", "hub_name"]
+__all__ = ["METHODS", "OBJECTIVES", "UNIFIED", "WHOLE_RATE", "AdapterConfig", "Placement", "TrainConfig", "hub_name"]
 
 METHODS = ("lora", "dora", "qlora", "full")
 """`lora`, `dora`: adapters on the base as it is; `qlora`: LoRA on a base in 4 bits; `full`: every weight."""
@@ -144,8 +145,8 @@ class Placement:
     """Steps."""
     max_failures: int = 3
     """Times that lost workers are replaced; -1: always."""
-    deepspeed: str | None = None
-    """A JSON file with DeepSpeed settings that take the place of ours."""
+    deepspeed: Mapping[str, Any] | None = None
+    """DeepSpeed settings that take the place of ours (`cp_ray.training.zero.read_settings`)."""
 
     def __post_init__(self) -> None:
         _at_least(1, workers=self.workers, checkpoint_every=self.checkpoint_every)

@@ -5,6 +5,7 @@ gradient 2 and what the optimiser keeps 12; adapters here are float32 throughout
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from cp_ray.errors import ConfigError, PlacementError
 from cp_ray.training.config import Placement
 
-__all__ = ["Need", "Zero", "as_asked", "begin_state", "choose", "read_state", "settings", "write_state"]
+__all__ = [
+    "Need", "Zero", "as_asked", "begin_state", "choose", "read_settings", "read_state", "settings", "write_state",
+]  # fmt: skip
 
 _OURS = ("bf16", "fp16", "gradient_accumulation_steps", "gradient_clipping", "optimizer", "scheduler",
          "train_batch_size", "train_micro_batch_size_per_gpu")  # fmt: skip
@@ -115,7 +118,7 @@ def settings(zero: Zero, placement: Placement, *, bf16: bool, largest_adapter: i
         largest_adapter: elements of the largest adapter matrix, which is not worth being shared.
 
     Raises:
-        ConfigError: the user's settings cannot be read, or say what only the run's configuration may.
+        ConfigError: the user's settings cannot be used, or say what only the run's configuration may.
     """
     optimization: dict[str, Any] = {"stage": zero.stage}
     if zero.offload != "none":
@@ -141,40 +144,87 @@ def settings(zero: Zero, placement: Placement, *, bf16: bool, largest_adapter: i
 
 
 def as_asked(placement: Placement) -> Placement:
-    """A placement with the stage and offload that the user's own DeepSpeed file names.
+    """A placement with the stage and offload that the user's own DeepSpeed settings name.
 
     Raises:
-        ConfigError: it cannot be read, or names another stage than the placement.
+        ConfigError: they cannot be used, or name another stage than the placement.
     """
     if not placement.deepspeed:
         return placement
     own = _own(placement.deepspeed).get("zero_optimization", {})
-    stage, asked = own.get("stage", "auto"), placement.zero_stage
-    if stage == "auto":
+    stage, asked = own.get("stage"), placement.zero_stage
+    if stage is None:
         return placement
     if asked not in (None, stage):
-        raise ConfigError(f"zero_stage: is {asked}, but {placement.deepspeed} has {stage}; give one of them")
+        raise ConfigError(f"zero_stage: is {asked}, but the DeepSpeed settings have {stage}; give one of them")
     kept = {name for name in ("offload_optimizer", "offload_param") if _leaves(own.get(name))}
     offload = "all" if "offload_param" in kept else "optimizer" if kept else placement.offload
     return replace(placement, zero_stage=stage, offload=offload)
 
 
 def _leaves(offload: Any) -> bool:
-    return isinstance(offload, dict) and offload.get("device", "none") not in (None, "none", "auto")
+    return isinstance(offload, dict) and offload.get("device", "none") not in (None, "none")
 
 
-def _own(path: str) -> dict[str, Any]:
+def read_settings(path: str) -> dict[str, Any]:
+    """A user's DeepSpeed settings, from a JSON file.
+
+    Raises:
+        ConfigError: it cannot be read, or what it holds cannot be used.
+    """
     try:
-        own = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        found = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"deepspeed: cannot read {path} ({error}); give a JSON file") from error
-    if not isinstance(own, dict):
-        raise ConfigError(f"deepspeed: {path} must hold an object, got {type(own).__name__}")
-    # DeepSpeed's own files often say "auto" where a trainer fills in; so do we.
-    wrong = [key for key in _OURS if own.get(key, "auto") != "auto" and own[key] != {"enabled": "auto"}]
+    if not isinstance(found, dict):
+        raise ConfigError(f"deepspeed: {path} must hold an object, got {type(found).__name__}")
+    _own(found)
+    return found
+
+
+def _own(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A user's settings as they go over ours."""
+    own = _without_auto(given)
+    wrong = [key for key in _OURS if key in own and _said(key, own[key])]
     if wrong:
-        raise ConfigError(f"deepspeed: {wrong[0]} in {path} is given by the run's own settings; take it out")
-    return {key: value for key, value in own.items() if key not in _OURS and value != "auto"}
+        raise ConfigError(f"deepspeed: {wrong[0]} is given by the run's own settings; take it out")
+    zero = own.get("zero_optimization", {})
+    if not isinstance(zero, dict):
+        raise ConfigError(f"deepspeed: zero_optimization must be an object, got {zero!r}")
+    _check_zero(zero)
+    return {key: value for key, value in own.items() if key not in _OURS}
+
+
+def _check_zero(given: Mapping[str, Any]) -> None:
+    from pydantic import ValidationError
+
+    logging.disable(logging.WARNING)  # where there is no GPU, DeepSpeed says so when it is imported
+    try:
+        from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+    finally:
+        logging.disable(logging.NOTSET)
+    try:
+        DeepSpeedZeroConfig(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, ("zero_optimization", *first["loc"])))
+        raise ConfigError(f"deepspeed: {where}: {first['msg']}, got {first['input']!r}; correct it") from error
+
+
+def _without_auto(given: Mapping[str, Any]) -> dict[str, Any]:
+    """DeepSpeed's own files often say "auto" where a trainer fills in; so do we."""
+    return {
+        key: _without_auto(value) if isinstance(value, dict) else value
+        for key, value in given.items()
+        if value != "auto"
+    }
+
+
+def _said(key: str, value: Any) -> bool:
+    """Whether a setting says anything; a precision that is not switched on does not."""
+    if key in ("bf16", "fp16") and isinstance(value, dict):
+        return bool(value.get("enabled"))
+    return bool(value != {})
 
 
 def _over(ours: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

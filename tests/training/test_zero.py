@@ -10,7 +10,7 @@ import pytest
 
 from cp_ray.errors import ConfigError, PlacementError
 from cp_ray.training.config import Placement
-from cp_ray.training.zero import Need, Zero, as_asked, choose, settings
+from cp_ray.training.zero import Need, Zero, as_asked, choose, read_settings, settings
 from tests.tiny import make_base
 from tests.training.ranks import make_config, on_ranks
 
@@ -116,7 +116,7 @@ def test_all_weights_in_bfloat16_are_not_trained_without_zero() -> None:
 
 def own(tmp_path: Path, text: str) -> Placement:
     (tmp_path / "ds.json").write_text(text)
-    return Placement(deepspeed=str(tmp_path / "ds.json"))
+    return Placement(deepspeed=read_settings(str(tmp_path / "ds.json")))
 
 
 def test_a_users_settings_go_over_ours(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_users_stage_is_the_runs(tmp_path: Path, optimization: Any, stage: int
 
 def test_two_stages_are_told(tmp_path: Path) -> None:
     given = replace(own(tmp_path, '{"zero_optimization": {"stage": 3}}'), zero_stage=2)
-    with pytest.raises(ConfigError, match=r"zero_stage: is 2, but .*ds.json has 3; give one of them"):
+    with pytest.raises(ConfigError, match="zero_stage: is 2, but the DeepSpeed settings have 3; give one of them"):
         as_asked(given)
 
 
@@ -168,13 +168,32 @@ def test_a_users_stage_gives_the_losses_of_one_worker(base: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "deepspeed: cannot read"),
-        ("[]", "must hold an object, got list"),
-        ('{"optimizer": {"type": "Adam"}}', "deepspeed: optimizer in .* is given by the run's own settings"),
-        ('{"gradient_clipping": 1.0}', "deepspeed: gradient_clipping in"),
+        ("{", "deepspeed: cannot read .*ds.json "),
+        ("[]", "deepspeed: .*ds.json must hold an object, got list"),
+        ('{"optimizer": {"type": "Adam"}}', "deepspeed: optimizer is given by the run's own settings; take it out"),
+        ('{"gradient_clipping": 1.0}', "deepspeed: gradient_clipping is given"),
+        ('{"bf16": {"enabled": true}}', "deepspeed: bf16 is given"),
+        ('{"zero_optimization": 2}', "deepspeed: zero_optimization must be an object, got 2"),
+        ('{"zero_optimization": {"stge": 2}}', "zero_optimization.stge: Extra inputs are not permitted, got 2"),
+        ('{"zero_optimization": {"offload_param": {"device": "disk"}}}', "zero_optimization.offload_param.device: "),
     ],
 )
 def test_a_users_settings_that_cannot_be_are_told(tmp_path: Path, text: str, said: str) -> None:
-    given: Any = own(tmp_path, text)
-    with pytest.raises(ConfigError, match=said):
-        settings(Zero(0, "none", ""), given, bf16=False, largest_adapter=1)
+    with pytest.raises(ConfigError, match=said) as raised:
+        own(tmp_path, text)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(ConfigError, match="deepspeed: scheduler is given"):  # from Python
+        settings(Zero(0, "none", ""), Placement(deepspeed={"optimizer": {}, "scheduler": 1}), bf16=False,
+                 largest_adapter=1)  # fmt: skip
+
+
+def test_what_a_users_file_leaves_to_the_trainer_is_the_trainers(tmp_path: Path) -> None:
+    text = json.dumps({
+        "fp16": {"enabled": "auto", "loss_scale": 0, "initial_scale_power": 16}, "bf16": {"enabled": "auto"},
+        "zero_optimization": {"stage": "auto", "reduce_bucket_size": "auto", "overlap_comm": True},
+        "gradient_clipping": "auto", "train_batch_size": "auto",
+    })  # fmt: skip
+    found = settings(Zero(3, "none", ""), own(tmp_path, text), bf16=False, largest_adapter=7)
+    plain = settings(Zero(3, "none", ""), Placement(), bf16=False, largest_adapter=7)
+    assert found["zero_optimization"] == {**plain["zero_optimization"], "overlap_comm": True}
+    assert {**found, "zero_optimization": 0} == {**plain, "zero_optimization": 0}
