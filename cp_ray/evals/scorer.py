@@ -1,7 +1,8 @@
 """A base model with all its adapters, giving the probabilities of a question's options.
 
-Rows for different adapters share a batch. What lies below the first adapted layer is the same for all of them, so it
-is computed once per question and not once per adapter.
+Lines for different adapters share a batch. What lies below the first adapted layer is the same for all of them, so it
+is computed once per line and not once per adapter. Questions that begin alike, such as one in two orders of its
+options, stand in one line, and what they begin with is computed once.
 """
 
 import tempfile
@@ -13,7 +14,19 @@ from typing import TYPE_CHECKING
 import torch
 
 from cp_ray.branch_probe import check_branches
-from cp_ray.branches import Batch, Branches, answer_logprobs, collate, encode, hidden_states, seen, token_logprobs
+from cp_ray.branches import (
+    Batch,
+    Branches,
+    Tree,
+    answer_logprobs,
+    collate_trees,
+    common,
+    encode,
+    grow,
+    hidden_states,
+    seen,
+    token_logprobs,
+)
 from cp_ray.causal import layers, text_config
 from cp_ray.devices import best_device
 from cp_ray.evals.choose import softmax
@@ -30,6 +43,13 @@ __all__ = ["Asked", "Scorer"]
 
 _TOKENS, _TOKENS_ON_CPU = 4096, 1024
 """In a batch, over all models, padding included. More overflow a CPU's caches: 4,096 take it half as long again."""
+
+_LINE = 256
+"""Tokens of questions that share a line, at most: attention's products grow with its square."""
+
+
+Line = list[int]
+"""Places of questions that are computed together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +100,25 @@ class Scorer:
         rows = [encode(self.tokenizer, a.messages, [(option, 1.0) for option in a.options]) for a in asked]
         found: list[list[tuple[float, ...]]] = [[] for _ in asked]
         for batch in self._batches(rows, asked, tokens):
-            shares = self._shares([asked[k] for k in batch], [rows[k] for k in batch])
-            for k, own in zip(batch, shares, strict=True):
+            trees = [grow([rows[k] for k in line]) for line in batch]
+            shares = self._shares([[asked[k] for k in line] for line in batch], trees)
+            for k, own in zip((k for line in batch for k in line), shares, strict=True):
                 found[k] = own
         return found
 
-    def _batches(self, rows: Sequence[Branches], asked: Sequence[Asked], tokens: int) -> Iterator[list[int]]:
-        """Places of the questions that fit the context, those of like length together."""
+    def _batches(self, rows: Sequence[Branches], asked: Sequence[Asked], tokens: int) -> Iterator[list[Line]]:
+        """Lines of questions that fit the context, those of like length together."""
         fitting = [k for k, row in enumerate(rows) if self._longest(row) <= self.context]
-        batch: list[int] = []
+        lines = [(line, len(grow([rows[k] for k in line]).tokens)) for line in _lines(fitting, rows, asked)]
+        batch: list[Line] = []
         models = 0
-        for k in sorted(fitting, key=lambda k: rows[k].tokens):
-            models += len(asked[k].models)
-            if batch and models * rows[k].tokens > tokens:
+        for line, length in sorted(lines, key=lambda of: of[1]):
+            more = len(asked[line[0]].models)
+            if batch and (models + more) * length > tokens:
                 yield batch
-                batch, models = [], len(asked[k].models)
-            batch.append(k)
+                batch, models = [], 0
+            batch.append(line)
+            models += more
         if batch:
             yield batch
 
@@ -104,23 +127,28 @@ class Scorer:
         return len(row.prompt) + max(map(len, row.answers))
 
     @torch.inference_mode()
-    def _shares(self, asked: Sequence[Asked], rows: Sequence[Branches]) -> list[list[tuple[float, ...]]]:
-        models = [model for a in asked for model in a.models]
-        of_row = [k for k, a in enumerate(asked) for _ in a.models]
-        logprobs = iter(self._logprobs(rows, of_row, models))
-        return [[softmax([next(logprobs) for _ in a.options]) for _ in a.models] for a in asked]
+    def _shares(self, asked: Sequence[Sequence[Asked]], trees: Sequence[Tree]) -> list[list[tuple[float, ...]]]:
+        """Of every question, line by line, and each of its models."""
+        models = [model for line in asked for model in line[0].models]
+        of_line = [k for k, line in enumerate(asked) for _ in line[0].models]
+        logprobs = iter(self._logprobs(trees, of_line, models))
+        found: list[list[tuple[float, ...]]] = []
+        for line in asked:
+            by_model = [[softmax([next(logprobs) for _ in a.options]) for a in line] for _ in line[0].models]
+            found += [list(own) for own in zip(*by_model, strict=True)]
+        return found
 
-    def _logprobs(self, rows: Sequence[Branches], of_row: Sequence[int], models: Sequence[str | None]) -> list[float]:
-        """Of every answer of every (question, model), in order."""
+    def _logprobs(self, trees: Sequence[Tree], of_line: Sequence[int], models: Sequence[str | None]) -> list[float]:
+        """Of every answer of every (line, model), in order."""
         pad = self.tokenizer.pad_token_id
-        below = self._to_device(collate(rows, pad, self.model.dtype))
-        batch = self._to_device(collate([rows[k] for k in of_row], pad, self.model.dtype))
+        below = self._to_device(collate_trees(trees, pad, self.model.dtype))
+        batch = self._to_device(collate_trees([trees[k] for k in of_line], pad, self.model.dtype))
         decoder = self.model.get_decoder()
         if self.depth:
-            hidden = trunk(decoder, self.depth, below.input_ids, below.positions, seen(self.model, below))[list(of_row)]
+            hidden = trunk(decoder, self.depth, below.input_ids, below.positions, seen(self.model, below))
         with self.lora.rows(models):
             if self.depth:
-                states = crown(decoder, self.depth, hidden, batch.positions, seen(self.model, batch))
+                states = crown(decoder, self.depth, hidden[list(of_line)], batch.positions, seen(self.model, batch))
             else:
                 states = hidden_states(self.model, batch)
             found: list[float] = answer_logprobs(token_logprobs(self.model, states, batch), batch).tolist()
@@ -128,3 +156,21 @@ class Scorer:
 
     def _to_device(self, batch: Batch) -> Batch:
         return batch.to(self.model.device)
+
+
+def _lines(some: Sequence[int], rows: Sequence[Branches], asked: Sequence[Asked]) -> list[Line]:
+    """Questions that have half of their tokens in common, and the same models, in a line; all others by themselves."""
+    found: list[Line] = []
+    tokens = 0
+    for k in sorted(some, key=lambda k: rows[k].prompt):
+        if found:
+            last, own = found[-1][-1], rows[k]
+            alike = common(rows[last].prompt, own.prompt)
+            more = own.tokens - alike
+            if asked[last].models == asked[k].models and 2 * alike >= own.tokens and tokens + more <= _LINE:
+                found[-1].append(k)
+                tokens += more
+                continue
+        found.append([k])
+        tokens = rows[k].tokens
+    return found

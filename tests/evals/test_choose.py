@@ -1,10 +1,13 @@
 """One door for the local models: what each of them chooses on Ray Data is what it chooses alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cp_ray.arrow import from_table
+from cp_ray.branches import Batch, Tree, collate_trees
 from cp_ray.evals.choose import TOO_LONG, LocalModels, choose
 from cp_ray.evals.scorer import Asked, Scorer
 from cp_ray.folder import Folder, open_folder
@@ -63,6 +66,29 @@ def test_batches_of_any_size_give_the_same(models: tuple[str, dict[str, Folder]]
     one, many = scorer.option_shares(asked, tokens=1), scorer.option_shares(asked, tokens=100_000)
     for a, b in zip(one, many, strict=True):
         assert [list(x) for x in a] == [pytest.approx(list(y), abs=1e-5) for y in b]
+
+
+def test_questions_that_begin_alike_are_computed_together_and_answered_as_alone(
+    models: tuple[str, dict[str, Folder]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one in two orders of its options, of which an adapter is asked one more."""
+    words = (*("so " * 20 + end for end in ("yes no?", "no yes?", "no no?")), "no?", "yes")
+    asked = [Asked((Message("user", text),), OPTIONS, (None, "german")) for text in words]
+    asked.append(Asked(asked[0].messages, OPTIONS[:2], (None, "german", "arabic")))
+    scorer, fed = Scorer(*models), []
+
+    def counted(trees: Sequence[Tree], *more: Any) -> Batch:
+        fed.append([len(tree.rows) for tree in trees])
+        return collate_trees(trees, *more)
+
+    monkeypatch.setattr("cp_ray.evals.scorer.collate_trees", counted)
+    together = scorer.option_shares(asked, tokens=100_000)
+    assert sorted(fed[0]) == [1, 1, 1, 3]
+    for one, shares in zip(asked, together, strict=True):
+        for model, own in zip(one.models, shares, strict=True):
+            ((alone,),) = scorer.option_shares([Asked(one.messages, one.options, (model,))])
+            assert own == pytest.approx(alone, abs=1e-5)
+            assert len(own) == len(one.options)
 
 
 @pytest.mark.long
