@@ -116,6 +116,10 @@ def culture_models(seeds: Step, examples: Step, options: Options, models: ModelO
     """
     scoring = alignment.ScoreConfig(seed=options.seed)
     if models.trainer == "openai":
+        if options.base_model != Options.base_model:
+            raise ConfigError(
+                f"base-model: the hosted trainer trains --trainer-model, got {options.base_model!r}; leave it out"
+            )
         started, hosted = hosted_models(
             examples, options, model=models.trainer_model, url=models.trainer_url, unified=models.unified == "yes"
         )

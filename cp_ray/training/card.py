@@ -70,7 +70,7 @@ def model_card(config: TrainConfig, adapter: AdapterConfig, points: Sequence[Tra
         terms=config.survey.terms,
         countries=", ".join(country for culture in adapter.cultures for country in culture.countries),
         method=f"{config.method}, rank {config.rank}, alpha {config.alpha}" if adapted else "all weights",
-        layers="all" if config.layers is None else f"the topmost {config.layers}",
+        layers="all" if config.layers is None else f"the topmost, {config.layers} at most",
         objective=config.objective,
         rate=adapter.learning_rate,
         warmup=adapter.warmup,

@@ -78,7 +78,7 @@ class TrainConfig(OnBase):
     rank: int = 16
     alpha: int = 32
     layers: int | None = None
-    """Adapt only so many layers, the topmost; None for all. Those below then need computing only once."""
+    """Adapt at most so many layers, the topmost; None for all. Those below then need computing only once."""
     objective: str = "answers"
     """`answers`: the likelihood of each answer, weighted with how often it was given; `distribution`: of the survey
     answers the cross-entropy between their shares and the model's, renormalised over the answers of the prompt."""
@@ -89,14 +89,19 @@ class TrainConfig(OnBase):
     is longer with its prompt is left out, and counted; so are a question's if all its options are together, where the
     objective is their `distribution`."""
     validation: float = 0.0
-    """Share of the training questions that is kept to validate with, the same questions for all cultures."""
-    validate_every: int = 20
-    """Steps."""
+    """Share of an adapter's questions that is kept to validate with; the same of all cultures that have the same."""
+    validate_every: int | None = None
+    """Steps; None: those of a pass."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least(1, rank=self.rank, alpha=self.alpha, validate_every=self.validate_every)
+        _at_least(
+            1,
+            rank=self.rank,
+            alpha=self.alpha,
+            validate_every=1 if self.validate_every is None else self.validate_every,
+        )
         _at_least(8, max_tokens=self.max_tokens)
         if self.layers is not None and self.layers < 1:
             raise ConfigError(f"layers: must be at least 1, or None for all, got {self.layers}")

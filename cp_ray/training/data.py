@@ -77,12 +77,11 @@ def make_prompts(examples: Sequence[Example], config: TrainConfig) -> list[Promp
         ConfigError: an adapter has no rows, all of its rows weigh nothing, or an example does not end with the
             assistant's message.
     """
-    kept_back = _validation_questions(examples, config)
     found = list[Prompt]()
     for k, adapter in enumerate(config.adapters):
         ids = {culture.id for culture in adapter.cultures}
         own = [e for e in examples if e.culture in ids]
-        before = len(found)
+        kept_back, before = _validation_questions(own, config), len(found)
         trained = [e for e in own if not {e.question_id, e.other_question_id} & kept_back]
         validated = [e for e in own if e.question_id in kept_back and e.kind != "mixed"]
         found += _by_prompt(trained, config, k, len(found), validation=False)
@@ -129,8 +128,8 @@ def divide(known: pa.Table, blocks: Blocks, config: TrainConfig) -> Data:
             )
         if adapter.patience is not None and k not in validated:
             raise ConfigError(
-                f"validation: {adapter.name} is to stop early, and a share of {config.validation} keeps none of its "
-                "questions to validate with; give a larger one"
+                f"validation: {adapter.name} is to stop early, and has no short enough question to validate with "
+                "beside those it is trained on; give it more, or no patience"
             )
     return Data(Rows(parts[0], blocks), Rows(parts[1], blocks), too_long)
 
@@ -218,13 +217,14 @@ def _stems(prompts: Sequence[tuple[Message, ...]]) -> list[int]:
     return [stems[k] for k in range(len(texts))]
 
 
-def _validation_questions(examples: Sequence[Example], config: TrainConfig) -> frozenset[str]:
+def _validation_questions(own: Sequence[Example], config: TrainConfig) -> frozenset[str]:
+    """A share of an adapter's questions: whoever is trained beside it, and the same for all who have the same ones."""
     questions = sorted(
-        {e.question_id for e in examples}, key=lambda q: hashlib.sha256(f"{config.seed}/{q}".encode()).digest()
+        {e.question_id for e in own}, key=lambda q: hashlib.sha256(f"{config.seed}/{q}".encode()).digest()
     )
     # A share of few questions would be none, and nobody would stop early or keep the best weights.
     kept = max(1, round(config.validation * len(questions))) if config.validation else 0
-    return frozenset(questions[:kept])
+    return frozenset(questions[: min(kept, len(questions) - 1)])  # one at least is trained on
 
 
 def _nothing_of(adapter: AdapterConfig, own: Sequence[Example]) -> ConfigError:

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from cp_ray.errors import ConfigError
+from cp_ray.llm.hub import first_line
 from cp_ray.training.config import Placement, TrainConfig
 from cp_ray.training.memory import device_memory, needed
 from cp_ray.training.model import Learner
@@ -52,8 +54,13 @@ def plan_zero(
 def start_engine(
     learner: Learner, config: TrainConfig, zero: Zero, settings_: Mapping[str, Any], device: torch.device
 ) -> tuple[Any, AdapterAdamW]:
-    """DeepSpeed's engine, and the optimiser with a group for each adapter."""
+    """DeepSpeed's engine, and the optimiser with a group for each adapter.
+
+    Raises:
+        ConfigError: it refuses the settings.
+    """
     import deepspeed
+    from deepspeed.runtime.config import DeepSpeedConfigError
 
     groups = [[p for _, p in learner.parameters_of(k)] for k in range(len(config.adapters))]
     optimizer = AdapterAdamW(
@@ -68,7 +75,10 @@ def start_engine(
         ],
         shared_on=device if zero.stage > 0 else None,
     )
-    engine, *_ = deepspeed.initialize(model=learner, optimizer=optimizer, config=dict(settings_))
+    try:
+        engine, *_ = deepspeed.initialize(model=learner, optimizer=optimizer, config=dict(settings_))
+    except (AssertionError, DeepSpeedConfigError, ValueError) as error:
+        raise ConfigError(f"deepspeed: {first_line(error)}; correct your own settings") from error
     # Without ZeRO it would copy all gradients together first, for a worker by itself too: `Gradients` asks it later.
     engine.enable_backward_allreduce = zero.stage > 0
     return engine, optimizer

@@ -237,7 +237,7 @@ class Trainer:
     def _validate(self, active: Sequence[int]) -> dict[int, float]:
         """Mean loss of each active adapter on its validation rows, where it is time for that."""
         rows, step = self.rows.validation, self.state.step
-        due = [k for k in active if step % self.config.validate_every == 0 or step == len(self.plan[k])]
+        due = [k for k in active if step % self._every(k) == 0 or step == len(self.plan[k])]
         batch = [i for i, k in enumerate(rows.adapters) if k in due]
         if not batch:
             return {}
@@ -247,6 +247,10 @@ class Trainer:
         dist.all_reduce(losses)
         weight = {k: sum(rows[i].weight for i in batch if rows[i].adapter == k) for k in due}
         return {k: float(losses[k]) / weight[k] for k in due if weight[k]}
+
+    def _every(self, k: int) -> int:
+        """Steps from one validation of an adapter to the next."""
+        return self.config.validate_every or max(1, len(self.plan[k]) // self.config.adapters[k].passes)
 
     def _note(self, active: Sequence[int], losses: Tensor, validated: dict[int, float]) -> None:
         """Write down what a step came to, and who stops."""

@@ -92,6 +92,8 @@ def _adapter(folder: Path) -> tuple[Path, dict[str, Any]]:
         names = ", ".join(path.name for path in inside)
         raise BaseModelError(f"adapter: {folder} has {len(inside)} adapters ({names}); give one, {inside[0]}")
     found = inside[0] if inside else folder
+    if (found / "config.json").is_file() and not (found / "adapter_config.json").exists():
+        raise BaseModelError(f"adapter: {found} is a whole model, which needs no merge; give a PEFT folder")
     try:
         config: dict[str, Any] = json.loads((found / "adapter_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

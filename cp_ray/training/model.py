@@ -10,7 +10,6 @@ from torch.utils.checkpoint import checkpoint
 
 from cp_ray.branches import Batch, answer_logprobs, collate_trees, grow, hidden_states, seen, token_logprobs
 from cp_ray.causal import layers, text_config
-from cp_ray.errors import ConfigError
 from cp_ray.training.adapt import Adapters
 from cp_ray.training.attention import use_short_attention
 from cp_ray.training.config import Placement, TrainConfig
@@ -87,15 +86,9 @@ def make_learner(base: Any, config: TrainConfig, placement: Placement) -> Learne
     """Freeze what is not trained, and put fresh adapters on.
 
     Raises:
-        ConfigError: the base has fewer layers than are to be adapted.
         BaseModelError: it has nothing that can be adapted.
     """
-    total = len(layers(base))
-    if config.layers is not None and config.layers > total:
-        raise ConfigError(
-            f"layers: the base model has {total}, got {config.layers}; give at most so many, or None for all"
-        )
-    depth = 0 if config.layers is None else total - config.layers
+    depth = 0 if config.layers is None else max(0, len(layers(base)) - config.layers)
     if base.device.type == "cpu":
         use_short_attention(base)
     if placement.gradient_checkpointing:

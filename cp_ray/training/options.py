@@ -25,17 +25,20 @@ class ModelOptions:
     )
     unified: str = option("no", "yes: one adapter of all cultures too")
     objective: str = option(
-        "answers", "answers (their likelihood) or distribution (the shares of a question's options, and nothing else)"
+        "answers", "of survey answers: answers (their likelihood) or distribution (the shares of a question's options)"
     )
     passes: int = option(3, "over the training rows; a hosted trainer chooses its own")
     batch_size: int = option(8, "prompts of a culture in a step, over all workers")
     learning_rate: float | None = option(None, f"default: {AdapterConfig.learning_rate}, with full {WHOLE_RATE}")
     rank: int = option(16, "of an adapter's matrices")
     alpha: int | None = option(None, "an adapter's strength, times its rank; default: twice the rank")
-    layers: int | None = option(None, "adapt only so many, the topmost; those below are computed once; without full")
+    layers: int | None = option(
+        None, "adapt at most so many, the topmost, those below being computed once; 99 for all; without full"
+    )
     max_tokens: int = option(1024, "of a training row; a longer answer is left out, and counted")
     dtype: str = option("auto", "float32, bfloat16, or auto: what the device is faster with, of 16-bit weights")
     validation: float = option(0.0, "share of the training questions that is kept to choose the best weights by")
+    validate_every: int | None = option(None, "steps; default: those of a pass")
     patience: int | None = option(None, "stop a culture after so many validations without a smaller loss")
     workers: int = option(2, "of training and evaluation, a core each")
     gpus: int = option(0, "that train, a worker each, in the place of cores; evaluation takes what there is")
@@ -62,16 +65,18 @@ class ModelOptions:
         check_least("workers", self.workers, 1)
         check_least("gpus", self.gpus, 0)
         if self.trainer == "openai":
-            self._check_hosted()
+            self._refuse({f.name for f in fields(self)} - _HOSTED, "the hosted trainer chooses that itself")
+        else:
+            self._refuse({"trainer_model", "trainer_url"}, "needs --trainer openai")
+        if self.tuning == "full":
+            self._refuse({"rank", "alpha"}, "full has no adapters")
 
-    def _check_hosted(self) -> None:
-        """What a hosted trainer decides must not be asked for, or it would be thought done."""
+    def _refuse(self, names: set[str], why: str) -> None:
+        """What has no effect must not be asked for, or it would be thought done."""
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.name not in _HOSTED and value != f.default:
-                raise ConfigError(
-                    f"{f.name.replace('_', '-')}: the hosted trainer chooses that itself, got {value!r}; leave it out"
-                )
+            if f.name in names and value != f.default:
+                raise ConfigError(f"{f.name.replace('_', '-')}: {why}, got {value!r}; leave it out")
 
     @property
     def placement(self) -> Placement:
@@ -130,6 +135,7 @@ class ModelOptions:
                 objective=self.objective,
                 max_tokens=self.max_tokens,
                 validation=self.validation,
+                validate_every=self.validate_every,
                 seed=options.seed,
             )
             for run in ([(one,) for one in adapters] if apart else [tuple(adapters)])

@@ -167,14 +167,23 @@ def test_a_share_to_validate_with_is_one_question_at_least() -> None:
 def test_an_adapter_that_is_to_stop_early_needs_something_to_validate_with() -> None:
     patient = AdapterConfig("greek", (CULTURES["greek"],), patience=2)
     examples = [example(q, f"Is it {q}?", "Yes", question_id=f"Q{q}") for q in range(20)]
-    kept = make_data(examples, config(validation=0.1), make_tokenizer()).validation
-    free = next(
-        q for q in range(20) if all(f"Is it {q}?" not in make_tokenizer().decode(r.branches.prompt) for r in kept)
-    )
-    examples.append(example(30, "Was it?", "No", culture="greek", question_id=f"Q{free}"))
-    with pytest.raises(ConfigError, match=r"^validation: greek is to stop early, .* 0\.1 keeps none of its questions"):
+    examples.append(example(30, "Was it?", "No", culture="greek", question_id="Q3"))
+    with pytest.raises(ConfigError, match=r"^validation: greek is to stop early, and has no short enough question"):
         make_data(examples, config(GERMAN, patient, validation=0.1), make_tokenizer())
     make_data(examples, config(GERMAN, GREEK, validation=0.1), make_tokenizer())
+
+
+def test_what_an_adapter_validates_with_does_not_hang_on_who_is_beside_it() -> None:
+    """Some peoples were not asked all questions."""
+    examples = [example(q, f"Is it {q}?", "Yes", question_id=f"Q{q}") for q in range(40)]
+    examples += [example(50 + q, f"Is it {q}?", "No", culture="greek", question_id=f"Q{q}") for q in range(0, 40, 3)]
+    for seed in range(5):
+        both = make_data(examples, config(GERMAN, GREEK, validation=0.2, seed=seed), make_tokenizer())
+        kept = [{row.branches.prompt for row in both.validation if row.adapter == k} for k in (0, 1)]
+        assert [len(own) for own in kept] == [8, 3]
+        for k, one in enumerate((GERMAN, GREEK)):
+            alone = make_data(examples, config(one, validation=0.2, seed=seed), make_tokenizer())
+            assert {row.branches.prompt for row in alone.validation} == kept[k]
 
 
 @pytest.mark.parametrize(

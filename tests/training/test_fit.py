@@ -24,6 +24,9 @@ from tests.tiny import make_base
 from tests.training.fit_driver import PLACEMENT, config
 from tests.training.ranks import EXAMPLES, make_config
 
+UNFIT = {"zero_optimization": {"stage": 2, "reduce_scatter": True}, "gradient_predivide_factor": 2.0}
+"""Settings that DeepSpeed reads and then cannot do."""
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -156,7 +159,7 @@ def test_a_driver_that_dies_goes_on_from_its_checkpoint(undisturbed: Undisturbed
 @pytest.mark.parametrize(
     ("settings", "placement", "error", "said"),
     [
-        ({"layers": 9}, Placement(1), ConfigError, "layers: the base model has 2, got 9"),
+        ({}, Placement(1, deepspeed=UNFIT), ConfigError, "deepspeed: "),
         ({}, Placement(64), PlacementError, "asks for 64 CPUs and the cluster has"),
     ],
 )

@@ -244,6 +244,21 @@ def test_an_adapter_stops_early_and_keeps_its_best(base: Path) -> None:
     assert [p.step for p in trainer.state.points if p.model == MANY[1]] == list(range(1, len(trainer.plan[1]) + 1))
 
 
+def test_unless_told_otherwise_each_adapter_validates_once_a_pass(base: Path) -> None:
+    adapters = [adapter(MANY[0], passes=3), adapter(MANY[1], passes=2, batch_size=100)]
+    trainer = trained(base, adapters, Placement(1, zero_stage=0, offload="none"), validation=0.25)
+    found = [[p.step for p in trainer.state.points if p.model == n and p.validation is not None] for n in MANY[:2]]
+    once = len(trainer.plan[0]) // 3
+    assert once > 1
+    assert found == [[once, 2 * once, 3 * once], [1, 2]]
+
+
+def test_a_base_with_fewer_layers_has_all_of_them_adapted(base: Path) -> None:
+    trainer = trained(base, [adapter(MANY[0], passes=1)], Placement(1, zero_stage=0, offload="none"), layers=99)
+    assert trainer.learner.depth == 0
+    assert {name.split(".layers.")[1][0] for name in trainer.weights()[MANY[0]]} == {"0", "1"}
+
+
 def test_on_a_base_in_four_bits_an_adapter_learns_beside_another_what_it_learns_alone(base: Path) -> None:
     names, placement = MANY[:2], Placement(1, zero_stage=0, offload="none")
     both = trained(base, [adapter(name) for name in names], placement, method="qlora")

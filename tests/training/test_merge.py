@@ -126,6 +126,9 @@ def test_an_adapter_of_another_base_is_told(base: Path, tmp_path: Path) -> None:
 def test_what_is_no_adapter_is_told(base: Path, tmp_path: Path) -> None:
     to = tmp_path / "merged"
     assert "give a PEFT folder" in told(BaseModelError, tmp_path / "nowhere", to)
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "config.json").write_text("{}")
+    assert "is a whole model, which needs no merge" in told(BaseModelError, tmp_path / "whole", to)
     adapter = make_adapter(base, tmp_path / "adapter")
     weights = adapter / "adapter_model.safetensors"
     whole = weights.read_bytes()

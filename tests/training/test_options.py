@@ -23,7 +23,7 @@ from tests.training.ranks import EXAMPLES
 OTHER = {
     "tuning": "dora", "training": "separate", "unified": "yes", "objective": "distribution", "passes": 4,
     "batch_size": 3, "learning_rate": 0.01, "rank": 5, "alpha": 7, "layers": 2, "max_tokens": 99, "dtype": "float32",
-    "validation": 0.2, "patience": 2, "workers": 3, "gpus": 4, "micro_tokens": 77, "packing": "no",
+    "validation": 0.2, "validate_every": 3, "patience": 2, "workers": 3, "gpus": 4, "micro_tokens": 77, "packing": "no",
     "gradient_checkpointing": "yes", "zero_stage": 1, "offload": "optimizer", "checkpoint_every": 6,
 }  # fmt: skip
 HOSTED = {"trainer", "trainer_model", "trainer_url"}
@@ -91,6 +91,11 @@ def test_the_unified_model_takes_as_many_prompts_of_each_culture() -> None:
         ({"offload": "disk"}, "offload: must be none, optimizer or all, got 'disk'"),
         ({"micro_tokens": 8}, "micro_tokens: must be at least 16, got 8"),
         ({"deepspeed": "no/such.json"}, "deepspeed: cannot read no/such.json"),
+        ({"trainer_model": "gpt"}, "trainer-model: needs --trainer openai, got 'gpt'; leave it out"),
+        ({"trainer_url": "http://t/v1"}, "trainer-url: needs --trainer openai, got 'http://t/v1'; leave it out"),
+        ({"tuning": "full", "rank": 8}, "rank: full has no adapters, got 8; leave it out"),
+        ({"tuning": "full", "alpha": 8}, "alpha: full has no adapters, got 8; leave it out"),
+        ({"validate_every": 0}, "validate_every: must be at least 1, got 0"),
         ({"trainer": "openai", "rank": 8}, "rank: the hosted trainer chooses that itself, got 8; leave it out"),
         ({"trainer": "openai", "zero_stage": 2}, "zero-stage: the hosted trainer chooses that itself, got 2"),
     ],
@@ -104,6 +109,11 @@ def test_a_wrong_one_is_told(given: dict[str, Any], said: str) -> None:
         made()
     assert str(raised.value).startswith(said)
     assert "\n" not in str(raised.value)
+
+
+def test_a_base_to_be_trained_here_is_none_of_a_hosted_trainer(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="base-model: the hosted trainer trains --trainer-model, got 'x'; leave it"):
+        few(Options(str(tmp_path), base_model="x"), models=ModelOptions(trainer="openai"))
 
 
 def test_a_stage_and_a_file_that_disagree_are_told_before_anything_starts(tmp_path: Path) -> None:

@@ -142,12 +142,44 @@ def test_a_users_settings_go_over_ours(tmp_path: Path) -> None:
         ({"overlap_comm": True}, None, None),
         ({"stage": 2, "offload_optimizer": {"device": "cpu"}}, 2, "optimizer"),
         ({"stage": 2, "offload_optimizer": {"device": "none"}}, 2, None),
+        ({"offload_optimizer": {"device": "cpu"}}, None, "optimizer"),
+        ({"stage": "auto", "offload_param": {"device": "nvme"}}, None, "all"),
+        ({"stage": "3"}, 3, None),
         ({"stage": 3, "offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"}}, 3, "all"),
     ],
 )
 def test_a_users_stage_is_the_runs(tmp_path: Path, optimization: Any, stage: int | None, offload: str | None) -> None:
     placement = as_asked(own(tmp_path, json.dumps({"zero_optimization": optimization})))
     assert (placement.zero_stage, placement.offload) == (stage, offload)
+
+
+def test_the_optimiser_is_never_given_its_part_in_pieces(tmp_path: Path) -> None:
+    """It would clip each piece by itself; almost every file for ZeRO-3 asks for it."""
+    text = '{"zero_optimization": {"stage": 3, "sub_group_size": 1e9}}'
+    found = settings(Zero(3, "none", ""), own(tmp_path, text), bf16=False, largest_adapter=1)
+    assert found["zero_optimization"]["sub_group_size"] == 2**60
+
+
+@pytest.mark.parametrize(
+    ("optimization", "asked", "said"),
+    [
+        (
+            {"stage": 2, "offload_optimizer": {"device": "cpu"}},
+            "none",
+            "offload: is none, but .* have optimizer",
+        ),
+        (
+            {"stage": 3, "offload_optimizer": {"device": "cpu"}},
+            "all",
+            "offload: is all, but .* have optimizer",
+        ),
+        ({"stage": 2, "offload_param": {"device": "cpu"}}, None, "deepspeed: offload_param needs stage 3, got 2; give"),
+    ],
+)
+def test_two_offloads_are_told(tmp_path: Path, optimization: Any, asked: str | None, said: str) -> None:
+    given = replace(own(tmp_path, json.dumps({"zero_optimization": optimization})), offload=asked)
+    with pytest.raises(ConfigError, match=said):
+        as_asked(given)
 
 
 def test_two_stages_are_told(tmp_path: Path) -> None:
@@ -176,6 +208,13 @@ def test_a_users_stage_gives_the_losses_of_one_worker(base: Path, tmp_path: Path
         ('{"zero_optimization": 2}', "deepspeed: zero_optimization must be an object, got 2"),
         ('{"zero_optimization": {"stge": 2}}', "zero_optimization.stge: Extra inputs are not permitted, got 2"),
         ('{"zero_optimization": {"offload_param": {"device": "disk"}}}', "zero_optimization.offload_param.device: "),
+        (
+            '{"zero_optimisation": {"stage": 2}}',
+            "no setting 'zero_optimisation'; did you mean 'zero_optimization'",
+        ),
+        ('{"stage3": 1, "wall_clock_breakdown": true}', "deepspeed: it has no setting 'stage3'"),
+        ('{"communication_data_type": "fp99"}', "deepspeed: Invalid communication_data_type.*; correct the file"),
+        ('{"amp": {"enabled": true}}', "deepspeed: .*; correct the file"),
     ],
 )
 def test_a_users_settings_that_cannot_be_are_told(tmp_path: Path, text: str, said: str) -> None:
