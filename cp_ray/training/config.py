@@ -151,7 +151,7 @@ class Placement:
     max_failures: int = 3
     """Times that lost workers are replaced; -1: always."""
     deepspeed: Mapping[str, Any] | None = None
-    """DeepSpeed settings that take the place of ours (`cp_ray.training.zero.read_settings`)."""
+    """DeepSpeed settings that take the place of ours (`cp_ray.training.deepspeed_file.read_settings`)."""
 
     def __post_init__(self) -> None:
         _at_least(1, workers=self.workers, checkpoint_every=self.checkpoint_every)

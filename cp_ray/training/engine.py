@@ -9,10 +9,11 @@ import torch
 from cp_ray.errors import ConfigError
 from cp_ray.llm.hub import first_line
 from cp_ray.training.config import Placement, TrainConfig
+from cp_ray.training.deepspeed_file import as_asked
 from cp_ray.training.memory import device_memory, needed
 from cp_ray.training.model import Learner
 from cp_ray.training.optimizer import AdapterAdamW
-from cp_ray.training.zero import Zero, as_asked, choose, settings
+from cp_ray.training.zero import Zero, choose, settings
 
 __all__ = ["join", "plan_zero", "start_engine"]
 

@@ -97,7 +97,7 @@ class ModelOptions:
         )
         if self.deepspeed is None:
             return placement
-        from cp_ray.training.zero import as_asked, read_settings
+        from cp_ray.training.deepspeed_file import as_asked, read_settings
 
         return as_asked(replace(placement, deepspeed=read_settings(self.deepspeed)))
 

@@ -10,7 +10,8 @@ import pytest
 
 from cp_ray.errors import ConfigError, PlacementError
 from cp_ray.training.config import Placement
-from cp_ray.training.zero import Need, Zero, as_asked, choose, read_settings, settings
+from cp_ray.training.deepspeed_file import as_asked, read_settings
+from cp_ray.training.zero import Need, Zero, choose, settings
 from tests.tiny import make_base
 from tests.training.ranks import make_config, on_ranks
 
