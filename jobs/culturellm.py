@@ -20,7 +20,7 @@ from cp_ray.stages.leakage import LeakageConfig
 from cp_ray.stages.mixed import MixedConfig
 from cp_ray.stages.pick import PickConfig
 from cp_ray.stages.translate import TranslateConfig
-from cp_ray.training.options import ModelOptions
+from cp_ray.steps import ModelOptions
 
 
 def culturellm(

@@ -28,7 +28,7 @@ from cp_ray.stages.quota import QuotaConfig
 from cp_ray.stages.seeds import CandidatesConfig
 from cp_ray.stages.verify import VerifyConfig
 from cp_ray.stages.voice import GrammarConfig, VoiceConfig
-from cp_ray.training.options import ModelOptions
+from cp_ray.steps import ModelOptions
 
 
 def culturepark(

@@ -18,7 +18,7 @@ from cp_ray.stages.leakage import LeakageConfig
 from cp_ray.stages.mixed import MixedConfig
 from cp_ray.stages.seeds import CandidatesConfig
 from cp_ray.stages.verify import VerifyConfig
-from cp_ray.training.options import ModelOptions
+from cp_ray.steps import ModelOptions
 
 
 def demo(

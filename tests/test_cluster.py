@@ -17,7 +17,7 @@ from cp_ray.cluster import UNREAD, check_guarded, check_one_machine, check_room,
 from cp_ray.errors import ConfigError, PlacementError
 from cp_ray.recipe import Options
 from cp_ray.steps import teacher
-from cp_ray.training.options import ModelOptions
+from cp_ray.steps.model_options import ModelOptions
 from jobs.demo import demo
 
 

@@ -18,9 +18,9 @@ from cp_ray.progress import watched
 from cp_ray.recipe import Options
 from cp_ray.records import Example, Prediction, QuestionScore, Score, Seed
 from cp_ray.steps.hosted import hosted_models, predict_hosted
+from cp_ray.steps.model_options import ModelOptions
 from cp_ray.steps.rows import Inputs
 from cp_ray.training.config import UNIFIED, Placement, TrainConfig
-from cp_ray.training.options import ModelOptions
 from cp_ray.training.said import remarks
 
 __all__ = ["answers", "culture_models", "evaluate", "predict", "report", "train"]

@@ -23,10 +23,10 @@ from cp_ray.exports.openai_rules import check_openai
 from cp_ray.pipeline import Run, Step, pending
 from cp_ray.recipe import Options
 from cp_ray.records import Example, Message, Prediction, Score, Seed
+from cp_ray.steps.model_options import ModelOptions
 from cp_ray.training.hosted import fit
 from cp_ray.training.hosted.config import HostedConfig, HostedPoint
 from cp_ray.training.hosted.jobs import HostedJobs
-from cp_ray.training.options import ModelOptions
 from tests.conftest import Server
 from tests.training.finetuning import MODEL, Desk, Fault, finetuning_app
 from tests.training.hosted_driver import FAST, chats, train

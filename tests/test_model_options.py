@@ -14,8 +14,8 @@ from cp_ray.pipeline import Run, Step, select
 from cp_ray.recipe import Options, parse_recipe
 from cp_ray.records import Example, TrainPoint
 from cp_ray.stages.seeds import CandidatesConfig
+from cp_ray.steps.model_options import ModelOptions
 from cp_ray.survey.read import WVS7
-from cp_ray.training.options import ModelOptions
 from tests.doing import do
 from tests.tiny import make_base
 from tests.training.ranks import EXAMPLES
