@@ -261,7 +261,8 @@ def _tokenizer(name: str, source: str, *, cached: bool) -> Any:
     except (OSError, ValueError, ImportError) as error:
         raise BaseModelError(f"base model: cannot load {name!r} ({first_line(error)}); {HINT}") from error
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        # Padding is never looked at: any token will do.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     return tokenizer
 
 

@@ -4,6 +4,7 @@ A checkpoint is a folder: `state.safetensors`, `points.parquet`, and last `state
 count. Nothing in it is a pickle.
 """
 
+import contextlib
 import errno
 import json
 import logging
@@ -83,13 +84,18 @@ class Checkpoints:
             )
             target.write_text("state.json", json.dumps(_plain(state)))
         except OSError as error:
+            with contextlib.suppress(OSError):  # half of it would keep the disk full
+                target.clear()
             why = "no space left" if error.errno == errno.ENOSPC else str(error)
             raise RunFolderError(
                 f"root: a checkpoint of step {state.step} cannot be written to {target.uri} ({why}); make room, and "
                 "the run goes on from the checkpoint before"
             ) from error
-        for old in self._names()[:-_KEPT]:
-            (self.folder / old).clear()
+        # What is said to be of later steps was damaged, or the run would have gone on from it.
+        names = self._names()
+        now = names.index(f"{state.step:08d}")
+        for name in (*names[: max(0, now + 1 - _KEPT)], *names[now + 1 :]):
+            (self.folder / name).clear()
         return target
 
     def latest(self) -> State | None:

@@ -34,7 +34,7 @@ def as_asked(placement: Placement) -> Placement:
     left = [name for name in ("optimizer", "param") if _leaves(getattr(parsed, f"offload_{name}"))]
     if "param" in left and stage not in (None, 3):
         raise ConfigError(f"deepspeed: offload_param needs stage 3, got {stage}; give that, or take it out")
-    offload = "all" if "param" in left else "optimizer" if left else None
+    offload = "all" if "param" in left else "optimizer" if left else "none" if "offload_optimizer" in zero else None
     for name, asked, theirs in (
         ("zero_stage", placement.zero_stage, stage), ("offload", placement.offload, offload),
     ):  # fmt: skip
@@ -128,7 +128,9 @@ def own_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     zero = own.get("zero_optimization", {})
     if not isinstance(zero, dict):
         raise ConfigError(f"deepspeed: zero_optimization must be an object, got {zero!r}")
-    _parsed(zero)
+    parsed = _parsed(zero)
+    if "stage" in zero:
+        zero["stage"] = int(parsed.stage)  # which may be said as text
     # Almost every file for ZeRO-3 has one. In parts, the optimiser would clip each part by itself.
     zero.pop("sub_group_size", None)
     return {key: value for key, value in own.items() if key not in _OURS}

@@ -62,6 +62,7 @@ def start_engine(
     """
     import deepspeed
     from deepspeed.runtime.config import DeepSpeedConfigError
+    from deepspeed.runtime.zero.utils import ZeRORuntimeException
 
     groups = [[p for _, p in learner.parameters_of(k)] for k in range(len(config.adapters))]
     optimizer = AdapterAdamW(
@@ -78,7 +79,7 @@ def start_engine(
     )
     try:
         engine, *_ = deepspeed.initialize(model=learner, optimizer=optimizer, config=dict(settings_))
-    except (AssertionError, DeepSpeedConfigError, ValueError) as error:
+    except (AssertionError, DeepSpeedConfigError, NotImplementedError, ValueError, ZeRORuntimeException) as error:
         raise ConfigError(f"deepspeed: {first_line(error)}; correct your own settings") from error
     # Without ZeRO it would copy all gradients together first, for a worker by itself too: `Gradients` asks it later.
     engine.enable_backward_allreduce = zero.stage > 0

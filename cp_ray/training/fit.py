@@ -191,10 +191,10 @@ def _work(given: dict[str, Any]) -> None:
             except CpRayError as raised:
                 error = raised
         told = [error]
-        trackers.flush()
         torch.distributed.broadcast_object_list(told)
         if told[0] is not None:
             raise told[0]
+        trackers.flush()
         train.report(
             {"step": state.step, "loss": state.points[-1].loss},
             checkpoint=train.Checkpoint(folder.path, folder.filesystem) if first else None,

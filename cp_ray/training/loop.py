@@ -33,7 +33,7 @@ from cp_ray.training.model import make_learner, trunk_states
 from cp_ray.training.optimizer import rate_factor
 from cp_ray.training.plan import Batch, deal, groups, plan
 from cp_ray.training.rows import Rows
-from cp_ray.training.shared import is_shared, loaded_in_parts
+from cp_ray.training.shared import loaded_in_parts, put
 from cp_ray.training.zero import Zero, begin_state, read_state, write_state
 
 __all__ = ["Summary", "Told", "Trainer"]
@@ -297,8 +297,7 @@ class Trainer:
         """Give the parameters the state's weights, before DeepSpeed makes its own copies of them."""
         for k, adapter in enumerate(self.config.adapters if self.state.tensors else ()):
             for name, parameter in self.learner.parameters_of(k):
-                if not is_shared(parameter):
-                    parameter.copy_(self.state.tensors[adapter.name, name, "weight"])
+                put(parameter, self.state.tensors[adapter.name, name, "weight"])
 
     def _restore(self) -> None:
         """Give the optimiser its moments, those of the state if it has any."""

@@ -29,14 +29,19 @@ class AdapterAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Clip and update the active groups."""
+        left: list[tuple[Tensor, Tensor]] = []
         for group in self.param_groups:
-            given = [p for p in group["params"] if p.grad is not None]
+            given = [(p, p.grad) for p in group["params"] if p.grad is not None]
             if not group["active"]:
-                for parameter in given:
-                    parameter.grad = None
+                left += given
             elif given:
-                self._clip([p.grad for p in given if p.grad is not None], group["max_grad_norm"])
+                self._clip([gradient for _, gradient in given], group["max_grad_norm"])
+        for parameter, _ in left:
+            parameter.grad = None
         super().step(closure)
+        # DeepSpeed writes what it offloads into the same memory in every step.
+        for parameter, gradient in left:
+            parameter.grad = gradient
 
     def _clip(self, gradients: Sequence[Tensor], limit: float) -> None:
         norms = torch._foreach_norm(list(gradients))

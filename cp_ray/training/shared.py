@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 
-__all__ = ["is_shared", "loaded_in_parts", "whole"]
+__all__ = ["is_shared", "loaded_in_parts", "put", "whole"]
 
 
 @contextlib.contextmanager
@@ -47,3 +48,15 @@ def whole(parameter: nn.Parameter) -> Iterator[nn.Parameter]:
 
     with deepspeed.zero.GatheredParameters(parameter):
         yield parameter
+
+
+def put(parameter: nn.Parameter, value: Tensor) -> None:
+    """Give a parameter another value; all workers have to ask for it, each with the whole of it."""
+    if not is_shared(parameter):
+        parameter.copy_(value)
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(parameter, modifier_rank=0):
+        if dist.get_rank() == 0:
+            parameter.copy_(value)

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ __all__ = ["Trackers"]
 
 _RUNS = "runs.json"
 """Ids of the runs that MLflow and Weights & Biases were told of, so that a resumed training goes on in them."""
+
+_log = logging.getLogger("cp_ray.training")
 
 
 class Trackers:
@@ -108,9 +111,12 @@ class Trackers:
             return
         import pyarrow.fs as pafs
 
-        self.writer.flush()
-        self.folder.filesystem.create_dir(self.folder.path, recursive=True)
-        pafs.copy_files(self.local.name, self.folder.path, destination_filesystem=self.folder.filesystem)
+        try:
+            self.writer.flush()
+            self.folder.filesystem.create_dir(self.folder.path, recursive=True)
+            pafs.copy_files(self.local.name, self.folder.path, destination_filesystem=self.folder.filesystem)
+        except OSError as error:  # no reason to end a training, whose checkpoints say it themselves
+            _log.warning("%s: the curves cannot be written (%s)", self.folder.uri, error)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

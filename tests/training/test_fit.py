@@ -200,6 +200,34 @@ def test_a_full_disk_and_too_little_memory_are_told(tmp_path: Path, monkeypatch:
     assert short_of_memory(RuntimeError("else"), Placement()) is None
 
 
+def test_what_was_written_last_is_kept_though_a_later_step_lies_there_damaged(tmp_path: Path) -> None:
+    import torch
+
+    from cp_ray.training.checkpoint import Checkpoints, State
+
+    checkpoints = Checkpoints(open_folder(str(tmp_path)))
+    for step in (20, 40, 60):
+        checkpoints.write(State(step=step, tensors={("german", "a", "weight"): torch.zeros(1)}))
+    for step in (40, 60):
+        (tmp_path / f"{step:08d}" / "state.json").write_text("{")
+    checkpoints.write(State(step=25, tensors={("german", "a", "weight"): torch.ones(1)}))
+    found = checkpoints.latest()
+    assert found is not None
+    assert found.step == 25
+    assert not (tmp_path / "00000060").exists()
+
+
+def test_curves_that_cannot_be_written_end_no_training(
+    tmp_path: Path, base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from cp_ray.training.trackers import Trackers
+
+    (tmp_path / "tensorboard").write_text("a file where a folder should be")
+    with Trackers(open_folder(str(tmp_path / "tensorboard")), make_config(base, "german"), 0) as trackers:
+        trackers.flush()
+    assert "the curves cannot be written" in caplog.text
+
+
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_machine_that_is_short_of_memory_ends_the_run_with_what_to_lower(tmp_path: Path) -> None:

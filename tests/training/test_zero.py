@@ -51,6 +51,27 @@ def test_a_base_in_bfloat16_is_shared_under_adapters_in_float32(base: Path) -> N
     assert [p.loss for p in shared] == pytest.approx([p.loss for p in plain], rel=0.01)
 
 
+@pytest.mark.timeout(600)
+def test_an_adapter_that_ends_before_the_others_ends_no_offloaded_run(base: Path) -> None:
+    run = make_config(base, "german", "greek")
+    run = replace(run, adapters=(replace(run.adapters[0], passes=2), run.adapters[1]))
+    runs = [(run, Placement(2, zero_stage=s, offload=o), None, 0) for s, o in ((0, "none"), *STAGES[3:])]
+    alone, *offloaded = on_ranks(2, runs)
+    for points in offloaded:
+        assert [(p.model, p.step) for p in points] == [(p.model, p.step) for p in alone]
+        assert [p.loss for p in points] == pytest.approx([p.loss for p in alone], abs=1e-4)
+
+
+@pytest.mark.timeout(600)
+def test_whole_models_that_share_their_weights_go_on_where_they_were(base: Path, tmp_path: Path) -> None:
+    run = make_config(base, "german", method="full", learning_rate=1e-3)
+    shared = Placement(2, zero_stage=3, offload="none", checkpoint_every=3)
+    left, again = str(tmp_path), replace(shared, checkpoint_every=100)
+    whole, _ = on_ranks(2, [(run, shared, None, 0), (run, shared, left, 3)])
+    (after,) = on_ranks(2, [(run, again, left, 0)])
+    assert [p.loss for p in after] == pytest.approx([p.loss for p in whole], abs=1e-4)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_it_goes_on_with_other_workers_and_stages(base: Path, tmp_path: Path) -> None:
@@ -142,7 +163,8 @@ def test_a_users_settings_go_over_ours(tmp_path: Path) -> None:
         ({"stage": "auto"}, None, None),
         ({"overlap_comm": True}, None, None),
         ({"stage": 2, "offload_optimizer": {"device": "cpu"}}, 2, "optimizer"),
-        ({"stage": 2, "offload_optimizer": {"device": "none"}}, 2, None),
+        ({"stage": 2, "offload_optimizer": {"device": "none"}}, 2, "none"),
+        ({"stage": 2, "offload_optimizer": None}, 2, "none"),
         ({"offload_optimizer": {"device": "cpu"}}, None, "optimizer"),
         ({"stage": "auto", "offload_param": {"device": "nvme"}}, None, "all"),
         ({"stage": "3"}, 3, None),
