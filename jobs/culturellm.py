@@ -20,7 +20,6 @@ from cp_ray.stages.leakage import LeakageConfig
 from cp_ray.stages.mixed import MixedConfig
 from cp_ray.stages.pick import PickConfig
 from cp_ray.stages.translate import TranslateConfig
-from cp_ray.steps import ModelOptions
 
 
 def culturellm(
@@ -39,7 +38,7 @@ def culturellm(
     draw: str = "apportioned",
     pooling: float = 0.0,
     mixed: int = 0,
-    models: ModelOptions = ModelOptions(),
+    models: steps.ModelOptions = steps.ModelOptions(),
 ) -> list[Step]:
     """Survey questions in many wordings, answered as people did, and a model per culture.
 

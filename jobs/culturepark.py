@@ -28,7 +28,6 @@ from cp_ray.stages.quota import QuotaConfig
 from cp_ray.stages.seeds import CandidatesConfig
 from cp_ray.stages.verify import VerifyConfig
 from cp_ray.stages.voice import GrammarConfig, VoiceConfig
-from cp_ray.steps import ModelOptions
 
 
 def culturepark(
@@ -62,7 +61,7 @@ def culturepark(
     draw: str = "apportioned",
     pooling: float = 0.0,
     mixed: int = 0,
-    models: ModelOptions = ModelOptions(),
+    models: steps.ModelOptions = steps.ModelOptions(),
 ) -> list[Step]:
     """Dialogues between cultures, their opinions, and a model per culture.
 

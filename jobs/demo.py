@@ -18,7 +18,6 @@ from cp_ray.stages.leakage import LeakageConfig
 from cp_ray.stages.mixed import MixedConfig
 from cp_ray.stages.seeds import CandidatesConfig
 from cp_ray.stages.verify import VerifyConfig
-from cp_ray.steps import ModelOptions
 
 
 def demo(
@@ -32,7 +31,7 @@ def demo(
     draw: str = "apportioned",
     pooling: float = 0.0,
     mixed: int = 0,
-    models: ModelOptions = ModelOptions(passes=5, layers=10),
+    models: steps.ModelOptions = steps.ModelOptions(passes=5, layers=10),
 ) -> list[Step]:
     """Survey answers in, culture models and a report out.
 

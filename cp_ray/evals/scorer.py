@@ -100,24 +100,25 @@ class Scorer:
         rows = [encode(self.tokenizer, a.messages, [(option, 1.0) for option in a.options]) for a in asked]
         found: list[list[tuple[float, ...]]] = [[] for _ in asked]
         for batch in self._batches(rows, asked, tokens):
-            trees = [grow([rows[k] for k in line]) for line in batch]
-            shares = self._shares([[asked[k] for k in line] for line in batch], trees)
-            for k, own in zip((k for line in batch for k in line), shares, strict=True):
+            shares = self._shares([[asked[k] for k in line] for line, _ in batch], [tree for _, tree in batch])
+            for k, own in zip((k for line, _ in batch for k in line), shares, strict=True):
                 found[k] = own
         return found
 
-    def _batches(self, rows: Sequence[Branches], asked: Sequence[Asked], tokens: int) -> Iterator[list[Line]]:
+    def _batches(
+        self, rows: Sequence[Branches], asked: Sequence[Asked], tokens: int
+    ) -> Iterator[list[tuple[Line, Tree]]]:
         """Lines of questions that fit the context, those of like length together."""
         fitting = [k for k, row in enumerate(rows) if self._longest(row) <= self.context]
-        lines = [(line, len(grow([rows[k] for k in line]).tokens)) for line in _lines(fitting, rows, asked)]
-        batch: list[Line] = []
+        lines = [(line, grow([rows[k] for k in line])) for line in _lines(fitting, rows, asked)]
+        batch: list[tuple[Line, Tree]] = []
         models = 0
-        for line, length in sorted(lines, key=lambda of: of[1]):
+        for line, tree in sorted(lines, key=lambda of: len(of[1].tokens)):
             more = len(asked[line[0]].models)
-            if batch and (models + more) * length > tokens:
+            if batch and (models + more) * len(tree.tokens) > tokens:
                 yield batch
                 batch, models = [], 0
-            batch.append(line)
+            batch.append((line, tree))
             models += more
         if batch:
             yield batch

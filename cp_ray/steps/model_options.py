@@ -33,7 +33,8 @@ class ModelOptions:
     rank: int = option(16, "of an adapter's matrices")
     alpha: int | None = option(None, "an adapter's strength, times its rank; default: twice the rank")
     layers: int | None = option(
-        None, "adapt at most so many, the topmost, those below being computed once; 99 for all; without full"
+        None,
+        "adapt at most so many, the topmost, those below being computed once; 99 for all; of adapters trained here",
     )
     max_tokens: int = option(1024, "of a training row; a longer answer is left out, and counted")
     dtype: str = option("auto", "float32, bfloat16, or auto: what the device is faster with, of 16-bit weights")

@@ -96,12 +96,9 @@ class TrainConfig(OnBase):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least(
-            1,
-            rank=self.rank,
-            alpha=self.alpha,
-            validate_every=1 if self.validate_every is None else self.validate_every,
-        )
+        _at_least(1, rank=self.rank, alpha=self.alpha)
+        if self.validate_every is not None:
+            _at_least(1, validate_every=self.validate_every)
         _at_least(8, max_tokens=self.max_tokens)
         if self.layers is not None and self.layers < 1:
             raise ConfigError(f"layers: must be at least 1, or None for all, got {self.layers}")

@@ -123,8 +123,8 @@ def divide(known: pa.Table, blocks: Blocks, config: TrainConfig) -> Data:
     for k, adapter in enumerate(config.adapters):
         if k not in trained:
             raise ConfigError(
-                f"max_tokens: no row of {adapter.name} has at most {config.max_tokens} tokens, or all of its questions "
-                "are kept to validate with; give more, or less validation"
+                f"max_tokens: no row of {adapter.name} has at most {config.max_tokens} tokens, of those to train on; "
+                "give more"
             )
         if adapter.patience is not None and k not in validated:
             raise ConfigError(

@@ -16,7 +16,7 @@ from cp_ray.training.config import Placement
 __all__ = ["as_asked", "own_settings", "read_settings"]
 
 _OURS = ("bf16", "fp16", "gradient_accumulation_steps", "gradient_clipping", "optimizer", "scheduler",
-         "train_batch_size", "train_micro_batch_size_per_gpu")  # fmt: skip
+         "torch_autocast", "train_batch_size", "train_micro_batch_size_per_gpu")  # fmt: skip
 """What a user's own settings may not say: the run's configuration does."""
 
 
@@ -96,7 +96,7 @@ def _check_known(own: Mapping[str, Any]) -> None:
         given = _Asked({"train_micro_batch_size_per_gpu": 1, **own})
         try:
             DeepSpeedConfig(given)
-        except Exception as error:
+        except Exception as error:  # of whatever kind: it reads what somebody wrote
             raise ConfigError(f"deepspeed: {first_line(error)}; correct the file") from error
     for key in own:
         if key not in given.asked:
@@ -161,6 +161,6 @@ def _without_auto(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _said(key: str, value: Any) -> bool:
     """Whether a setting says anything; a precision that is not switched on does not."""
-    if key in ("bf16", "fp16") and isinstance(value, dict):
+    if key in ("bf16", "fp16", "torch_autocast") and isinstance(value, dict):
         return bool(value.get("enabled"))
     return bool(value != {})

@@ -53,12 +53,17 @@ def plan_zero(
 
 
 def start_engine(
-    learner: Learner, config: TrainConfig, zero: Zero, settings_: Mapping[str, Any], device: torch.device
+    learner: Learner,
+    config: TrainConfig,
+    placement: Placement,
+    zero: Zero,
+    settings_: Mapping[str, Any],
+    device: torch.device,
 ) -> tuple[Any, AdapterAdamW]:
     """DeepSpeed's engine, and the optimiser with a group for each adapter.
 
     Raises:
-        ConfigError: it refuses the settings.
+        ConfigError: it refuses the user's settings.
     """
     import deepspeed
     from deepspeed.runtime.config import DeepSpeedConfigError
@@ -80,6 +85,8 @@ def start_engine(
     try:
         engine, *_ = deepspeed.initialize(model=learner, optimizer=optimizer, config=dict(settings_))
     except (AssertionError, DeepSpeedConfigError, NotImplementedError, ValueError, ZeRORuntimeException) as error:
+        if not placement.deepspeed:
+            raise
         raise ConfigError(f"deepspeed: {first_line(error)}; correct your own settings") from error
     # Without ZeRO it would copy all gradients together first, for a worker by itself too: `Gradients` asks it later.
     engine.enable_backward_allreduce = zero.stage > 0

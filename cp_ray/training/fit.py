@@ -57,6 +57,9 @@ def fit(
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    if out.read_text("run.json") is not None:  # which is written last: only the end was cut off
+        (out / _CHECKPOINTS).clear()
+        return
     check_room("workers: training", {"GPU" if placement.use_gpu else "CPU": placement.workers})
     prompts = make_prompts(examples, config)
     # A few are tokenised by each worker sooner than by a process that is started for it.

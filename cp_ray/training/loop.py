@@ -95,7 +95,7 @@ class Trainer:
         )
         self._put_weights()
         self.gradients = Gradients(self._parameters()) if self.zero.stage == 0 else None
-        self.engine, self.optimizer = start_engine(self.learner, config, self.zero, settings, self.device)
+        self.engine, self.optimizer = start_engine(self.learner, config, placement, self.zero, settings, self.device)
         check_branches(self.base)  # not before: a shared base comes together in DeepSpeed's passes alone
         self._restore()
 

@@ -1,11 +1,13 @@
 """In what numbers a base model is computed."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from cp_ray.llm.embedded import compute_dtype, load_base, load_shape
+from cp_ray.llm.embedded import compute_dtype, load_base, load_shape, load_tokenizer
 from tests.tiny import make_base
 
 
@@ -21,6 +23,18 @@ def half(tmp_path_factory: pytest.TempPathFactory, whole: Path) -> Path:
         part.save_pretrained(folder)
     load_base(str(whole))[0].to(torch.bfloat16).save_pretrained(folder)
     return folder
+
+
+def test_a_tokenizer_without_an_end_is_padded_with_some_token(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "endless")
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        file = tmp_path / "endless" / name
+        if file.exists():
+            given = json.loads(file.read_text())
+            file.write_text(json.dumps({k: v for k, v in given.items() if k not in ("eos_token", "pad_token")}))
+    tokenizer = load_tokenizer(str(tmp_path / "endless"))
+    assert tokenizer.eos_token_id is None
+    assert tokenizer.pad_token_id == 0
 
 
 @pytest.mark.parametrize(

@@ -106,14 +106,14 @@ def _leave(trainer: Any, weights: dict[str, Any]) -> None:
         assert loaded[name].equal(tensor.to(loaded[name].dtype)), name
 
 
-def _shared(learner: Any, config: TrainConfig, zero: Any, *given: Any) -> Any:
+def _shared(learner: Any, config: TrainConfig, placement: Placement, zero: Any, *given: Any) -> Any:
     """Start the engine; by ZeRO-3 no worker had all of the base before."""
     from cp_ray.training.engine import start_engine
 
     for name, parameter in learner.base.named_parameters():
         if zero.stage == 3 and not name.rpartition(".")[2].startswith(("down_", "up_", "magnitude_")):
             assert parameter.numel() < parameter.ds_numel or parameter.ds_persist, name
-    return start_engine(learner, config, zero, *given)
+    return start_engine(learner, config, placement, zero, *given)
 
 
 def _run(config: TrainConfig, placement: Placement, folder: str | None, left: int, rank: int) -> list[TrainPoint]:

@@ -107,6 +107,15 @@ def test_adapters_are_learnt_and_anybody_can_load_them(undisturbed: Undisturbed,
     assert (logits[1] - logits[2]).abs().max() > 1e-3
 
 
+@pytest.mark.timeout(1200)
+def test_what_was_cut_off_at_its_very_end_is_not_trained_again(undisturbed: Undisturbed, base: Path) -> None:
+    (undisturbed.out / "checkpoints").mkdir()
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.out.rglob("*") if path.is_file()}
+    assert train(config(base), undisturbed.out, PLACEMENT) == undisturbed.points
+    assert {path: path.stat().st_mtime_ns for path in undisturbed.out.rglob("*") if path.is_file()} == before
+    assert not (undisturbed.out / "checkpoints").exists()
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_workers_that_share_the_base_learn_what_those_with_all_of_it_learn(

@@ -228,6 +228,7 @@ def test_a_users_stage_gives_the_losses_of_one_worker(base: Path, tmp_path: Path
         ('{"optimizer": {"type": "Adam"}}', "deepspeed: optimizer is given by the run's own settings; take it out"),
         ('{"gradient_clipping": 1.0}', "deepspeed: gradient_clipping is given"),
         ('{"bf16": {"enabled": true}}', "deepspeed: bf16 is given"),
+        ('{"torch_autocast": {"enabled": true}}', "deepspeed: torch_autocast is given"),
         ('{"zero_optimization": 2}', "deepspeed: zero_optimization must be an object, got 2"),
         ('{"zero_optimization": {"stge": 2}}', "zero_optimization.stge: Extra inputs are not permitted, got 2"),
         ('{"zero_optimization": {"offload_param": {"device": "disk"}}}', "zero_optimization.offload_param.device: "),
