@@ -73,7 +73,7 @@ def _saved(shape: str, method: str, layers: int) -> int:
     config = TrainConfig("", (AdapterConfig("german", (CULTURES["german"],)),), WVS7, method=method)
     learner = make_learner(base, config, Placement(1, use_gpu=True))
     rows = [Branches((k, *range(1, _PROMPT)), (tuple(range(_ANSWER)),), (1.0,)) for k in range(_ROWS)]
-    batch = collate_trees([grow(rows)], 0, base.dtype).to("meta")
+    batch = collate_trees([grow(rows)], 0).to("meta")
     if learner.adapters is not None:
         learner.adapters.select([0])
     saved = dict[int, int]()

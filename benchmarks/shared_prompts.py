@@ -109,7 +109,7 @@ def step(model: Any, parts: Sequence[Sequence[Branches]], pad_id: int) -> Measur
     loss = 0.0
     began = time.perf_counter()
     for part in parts:
-        batch = collate(part, pad_id, causal.dtype)
+        batch = collate(part, pad_id)
         own: Any = -(token_logprobs(causal, hidden_states(causal, batch), batch) * batch.weight).sum() / rows
         own.backward()
         loss += float(own.detach())

@@ -52,7 +52,7 @@ def _apart(model: Any) -> float:
     first = text_config(model).vocab_size // 2  # in the middle of a vocabulary there are plain words
     ids = tuple(range(first, first + _PROMPT + 2 * _ANSWER))
     prompt, answers = ids[:_PROMPT], (ids[_PROMPT:-_ANSWER], ids[-_ANSWER:])
-    batch = collate([Branches(prompt, answers, (1.0, 1.0))], 0, model.dtype).to(model.device)
+    batch = collate([Branches(prompt, answers, (1.0, 1.0))], 0).to(model.device)
     branched = logits(model, hidden_states(model, batch)[batch.row, batch.place]).softmax(-1)
     alone = torch.tensor([prompt + answer for answer in answers], device=model.device)
     plain = model(input_ids=alone, use_cache=False).logits[:, _PROMPT - 1 : -1].float().softmax(-1)

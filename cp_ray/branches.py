@@ -9,7 +9,7 @@ one pass.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
@@ -79,8 +79,8 @@ class Batch:
     """[b, t]"""
     positions: Tensor
     """[b, t]"""
-    mask: Tensor
-    """[b, 1, t, t], added to the attention scores: 0 where a token may look, else the least number."""
+    ends: Tensor
+    """[b, t]: the place behind the last token that goes on from this one, so that it is seen by those between."""
     row: Tensor
     """[n] of each label: which of the b."""
     place: Tensor
@@ -93,10 +93,14 @@ class Batch:
     """[n]: the weight of that answer."""
     prompt: Tensor
     """[n]: which `Branches` of the batch that answer belongs to, counted through."""
+    answers: int
+    """Of the batch; a number, since a GPU would have to be waited for to read one."""
 
     def to(self, device: Any) -> "Batch":
         """The same on another device."""
-        return Batch(*(getattr(self, name).to(device) for name in Batch.__slots__))
+        parts = {name: getattr(self, name) for name in Batch.__slots__}
+        moved: dict[str, Any] = {name: part.to(device) for name, part in parts.items() if isinstance(part, Tensor)}
+        return replace(self, **moved)
 
 
 def encode(tokenizer: Any, messages: Sequence[Message], answers: Sequence[tuple[str, float]]) -> Branches:
@@ -138,12 +142,12 @@ def grow(rows: Sequence[Branches]) -> Tree:
     return Tree(tuple(rows), tuple(tokens), tuple(depths), tuple(ends), tuple(map(tuple, paths)))
 
 
-def collate(rows: Sequence[Branches], pad_id: int, dtype: torch.dtype = torch.float32) -> Batch:
+def collate(rows: Sequence[Branches], pad_id: int) -> Batch:
     """Rows as one batch, a line each."""
-    return collate_trees([grow([row]) for row in rows], pad_id, dtype)
+    return collate_trees([grow([row]) for row in rows], pad_id)
 
 
-def collate_trees(trees: Sequence[Tree], pad_id: int, dtype: torch.dtype = torch.float32) -> Batch:
+def collate_trees(trees: Sequence[Tree], pad_id: int) -> Batch:
     """Trees as one batch, a line each."""
     shape = (len(trees), max(len(tree.tokens) for tree in trees))
     input_ids, positions = torch.full(shape, pad_id), torch.zeros(shape, dtype=torch.long)
@@ -165,13 +169,12 @@ def collate_trees(trees: Sequence[Tree], pad_id: int, dtype: torch.dtype = torch
                 answers += 1
             rows += 1
     line_, place, target, answer_, prompt = torch.tensor(labels).unbind(1)
-    mask = _mask(ends, dtype)
-    return Batch(input_ids, positions, mask, line_, place, target, answer_, torch.tensor(weights), prompt)
+    return Batch(input_ids, positions, ends, line_, place, target, answer_, torch.tensor(weights), prompt, answers)
 
 
 def seen(model: Any, batch: Batch) -> Tensor | dict[str, Tensor]:
     """What each token may look at, as the model's decoder takes it: no further back than its windows reach."""
-    return masks(model, batch.mask, batch.positions)
+    return masks(model, _mask(batch.ends, model.dtype), batch.positions)
 
 
 def hidden_states(model: Any, batch: Batch) -> Tensor:
@@ -191,12 +194,13 @@ def token_logprobs(model: Any, hidden: Tensor, batch: Batch) -> Tensor:
 
 def answer_logprobs(logprobs: Tensor, batch: Batch) -> Tensor:
     """Log-probability of every answer of the batch, in order."""
-    total = torch.zeros(int(batch.answer[-1]) + 1, dtype=logprobs.dtype, device=logprobs.device)
+    total = torch.zeros(batch.answers, dtype=logprobs.dtype, device=logprobs.device)
     return total.index_add(0, batch.answer, logprobs)
 
 
 def _mask(ends: Tensor, dtype: torch.dtype) -> Tensor:
-    """Each token sees those before it that end behind it."""
-    place = torch.arange(ends.shape[1])
+    """[b, 1, t, t], added to the scores: 0 where a token may look, before it at what ends behind it; else the least."""
+    place = torch.arange(ends.shape[1], device=ends.device)
     allowed = (place <= place[:, None]) & (place[:, None] < ends[:, None, :])
-    return torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
+    none = torch.zeros(allowed.shape, dtype=dtype, device=ends.device)
+    return none.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from cp_ray.devices import best_device, call_on_device
 from cp_ray.evals.scorer import Scorer
+from tests.tiny import make_adapter, make_base
 
 ON_A_GPU = """
 import json, ray, pyarrow as pa, ray.data
@@ -71,3 +73,21 @@ def test_a_process_that_sees_a_gpu_loads_models_there(monkeypatch: pytest.Monkey
     assert best_device() == device
     with pytest.raises(RuntimeError, match=f"a base on {device}"):
         Scorer("a base", {})
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, and adapters of two cultures."""
+    folder = tmp_path_factory.mktemp("models")
+    base = make_base(folder / "base")
+    for seed, name in enumerate(("german", "greek")):
+        make_adapter(base, folder / name, seed)
+    return folder
+
+
+@pytest.mark.parametrize("case", ["training", "judging", "serving"])
+def test_what_is_computed_on_a_gpu_meets_nothing_that_is_elsewhere(models: Path, case: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.accelerated", case, str(models)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

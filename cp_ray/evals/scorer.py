@@ -142,8 +142,8 @@ class Scorer:
     def _logprobs(self, trees: Sequence[Tree], of_line: Sequence[int], models: Sequence[str | None]) -> list[float]:
         """Of every answer of every (line, model), in order."""
         pad = self.tokenizer.pad_token_id
-        below = self._to_device(collate_trees(trees, pad, self.model.dtype))
-        batch = self._to_device(collate_trees([trees[k] for k in of_line], pad, self.model.dtype))
+        below = self._to_device(collate_trees(trees, pad))
+        batch = self._to_device(collate_trees([trees[k] for k in of_line], pad))
         decoder = self.model.get_decoder()
         if self.depth:
             hidden = trunk(decoder, self.depth, below.input_ids, below.positions, seen(self.model, below))

@@ -172,8 +172,12 @@ class Placement:
 
     @property
     def line_tokens(self) -> int:
-        """Of a packed line at most: attention's products grow with its square, which a CPU soon feels."""
-        return self.at_once if self.use_gpu else min(256, self.at_once)
+        """Of a packed line at most, since attention's products grow with its square.
+
+        In a layer of an 8B model they are 13 % of all in a line of 4,096, and 4 % in lines of 1,024; a CPU feels them
+        sooner.
+        """
+        return min(1024 if self.use_gpu else 256, self.at_once)
 
 
 def hub_name(base_model: str) -> str:

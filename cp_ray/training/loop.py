@@ -224,7 +224,7 @@ class Trainer:
         """Summed losses of each adapter [n] on a group of lines; an empty one computes a row that does not count."""
         lines = list(group) or [[int(rows.tokens.argmin())]]
         trees = [grow([rows[i].branches for i in line]) for line in lines]
-        batch = collate_trees(trees, self.tokenizer.pad_token_id, self.base.dtype)
+        batch = collate_trees(trees, self.tokenizer.pad_token_id)
         owners = [rows[line[0]].adapter for line in lines]
         if self.learner.adapters is not None:
             self.learner.adapters.select(owners, everyone=self.zero.stage > 0)

@@ -132,7 +132,7 @@ def trunk_states(base: Any, depth: int, rows: Sequence[Row], pad_id: int) -> lis
     for start in range(0, len(order), 8):
         some = order[start : start + 8]
         trees = [grow([rows[i].branches]) for i in some]
-        batch = collate_trees(trees, pad_id, base.dtype).to(base.device)
+        batch = collate_trees(trees, pad_id).to(base.device)
         states = trunk(base.get_decoder(), depth, batch.input_ids, batch.positions, seen(base, batch)).cpu()
         own |= {i: states[k, : len(trees[k].tokens)].clone() for k, i in enumerate(some)}
     shares: list[Any] = [None] * world
