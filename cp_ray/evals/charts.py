@@ -66,33 +66,42 @@ def matrix_chart(scores: Sequence[Score], rows: Sequence[str], columns: Sequence
     return _svg(title, across, 26 + len(rows) * line, parts)
 
 
-def loss_chart(curves: Mapping[str, Sequence[TrainPoint]], title: str) -> str:
-    """Loss over steps, a line per culture, each point the mean of the five steps up to it."""
+def loss_chart(curves: Mapping[str, Sequence[TrainPoint]], kept: Mapping[str, int], title: str) -> str:
+    """Loss over steps, a line per culture, each point the mean of the five steps up to it; dots: on what validates.
+
+    `kept`: the step whose weights a culture's adapter has; its dot is a ring.
+    """
     height, left, bottom = 240, 44, 26
     smooth = {name: _smoothed([p.loss for p in points]) for name, points in curves.items()}
-    steps = max(map(len, smooth.values()), default=1)
-    top = max((max(values) for values in smooth.values() if values), default=1.0)
+    validated = {name: {p.step: p.validation for p in own if p.validation is not None} for name, own in curves.items()}
+    steps = max((p.step for points in curves.values() for p in points), default=1)
+    top = max((v for one in (*smooth.values(), *(d.values() for d in validated.values())) for v in one), default=1.0)
 
-    def point(k: int, value: float) -> str:
-        x = left + k / max(1, steps - 1) * (_WIDTH - left - 70)
-        return f"{x:.1f},{(height - bottom) * (1 - value / top) + 6:.1f}"
+    def place(step: int, value: float) -> tuple[float, float]:
+        x = left + (step - 1) / max(1, steps - 1) * (_WIDTH - left - 90)
+        return x, (height - bottom) * (1 - value / top) + 6
 
     parts = [
-        f'<line class="axis" x1="{left}" x2="{_WIDTH - 70}" y1="{height - bottom + 6}" y2="{height - bottom + 6}"/>',
+        f'<line class="axis" x1="{left}" x2="{_WIDTH - 90}" y1="{height - bottom + 6}" y2="{height - bottom + 6}"/>',
         f'<line class="axis" x1="{left}" x2="{left}" y1="6" y2="{height - bottom + 6}"/>',
         f'<text x="{left - 6}" y="14" text-anchor="end">{top:.1f}</text>',
         f'<text x="{left - 6}" y="{height - bottom + 8}" text-anchor="end">0</text>',
-        f'<text x="{_WIDTH - 70}" y="{height - 2}" text-anchor="end">step {steps}</text>',
+        f'<text x="{_WIDTH - 90}" y="{height - 2}" text-anchor="end">step {steps}</text>',
     ]
-    for k, (name, values) in enumerate(smooth.items()):
-        path = " ".join(point(i, value) for i, value in enumerate(values))
-        end = point(len(values) - 1, values[-1]).split(",")
+    ends = [place(points[-1].step, smooth[name][-1]) for name, points in curves.items()]
+    heights = _apart([y for _, y in ends], 13, height - 4)
+    for k, (name, points) in enumerate(curves.items()):
+        spots = [place(p.step, value) for p, value in zip(points, smooth[name], strict=True)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
         parts.append(
             f'<polyline class="line c{k % 6}" points="{path}"/>'
-            f'<text class="t{k % 6}" x="{float(end[0]) + 6:.1f}" y="{float(end[1]) + 4 + 12 * (k % 2):.1f}">'
-            f"{escape(name)}</text>"
+            f'<text class="t{k % 6}" x="{ends[k][0] + 8:.1f}" y="{heights[k] + 4:.1f}">{escape(name)}</text>'
         )
-    return _svg(title, _WIDTH, height, parts)
+        for step, value in validated[name].items():
+            x, y = place(step, value)
+            kind, size = (f"line c{k % 6}", 5) if step == kept.get(name) else (f"t{k % 6}", 2.5)
+            parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{size}"/>')
+    return _svg(title, _WIDTH, max(height, round(max(heights, default=0)) + 8), parts)
 
 
 def option_bars(options: Sequence[str], shares: Sequence[tuple[str, Sequence[float]]], title: str) -> str:
@@ -176,6 +185,18 @@ def radar_chart(axes: Sequence[str], lines: Mapping[str, Sequence[float]], title
             f'<text class="t{number}" x="8" y="{18 + 18 * number}">{escape(name)}</text>'
         )
     return _svg(title, _WIDTH, 280, parts)
+
+
+def _apart(wanted: Sequence[float], gap: float, most: float) -> list[float]:
+    """Heights near those that are wanted, `gap` apart, and up to `most` where there is room for all above it."""
+    order = sorted(range(len(wanted)), key=lambda k: wanted[k])
+    found = [0.0] * len(wanted)
+    for n, k in enumerate(order):
+        found[k] = wanted[k] if n == 0 else max(wanted[k], found[order[n - 1]] + gap)
+    for n, k in enumerate(reversed(order)):
+        room = max(gap * (len(order) - n - 1), most - gap * n)
+        found[k] = min(found[k], room)
+    return found
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:

@@ -108,15 +108,23 @@ def rejected(inputs: "Mapping[str, Folder]", n: int) -> list[Opinion]:
 def curves(inputs: "Mapping[str, Folder]") -> str | None:
     """Losses over training steps as a chart; None where nothing was trained."""
     curves: dict[str, list[TrainPoint]] = {}
+    kept: dict[str, int] = {}
     for name, folder in inputs.items():
         kind = name.split(".")[0]
         for point in (folder / "log").read(TrainPoint) if kind == "train" else ():
             curves.setdefault(point.model, []).append(point)
         for told in folder.read(HostedPoint) if kind == "hosted" else ():
-            curves.setdefault(told.culture, []).append(
-                TrainPoint(told.culture, told.step, told.loss, 0.0, 0, 0.0, None)
-            )
-    return charts.loss_chart(curves, "Loss over training steps") if curves else None
+            point = TrainPoint(told.culture, told.step, told.loss, 0.0, 0, 0.0, told.valid_loss)
+            curves.setdefault(told.culture, []).append(point)
+        if kind == "train":
+            kept |= {model: step for model, points in curves.items() if (step := _best(points)) is not None}
+    return charts.loss_chart(curves, kept, "Loss over training steps") if curves else None
+
+
+def _best(points: Sequence[TrainPoint]) -> int | None:
+    """The step whose weights were kept: the first with the smallest loss on what validates; None for the last."""
+    validated = [(p.validation, p.step) for p in points if p.validation is not None]
+    return min(validated)[1] if validated else None
 
 
 def asked(seeds: Sequence[Seed], served: Sequence[Prediction]) -> dict[str, Seed]:
