@@ -95,6 +95,7 @@ def test_the_unified_model_takes_as_many_prompts_of_each_culture() -> None:
         ({"trainer_url": "http://t/v1"}, "trainer-url: needs --trainer openai, got 'http://t/v1'; leave it out"),
         ({"tuning": "full", "rank": 8}, "rank: full has no adapters, got 8; leave it out"),
         ({"tuning": "full", "alpha": 8}, "alpha: full has no adapters, got 8; leave it out"),
+        ({"tuning": "full", "dtype": "bfloat16", "zero_stage": 0}, "zero-stage: all weights of a bfloat16 base need 1"),
         ({"validate_every": 0}, "validate_every: must be at least 1, got 0"),
         ({"trainer": "openai", "rank": 8}, "rank: the hosted trainer chooses that itself, got 8; leave it out"),
         ({"trainer": "openai", "zero_stage": 2}, "zero-stage: the hosted trainer chooses that itself, got 2"),

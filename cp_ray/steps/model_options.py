@@ -71,6 +71,8 @@ class ModelOptions:
             self._refuse({"trainer_model", "trainer_url"}, "needs --trainer openai")
         if self.tuning == "full":
             self._refuse({"rank", "alpha"}, "full has no adapters")
+            if self.dtype == "bfloat16" and self.zero_stage == 0:
+                raise ConfigError("zero-stage: all weights of a bfloat16 base need 1 at least, got 0; give that")
 
     def _refuse(self, names: set[str], why: str) -> None:
         """What has no effect must not be asked for, or it would be thought done."""

@@ -215,7 +215,8 @@ def test_what_was_drawn_is_paid_for_however_a_request_ends(tmp_path: Path, strea
 )
 def test_a_prompt_is_paid_for_that_is_given_up_before_anything_is_told_of_it(path: str, body: Any) -> None:
     backend = Slow()
-    http = client(backend, keys=Keys([Key("k", SCHOOL[1], tokens_per_minute=40)]), timeout_s=0.1)
+    # Long enough for a tokenizer to be loaded and the prompt counted.
+    http = client(backend, keys=Keys([Key("k", SCHOOL[1], tokens_per_minute=40)]), timeout_s=2)
     assert http.post(path, json=body, headers=bearer(SCHOOL[0])).status_code == 504
     assert http.post(path, json=body, headers=bearer(SCHOOL[0])).status_code == 429
 
