@@ -79,6 +79,9 @@ class Options:
     seed: int = option(0, "of everything that is drawn")
 
     def __post_init__(self) -> None:
+        if self.base_model != "smollm2" and (folder := Path(self.base_model).expanduser()).is_dir():
+            # Adapters name their base, and are used from elsewhere.
+            object.__setattr__(self, "base_model", str(folder.resolve()))
         _ = self.chosen  # a wrong name or file is told at once
         for name in ("rpm", "tpm", "in_flight", "teacher_workers"):
             value = getattr(self, name)

@@ -42,6 +42,17 @@ def test_keyword_arguments_are_options() -> None:
     assert parse_recipe(toy, [], "toy")[0] == Options(root="runs/toy")
 
 
+def test_a_base_in_a_folder_is_named_so_that_it_is_found_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("own", "smollm2"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert Options(base_model="own").base_model == str(tmp_path / "own")
+    for name in ("smollm2", "Qwen/Qwen3-8B"):
+        assert Options(base_model=name).base_model == name
+
+
 def test_every_recipe_has_a_run_folder_of_its_own() -> None:
     roots = {}
     for file in ("demo", "culturepark", "culturellm"):
