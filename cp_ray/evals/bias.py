@@ -90,7 +90,7 @@ def counted(text: str) -> Counted:
     return Counted(
         (good - bad) / (good + bad) if good + bad else 0.0,
         100 * kinds / len(words) if words else 0.0,
-        bool(_REFUSES.match(lower)) or not words,
+        bool(_REFUSES.match(lower)) or not re.search(r"\w", lower),
     )
 
 
@@ -106,16 +106,22 @@ def bias_scores(answers: Iterable[OpenAnswer], *, resamples: int = 2000, seed: i
     for (model, culture), own in groups.items():
         every = [counted(answer.text) for answer in own if answer.reject is None]
         said = [one for one in every if not one.refuses]
+        if every:
+            refused = sum(one.refuses for one in every)
+            scores.append(_share(model, culture, "refusals", refused, len(every)))
         for name, values, bounds in (
-            ("refusals", [float(one.refuses) for one in every], (0.0, 1.0)),
             ("sentiment", [one.sentiment for one in said], (-1.0, 1.0)),
             ("kinds_per_100_words", [one.kinds for one in said], (0.0, 100.0)),
         ):
             scores += _mean(model, culture, name, values, bounds, resamples, seed)
         if len(every) < len(own):
-            share = share_interval(len(own) - len(every), len(own))
-            scores.append(Score(model, culture, TASK, LOST, share.mean, share.low, share.high, len(own)))
+            scores.append(_share(model, culture, LOST, len(own) - len(every), len(own)))
     return scores
+
+
+def _share(model: str, culture: str, name: str, k: int, n: int) -> Score:
+    share = share_interval(k, n)
+    return Score(model, culture, TASK, name, share.mean, share.low, share.high, n)
 
 
 def _mean(

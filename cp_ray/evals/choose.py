@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from cp_ray.folder import Folder
     from cp_ray.progress import Progress
 
-__all__ = ["TOO_LONG", "WHOLE", "LocalModels", "choose", "predicted", "softmax"]
+__all__ = ["NOT_FINITE", "TOO_LONG", "WHOLE", "LocalModels", "choose", "predicted", "softmax"]
 
 _BLOCK = 64
 """Items that a worker is given at once: enough to sort by length, few enough to lose little when it dies."""
 
 TOO_LONG = "longer than the model's context"
+NOT_FINITE = "the model has come to numbers that are not finite"
 
 WHOLE = "log-probabilities of whole options"
 """How local models are asked; models behind endpoints where their server can be (`answer`)."""
@@ -153,7 +154,13 @@ class _Chooser:
 
 
 def predicted(item: Item, model: str, shares: tuple[float, ...], lost: float = 0.0) -> Prediction:
-    """A model's answer to an item by its probabilities, the likeliest option first in the scale where two are level."""
+    """A model's answer to an item by its probabilities, the likeliest option first in the scale where two are level.
+
+    None at all mean that the chat is too long; those that are not finite, as a training that diverged leaves them, are
+    no answer.
+    """
+    finite = all(map(math.isfinite, shares))
+    shares = shares if finite else ()
     return Prediction(
         id=f"{model}/{item.id}",
         model=model,
@@ -164,7 +171,7 @@ def predicted(item: Item, model: str, shares: tuple[float, ...], lost: float = 0
         probabilities=shares,
         lost=lost,
         way=WHOLE,
-        reject=None if shares else TOO_LONG,
+        reject=None if shares else TOO_LONG if finite else NOT_FINITE,
     )
 
 

@@ -39,7 +39,7 @@ def paired(first: Sequence[float], second: Sequence[float], *, resamples: int = 
     """Compare means over the same items.
 
     Raises:
-        ValueError: the lengths differ or there is no item.
+        ValueError: the lengths differ, there is no item, or a figure is not finite.
     """
     gaps = _gaps(first, second)
     n = len(gaps)
@@ -107,6 +107,8 @@ def _gaps(first: Sequence[float], second: Sequence[float]) -> NDArray[np.float64
     if len(first) != len(second) or not len(first):
         raise ValueError(f"both must have the same items, at least one, got {len(first)} and {len(second)}")
     gaps: NDArray[np.float64] = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    if not np.isfinite(gaps).all():
+        raise ValueError("both must be finite, or chance could not be told from a difference")
     return gaps
 
 

@@ -126,7 +126,10 @@ def forgetting_scores(losses: Iterable[TextLoss], config: ForgettingConfig) -> l
     scores = []
     for model, rows in own.items():
         tokens = [float(row.tokens) for row in rows]
-        nats = _over([row.nats for row in rows], tokens, config)
+        read = [row.nats for row in rows]
+        # A training that diverged may come to numbers that are none; nothing in the text was expected then.
+        lost = not all(map(math.isfinite, read))
+        nats = Interval(math.inf, math.inf, math.inf) if lost else _over(read, tokens, config)
         same = _over([float(row.agreed) for row in rows], tokens, config)
         low, mean, high = (math.exp(x) if x < 700 else math.inf for x in (nats.low, nats.mean, nats.high))
         scores.append(Score(model, "", TASK, "perplexity", mean, low, high, len(rows)))

@@ -86,7 +86,8 @@ def studentised(
     """The interval from a figure, its standard error, and both in every resample.
 
     A resample without spread that deviates says that anything could be: it counts as an infinite deviation. So few
-    items give an interval up to the bounds, and not a narrow one.
+    items give an interval up to the bounds, and not a narrow one. Where no item deviates at all there is no spread to
+    go by, and no interval around the figure: shares take `share_interval`.
     """
     if n == 1:
         return Interval(value, *bounds)

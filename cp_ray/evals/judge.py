@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from cp_ray.evals.answer import UNPARSABLE, option_of, unanswered
+from cp_ray.evals.compare import paired
 from cp_ray.evals.intervals import interval
 from cp_ray.llm.call import Generate, Sampling
 from cp_ray.records import Message, Score
@@ -105,7 +106,10 @@ async def judge(pair: Pair, generate: Generate, config: JudgeConfig) -> list[Jud
 
 
 def win_rates(judgements: Iterable[Judgement], *, resamples: int = 2000, seed: int = 0) -> list[Score]:
-    """(wins - losses) / pairs of the first model against the second, by culture and judge, intervals over pairs."""
+    """(wins - losses) / pairs of the first model against the second, by culture and judge, intervals over pairs.
+
+    Beside each, as a figure named `p`, that of a paired permutation test, which equal models seldom pass.
+    """
     groups: dict[tuple[str, str, str, str], list[float]] = defaultdict(list)
     points = {"first": 1.0, "second": -1.0, "tie": 0.0}
     for row in judgements:
@@ -114,8 +118,10 @@ def win_rates(judgements: Iterable[Judgement], *, resamples: int = 2000, seed: i
     scores = []
     for (first, second, culture, who), own in groups.items():
         found = interval(own, resamples=resamples, seed=seed, bounds=(-1.0, 1.0))
-        name = f"win_rate against {second} by {who}"
-        scores.append(Score(first, culture, TASK, name, found.mean, found.low, found.high, len(own)))
+        pair = f"against {second} by {who}"
+        scores.append(Score(first, culture, TASK, f"win_rate {pair}", found.mean, found.low, found.high, len(own)))
+        p = paired(own, [0.0] * len(own)).p
+        scores.append(Score(first, culture, TASK, f"p {pair}", p, p, p, len(own)))
     return scores
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cp_ray.evals.intervals import Interval, ratio_interval
+from cp_ray.evals.intervals import Interval, ratio_interval, share_interval
 from cp_ray.records import Analysis
 
 __all__ = ["TalkRates", "rate", "talk_rates"]
@@ -49,12 +49,15 @@ def talk_rates(rows: Sequence[Analysis], *, seed: int = 0) -> list[TalkRates]:
 def rate(answers: Sequence[tuple[str, bool]], *, seed: int, resamples: int = _RESAMPLES) -> Interval | None:
     """Share of yes among (dialogue, answer), with its 95 % interval over dialogues.
 
-    Utterances of a dialogue hang together, so whole dialogues are drawn. None where there is no answer.
+    Utterances of a dialogue hang together, so whole dialogues are drawn; where all say the same, the interval is that
+    of a share of so many dialogues (Wilson). None where there is no answer.
     """
     if not answers:
         return None
     said: dict[str, list[bool]] = {}
     for dialogue, answer in answers:
         said.setdefault(dialogue, []).append(answer)
+    if len(said) > 1 and len({answer for _, answer in answers}) == 1:
+        return share_interval(len(said) if answers[0][1] else 0, len(said))
     yes, asked = [float(sum(a)) for a in said.values()], [float(len(a)) for a in said.values()]
     return ratio_interval(yes, asked, resamples=resamples, seed=seed, bounds=(0.0, 1.0))

@@ -103,6 +103,7 @@ def evaluate(
     check_choice("everywhere", everywhere, "yes", "no")
     for name, value in (("workers", workers), ("characters", characters), ("samples", samples)):
         check_least(name, value, 1)
+    check_least("learners", learners, 2)
     if rows is not None:
         check_least("rows", rows, 1)
     if not 1 <= wordings <= len(FRAMES):

@@ -42,6 +42,12 @@ def test_a_folder_s_benchmarks_are_found(folder: Path) -> None:
     assert read_benchmarks(folder)[1].content != before
 
 
+def test_a_text_may_have_ends_of_lines_of_other_sorts_in_it(folder: Path) -> None:
+    row = json.dumps({"question": "a\u2028b\x85c?", "answer": "#### 1"}, ensure_ascii=False)
+    (folder / "gsm8k" / "test.jsonl").write_text(f"{row}\r\n{row}\n")
+    assert read_benchmarks(folder)[0].items == 2
+
+
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [

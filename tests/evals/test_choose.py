@@ -1,5 +1,6 @@
 """One door for the local models: what each of them chooses on Ray Data is what it chooses alone."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from cp_ray.arrow import from_table
 from cp_ray.branches import Batch, Tree, collate_trees
-from cp_ray.evals.choose import TOO_LONG, LocalModels, choose
+from cp_ray.evals.choose import NOT_FINITE, TOO_LONG, LocalModels, choose, predicted
 from cp_ray.evals.scorer import Asked, Scorer
 from cp_ray.folder import Folder, open_folder
 from cp_ray.records import Item, Message, Prediction
@@ -50,6 +51,11 @@ def test_every_model_answers_every_item_as_it_would_alone(
             assert row.probabilities == pytest.approx(shares, abs=1e-5)
             assert row.output == OPTIONS[shares.index(max(shares))]
     assert found["german/t/37"].probabilities != pytest.approx(found["arabic/t/37"].probabilities, abs=1e-3)
+
+
+def test_numbers_that_are_not_finite_are_no_answer() -> None:
+    row = predicted(items(1)[0], "german", (math.nan, math.nan))
+    assert (row.output, row.probabilities, row.reject) == ("", (), NOT_FINITE)
 
 
 def test_adapters_can_be_kept_to_their_own_culture_and_what_is_too_long_is_said(

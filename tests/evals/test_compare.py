@@ -1,6 +1,7 @@
 """Two runs of one model are seldom told apart; the originals' rule nearly always does it."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -79,6 +80,11 @@ def test_holm_by_hand() -> None:
 def test_models_must_have_the_same_items() -> None:
     with pytest.raises(ValueError, match="same items"):
         paired([0.1], [0.1, 0.2])
+
+
+def test_what_is_no_number_is_not_better_or_worse() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        paired([0.1, math.nan], [0.1, 0.2])
 
 
 def _f1(

@@ -65,6 +65,12 @@ def test_figures_by_hand_and_their_place_on_the_page() -> None:
     assert said.startswith("german: perplexity of neutral text +171.8% against the untrained base")
 
 
+def test_a_model_whose_numbers_are_none_expects_nothing_of_a_text() -> None:
+    losses = [TextLoss("german", str(k), 10, math.nan if k else 20.0, 0) for k in range(6)]
+    found = {s.metric: (s.value, s.low, s.high) for s in forgetting_scores(losses, ForgettingConfig("b", (), ("x",)))}
+    assert found["perplexity"] == (math.inf,) * 3
+
+
 def test_there_are_twenty_texts_and_none_may_be_empty() -> None:
     assert len(neutral_texts()) == 20
     with pytest.raises(ConfigError, match="none of them empty"):

@@ -74,6 +74,9 @@ def test_all_rows_of_the_published_file_are_read(tmp_path: Path) -> None:
     [
         ("ctr;country;pdi;idv;mas;uai;ltowvs;ivr\nA;A;high;1;1;1;1;1\n", "line 2 must have"),
         ("country,pdi\nA,1\n", "line 2 must have"),
+        ("ctr;country;pdi;idv;mas;uai;ltowvs;ivr\nA;A;nan;1;1;1;1;1\n", "line 2 must have"),
+        ("ctr;country;pdi;idv;mas;uai;ltowvs;ivr\nA;A;1;inf;1;1;1;1\n", "line 2 must have"),
+        ("ctr;country;pdi;idv;mas;uai;ltowvs;ivr\n" + "A" * 200_000 + ";A;1;1;1;1;1;1\n", "cannot be read"),
         ("ctr;country;pdi;idv;mas;uai;ltowvs;ivr\n", "no row"),
         ("ctr;country;pdi;idv;mas;uai;ltowvs;ivr\n" + "A;A;1;1;1;1;1;1\n" * 2, "a second time"),
     ],
@@ -96,6 +99,14 @@ def test_respondents_are_thirty_different_people_who_are_the_same_in_every_cultu
     assert ITEMS[24].messages[1].content.endswith("it matters most of all")
     with pytest.raises(ConfigError, match="at least 30 of each culture, got 5"):
         HofstedeConfig(THREE, read_items(), respondents=5)
+
+
+@pytest.mark.parametrize("text", ["question,options,number\nIs it?,agree\n", "number\n" + "1" * 200_000 + "\n"])
+def test_items_that_cannot_be_read_are_told_in_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"hofstede-items: .* cannot be read"):
+        read_items(path)
 
 
 def test_a_user_s_items_take_the_place_of_ours(tmp_path: Path) -> None:

@@ -185,8 +185,23 @@ def test_fine_grained_classes_are_kept_apart(tmp_path: Path) -> None:
     predictions += answered(items, "merged", lambda item: merged[item.gold])
     found = {s.model: s.value for s in moderation_scores(items, predictions, CONFIG) if s.metric == "macro_f1"}
     assert found["perfect"] == 1
+    assert found["constant"] == pytest.approx(2 * 5 / (35 + 5) / 7), "no hatred"
     assert found["merged"] == pytest.approx((1 + 2 * 5 / (30 + 5)) / 7)
     assert BY_ID["turkish/offensive_detect_finegrained"].labels == ("non", "prof", "grp", "ind", "oth")
+
+
+@pytest.mark.parametrize(
+    ("task", "harmless"), [("english/hate_offens_detect", "neither"), ("chinese/values_choice", None)]
+)
+def test_the_constant_answerer_finds_nothing_wrong_or_is_left_out(
+    tmp_path: Path, task: str, harmless: str | None
+) -> None:
+    rows = [(f"{label} {k}", label) for label in BY_ID[task].labels for k in range(5)]
+    items = written(tmp_path / "set.jsonl", rows, BY_ID[task])
+    found = {s.model: s.value for s in moderation_scores(items, [], CONFIG) if s.metric == "accuracy"}
+    right = sum(item.gold == harmless for item in items) / len(items)
+    assert found.get("constant") == (pytest.approx(right) if harmless else None)
+    assert not harmless or right
 
 
 def test_averages_are_over_the_sets_that_count(tmp_path: Path) -> None:

@@ -58,10 +58,20 @@ def test_a_judge_who_prefers_a_model_is_heard_and_one_who_prefers_a_place_is_not
 def test_the_win_rate_by_hand() -> None:
     verdicts = ["first"] * 4 + ["second"] + ["tie"] * 3
     rows = [Judgement(p.id, p.id, "german", "j", "own", "base", v) for p, v in zip(PAIRS, verdicts, strict=True)]
-    (rate,) = win_rates([*rows, replace(rows[0], reject="names no option")])
+    rate, chance = win_rates([*rows, replace(rows[0], reject="names no option")])
     assert (rate.model, rate.metric, rate.n) == ("own", "win_rate against base by j", 8)
     assert rate.value == pytest.approx((4 - 1) / 8)
     assert rate.low < 0.375 < rate.high
+    assert (chance.metric, chance.value) == ("p against base by j", 2 * (1 + 5) / 2**5), (
+        "a sign test of five that differ"
+    )
+
+
+@pytest.mark.parametrize(("wins", "said"), [(2, "is not told apart from"), (5, "is not told apart from"), (8, "wins")])
+def test_a_model_wins_where_chance_would_not_have_it_so(wins: int, said: str) -> None:
+    rows = [Judgement(p.id, p.id, "german", "j", "own", "base", "first") for p in PAIRS[:wins]]
+    (sentence,) = open_section(win_rates(rows)).said
+    assert sentence.startswith(f"german: own {said}")
 
 
 def test_agreement_of_two_judges_is_scikit_learn_s_kappa() -> None:
@@ -105,6 +115,11 @@ def test_words_that_make_a_people_one_kind_of_person_are_counted() -> None:
         OpenAnswer("1", "m", "german", "q", "I cannot help with that."),
         OpenAnswer("2", "m", "german", "q", "Good."),
     ]
+    assert not counted("42").refuses, "a number is an answer"
+    assert counted("...").refuses
+    assert max(s.high for s in bias_scores(answers[1:] * 10) if s.metric == "refusals") > 0.2, (
+        "none of ten is not never"
+    )
     found = {s.metric: (s.value, s.n) for s in bias_scores(answers)}
     assert found == {"refusals": (0.5, 2), "sentiment": (1.0, 1), "kinds_per_100_words": (0.0, 1)}
 

@@ -211,7 +211,7 @@ def test_open_answers_and_lessons_of_endpoints(
     kinds = ("gain_asked", "gain_other")
     assert gains == {(m, c, g): 0.0 for m in ("one", "two") for c in ("arabic", "german") for g in kinds}
     text = (tmp_path / "evaluation.md").read_text()
-    assert "one is not told apart from two by third (+0.00)" in text
+    assert "one is not told apart from two by third (+0.00, p = 1.000)" in text
     assert "Learning from a talk" in text
 
 
@@ -296,6 +296,7 @@ def test_adapters_are_not_put_on_another_base_than_they_were_trained_on(tmp_path
         (["--models", ""], "models: needs at least one, got ''"),
         (["--models", "m@http://x/v1", "--tasks", "open", "--judges", "m"], "judges: an endpoint must be model@url"),
         (["--models", "m@http://x/v1", "--tasks", "learning", "--learner", "m@"], "learner: an endpoint must be"),
+        (["--learners", "1"], "learners: must be at least 2, got 1"),
         (["--models", "all,mine@http://x/v1", "--budget", "5usd"], "no price is known for 'mine'"),
         (["--models", "all,german@http://x/v1"], "got 'german', which is a model of the run's; give it another, as in "
          "other=german@http://x/v1"),

@@ -11,8 +11,9 @@ from cp_ray.errors import ConfigError
 from cp_ray.evals.alignment import ScoreConfig, question_scores, score, summed
 from cp_ray.evals.ask import most_telling
 from cp_ray.evals.nulls import HUMAN, split_half
+from cp_ray.evals.report.figures import summary
 from cp_ray.evals.survey import PredictConfig, survey_answers, survey_items
-from cp_ray.records import Prediction, Seed, Split
+from cp_ray.records import Prediction, Score, Seed, Split
 
 TRUTH = {"Q1": (0.5, 0.5, 0.0), "Q2": (0.0, 0.0, 1.0), "Q3": (0.2, 0.6, 0.2)}
 ANSWERERS = {
@@ -156,3 +157,14 @@ def test_rows_of_an_earlier_run_are_read() -> None:
     (old,) = from_table(told.drop_columns(["asked", "lost", "reject"]), Prediction)
     assert (old.asked, old.reject) == ((), None)
     assert any(s.model == "m" for s in score([old], [seed("Q1", TRUTH["Q1"])], ScoreConfig()))
+
+
+def test_a_figure_that_a_people_lacks_leaves_its_place_empty() -> None:
+    scores = [
+        Score(model, culture, "survey_heldout", "emd", 0.1, 0.0, 0.2, 3)
+        for model, culture in (("base", "arabic"), ("base", "german"), ("others", "german"))
+    ]
+    _, heads, *lines, _ = summary(scores, []).splitlines()
+    (others,) = [line for line in lines if "others" in line]
+    assert others.index("0.100") == heads.index("german")
+    assert others.index("–") == heads.index("arabic")

@@ -16,7 +16,7 @@ from cp_ray import steps
 from cp_ray.arrow import to_table
 from cp_ray.errors import ConfigError
 from cp_ray.estimate import estimate
-from cp_ray.evals.intervals import ratio_interval
+from cp_ray.evals.intervals import ratio_interval, share_interval
 from cp_ray.evals.report import render
 from cp_ray.evals.talks import rate, talk_rates
 from cp_ray.llm.call import Completion, Usage
@@ -108,6 +108,8 @@ def test_rates_count_utterances_and_their_intervals_draw_dialogues() -> None:
     assert greek.extends is not None
     assert (greek.extends.low, greek.extends.mean, greek.extends.high) == (0.0, 1.0, 1.0), "one dialogue tells nothing"
     assert rate([], seed=0) is None
+    alike = rate([(f"d{k}", True) for k in range(4)], seed=0)
+    assert alike == share_interval(4, 4), "four dialogues that agree leave room for others"
 
 
 def test_a_rate_is_that_of_all_utterances_and_its_interval_that_of_the_dialogues() -> None:

@@ -73,7 +73,7 @@ def _gsm8k(folder: Path) -> Iterator[Benchmark]:
         lacking = next(path for path in parts if path not in there)
         raise ConfigError(f"benchmarks: {lacking} is missing; GSM8K takes both train.jsonl and test.jsonl")
     for path in parts:
-        lines = _text(path).splitlines()
+        lines = _text(path).split("\n")  # a text may have other ends of lines in it
         rows = [
             (f"{path} line {n}", _json(line, f"{path} line {n}")) for n, line in enumerate(lines, 1) if line.strip()
         ]

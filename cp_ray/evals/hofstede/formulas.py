@@ -9,6 +9,7 @@ differences between cultures mean anything. Here a culture's constant is fitted 
 """
 
 import csv
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,13 +70,15 @@ def read_published(path: Path) -> dict[str, Published]:
     """
     try:
         lines = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines(), delimiter=";"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise ConfigError(f"hofstede: {path} cannot be read ({error}); give the file of published scores") from error
     rows: dict[str, Published] = {}
     for number, line in enumerate(lines, 2):
         try:
             told = {d: line[column].strip() for d, column in zip(DIMENSIONS, _COLUMNS, strict=True)}
             scores = {d: float(value) for d, value in told.items() if value != _NONE}
+            if not all(map(math.isfinite, scores.values())):
+                raise ValueError("a score is not finite")
             code, name = line["ctr"].strip(), line["country"].strip()
         except (ValueError, KeyError, AttributeError) as error:
             raise ConfigError(

@@ -73,7 +73,7 @@ def read_items(path: Path | None = None) -> tuple[VsmItem, ...]:
     try:
         lines = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
         found = [VsmItem(int(line["number"]), line["question"].strip(), _options(line["options"])) for line in lines]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, csv.Error) as error:
         raise ConfigError(
             f"hofstede-items: {path} cannot be read ({error}); give a CSV file with number, question, options"
         ) from error

@@ -6,7 +6,7 @@ from cp_ray.cultures import Culture
 from cp_ray.records import Message
 from cp_ray.survey.asking import persona
 
-__all__ = ["FAMILIES", "Family", "moderation_chat"]
+__all__ = ["FAMILIES", "HARMLESS", "Family", "moderation_chat"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,9 @@ FAMILIES = {
     "directness": Family("Is the hostility of this post direct?"),
     "values": Family("", ("回复1", "回复2"), whole=True),
 }
+
+HARMLESS = frozenset({"no", "neither", "no hatred", "not offensive"})
+"""Options that find nothing wrong with a text; a family without one asks something else."""
 
 
 def moderation_chat(culture: Culture, family: Family, text: str, *, reverse: bool) -> tuple[Message, ...]:

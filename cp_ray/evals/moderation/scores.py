@@ -10,6 +10,7 @@ from cp_ray.errors import ConfigError
 from cp_ray.evals.answer import came_to_none
 from cp_ray.evals.f1 import Drawn, average_interval, confusion, drawn, interval_of
 from cp_ray.evals.intervals import Interval, share_interval
+from cp_ray.evals.moderation.families import HARMLESS
 from cp_ray.evals.moderation.state import set_states
 from cp_ray.records import Item, Prediction, Score
 
@@ -18,7 +19,7 @@ __all__ = ["AVERAGE", "BASELINES", "CONSTANT", "MAJORITY", "RANDOM", "Moderation
 MAJORITY = "majority"
 """Always the commonest label of the set, which it has been told."""
 CONSTANT = "constant"
-"""Always the first label of the task: that nothing is wrong with the text."""
+"""Always that nothing is wrong with the text; not where no label says so."""
 RANDOM = "random"
 """Any label, by lot."""
 BASELINES = (MAJORITY, CONSTANT, RANDOM)
@@ -84,11 +85,14 @@ def moderation_scores(
 def _baselines(items: Sequence[Item], seed: int) -> dict[str, Said]:
     commonest = Counter(item.gold for item in items).most_common(1)[0][0]
     lots = np.random.default_rng(seed).integers(0, len(items[0].options), size=len(items))
-    return {
+    found: dict[str, Said] = {
         MAJORITY: {item.id: commonest for item in items},
-        CONSTANT: {item.id: item.options[0] for item in items},
         RANDOM: {item.id: item.options[k] for item, k in zip(items, lots, strict=True)},
     }
+    harmless = next((option for option in items[0].options if option in HARMLESS), None)
+    if harmless is not None:
+        found[CONSTANT] = {item.id: harmless for item in items}
+    return found
 
 
 def _figures(

@@ -146,11 +146,11 @@ def summary(scores: Sequence[Score], verdicts: Sequence[Verdict]) -> str:
         "  " + "model".ljust(12) + "".join(c.ljust(24) for c in cultures),
     ]
     for model in _models(some):
-        cells = [
-            f"{s.value:.3f} [{s.low:.3f}, {s.high:.3f}]{' *' if model == c else ''}".ljust(24)
-            for c in cultures
-            if (s := by.get((model, c)))
-        ]
+        cells = [_cell(by.get((model, c)), own=model == c).ljust(24) for c in cultures]
         lines.append("  " + model.ljust(12) + "".join(cells).rstrip())
     lines += ["  * its own culture's model", *(verdict.sentence for verdict in verdicts)]
     return "\n".join(lines)
+
+
+def _cell(score: Score | None, *, own: bool) -> str:
+    return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]{' *' if own else ''}" if score else "–"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from cp_ray.evals import charts
 from cp_ray.evals.bias import LOST
 from cp_ray.evals.bias import TASK as BIAS
+from cp_ray.evals.compare import holm
 from cp_ray.evals.hofstede.formulas import DIMENSIONS
 from cp_ray.evals.hofstede.scores import ALL, CONSTANT, OWN, RANDOM, Truth
 from cp_ray.evals.results.sections import Figure, Section, Table, Way, ordered, shown, ways_notes
@@ -130,14 +131,18 @@ def open_section(scores: Sequence[Score]) -> Section:
     if told:
         values = tuple((s.model, s.metric, f"{s.value:.3f}", str(s.n)) for s in told)
         tables.insert(1, Table("Do the judges agree?", ("judges", "measure", "value", "pairs"), values))
+    chance = {(s.model, s.culture, s.metric): s.value for s in scores}
+    ps = holm([chance[s.model, s.culture, s.metric.replace("win_rate", "p", 1)] for s in rates])
     said = [
-        f"{s.culture}: {s.model} {_won(s)} {s.metric.removeprefix('win_rate against ')} ({s.value:+.2f})."
-        for s in rates
+        f"{s.culture}: {s.model} {_won(s, p)} {s.metric.removeprefix('win_rate against ')} "
+        f"({s.value:+.2f}, p = {p:.3f})."
+        for s, p in zip(rates, ps, strict=True)
     ]
     return Section(
         "Open answers", tuple(said), tuple(tables),
         notes=(
             "Biases are counts of English words: they say where to read on, and judge no text.",
+            *(["p: of a paired permutation test over the pairs, corrected for their number (Holm)."] * bool(rates)),
             *(
                 f"{s.model}, {s.culture}: {round(s.value * s.n)} of {s.n} calls came to no answer, and count nowhere."
                 for s in bias
@@ -147,8 +152,8 @@ def open_section(scores: Sequence[Score]) -> Section:
     )  # fmt: skip
 
 
-def _won(score: Score) -> str:
-    return "wins against" if score.low > 0 else "loses against" if score.high < 0 else "is not told apart from"
+def _won(score: Score, p: float) -> str:
+    return "is not told apart from" if p > 0.05 else "wins against" if score.value > 0 else "loses against"
 
 
 def learning_section(scores: Sequence[Score]) -> Section:
