@@ -121,8 +121,8 @@ is ours; others could be made."""
 _FIELDS = ("id", "adjective", "people", "language", "locales", "countries", "female", "male")
 _LISTS = ("locales", "countries")
 _OPTIONAL = ("hofstede",)
-_TAKEN = ("all", "base", "uniform", "first", "last", "modal", "others", "human", "unified")
-"""Ids that mean something else: every culture, and the models and answerers that have no culture."""
+_TAKEN = ("all", "auto", "base", "uniform", "first", "last", "modal", "others", "scale", "human", "unified")
+"""Ids that mean something else: every culture, whichever suits, and the models and answerers that have no culture."""
 
 
 def of(cultures: Iterable[Culture], id: str) -> Culture:

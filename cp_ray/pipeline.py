@@ -169,10 +169,10 @@ class Run:
 
     def _last(self) -> set[str]:
         """Names of folders; none where no command has left word."""
-        text = self.root.read_text(_LAST)
         try:
+            text = self.root.read_text(_LAST)
             return set(json.loads(text)["steps"]) if text is not None else set()
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise RunFolderError(
                 f"root: {self.root.uri}/{_LAST} is damaged ({error}); delete it, and give the last command again"
             ) from error

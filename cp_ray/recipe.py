@@ -93,8 +93,8 @@ class Options:
             raise ConfigError(
                 f"teacher-model: {self.teacher_model!r} needs a server; give --teacher-url, or leave both out"
             )
-        if self.seed < 0:
-            raise ConfigError(f"seed: must not be negative, got {self.seed}")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed: must be from 0 to {2**32 - 1}, got {self.seed}")
         check_choice("structured", self.structured, "yes", "no", "auto")
         if self.batch is not None and self.teacher_url is None:
             raise ConfigError("batch: the embedded teacher has no batch interface; give --teacher-url as well")

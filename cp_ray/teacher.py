@@ -70,10 +70,12 @@ class Teacher:
                 generates may go on with another server of the same model.
 
         Raises:
-            ConfigError: there is a budget and no price.
+            ConfigError: there is a budget, and no price of it or of a fallback.
         """
-        if terms.budget is not None and terms.price is None:
-            raise ConfigError(f"budget: no price is known for {model!r}; give one with --prices")
+        if terms.budget is not None:
+            for name, price in ((model, terms.price), *((f.model, f.price) for f in terms.fallbacks)):
+                if price is None:
+                    raise ConfigError(f"budget: no price is known for {name!r}; give one with --prices")
         self.model, self.terms = model, terms
         self._given_url = self._url = url
         self._root, self._by_server = root, by_server

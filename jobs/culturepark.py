@@ -136,7 +136,7 @@ def culturepark(
         for _ in range(quota.waves):
             waves.append(opinions(steps.wave(seeds, waves, quota), waves))
         made += [step for wave in waves for step in wave]
-        made.append(steps.quota(made[-1], quota))
+        made.append(steps.quota(made[-1], quota, options.chosen))
 
     chosen = made[-1]
     if analysed:

@@ -234,6 +234,10 @@ def test_at_half_the_price_one_batch_is_made_for_each_turn(ray_cluster: None, tm
         (("--per-seed", "0"), "per_seed: must be at least 1"),
         (("--near", "0.5"), "near: must be from 0.8 to 1, got 0.5"),
         (("--budget", "lots"), "budget: must be an amount of money such as 20usd, got 'lots'"),
+        (
+            ("--budget", "5usd", "--teacher-model", "gpt-4o-mini", "--fallbacks", "big@http://127.0.0.1:1/v1"),
+            "budget: no price is known for 'big'; give one with --prices",
+        ),
         (("--budget", "5usd"), "budget: no price is known for 'scripted'; give one with --prices"),
         (("--fallbacks", "model"), "fallbacks: must be model@url"),
         (("--batch", "azure"), "batch: must be openai or anthropic, got 'azure'"),

@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from cp_ray.cultures import CULTURES, of, parse_cultures, read_cultures, restored
 from cp_ray.errors import ConfigError
+from cp_ray.evals.nulls import HUMAN, NULLS
+from cp_ray.serving.routing import AUTO
+from cp_ray.training.config import UNIFIED
 
 FRENCH: dict[str, Any] = {
     "id": "french", "adjective": "French", "people": "French people", "language": "French", "locales": ["fr", "fr-FR"],
@@ -85,7 +88,8 @@ def test_a_file_adds_cultures_and_replaces_those_of_the_same_id(tmp_path: Path) 
         ([FRENCH | {"hofstede": None}], "hofstede must be a line of text"),
         ([FRENCH | {"id": "French"}], "id must be of a-z, 0-9 and _, .* got 'French'"),
         ([FRENCH | {"id": "../x"}], "id must be of a-z"),
-        ([FRENCH | {"id": "base"}], "not be all, base, .*, unified, got 'base'"),
+        *(([FRENCH | {"id": id}], f"got '{id}'") for id in (*NULLS, HUMAN, UNIFIED, AUTO)),
+        ([FRENCH | {"id": "base"}], "not be all, auto, base, .*, unified, got 'base'"),
         ([FRENCH | {"male": "Manon"}], "female and male must be different names"),
     ],
 )

@@ -61,5 +61,8 @@ def compare_command(arguments: Sequence[str]) -> None:
     if given.to is None:
         print(markdown(title, sections))
         return
-    Path(given.to).write_text(html_page(title, sections, {}), encoding="utf-8")
+    try:
+        Path(given.to).write_text(html_page(title, sections, {}), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"to: {given.to!r} cannot be written ({error.strerror}); give another file") from error
     print(given.to)

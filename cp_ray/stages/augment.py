@@ -6,6 +6,7 @@ translation there and back (`back_translations`). Whether a wording asks the sam
 
 import asyncio
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -243,8 +244,8 @@ async def _choices(
 
 
 def _numbered(lines: Sequence[str]) -> list[tuple[int, str]]:
-    found = [(line.strip().partition(".")[0], line) for line in lines if read_list(line)]
-    return [(int(number), line) for number, line in found if number.isdecimal() and number.isascii()]
+    found = [(re.match(r"\s*(\d+)", line, re.ASCII), line) for line in lines if read_list(line)]
+    return [(int(number[1]), line) for number, line in found if number]
 
 
 def _usable(given: Sequence[str], word: Word) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from cp_ray.cultures import Culture, of
 from cp_ray.errors import ConfigError
 from cp_ray.records import Example, Message, Mixture, Opinion, Paraphrase, Seed, Translation
+from cp_ray.stages.text import holds
 from cp_ray.survey.asking import ask, persona
 from cp_ray.survey.mixed import mixed
 from cp_ray.survey.pooled import pooled
@@ -70,8 +71,7 @@ def make_examples(
         left_out: ids of opinions, wordings and questions, made of two or not, that are not to be trained on.
 
     Raises:
-        ConfigError: a question has more wordings than answers.
-        ValueError: a held-out question would get into a training row.
+        ConfigError: a question has more wordings than answers, or a held-out one would get into a training row.
     """
     unwanted = frozenset(left_out)
     training = pooled([s for s in seeds if s.split == "train" and s.question_id not in unwanted], config.pooling)
@@ -99,14 +99,17 @@ def check_split(examples: Sequence[Example], seeds: Sequence[Seed]) -> int:
     """Make sure that no training row holds a held-out question, by its id or by its words; how many pairs were checked.
 
     Raises:
-        ValueError: one does.
+        ConfigError: one does.
     """
     heldout = {seed.question_id: seed.question for seed in seeds if seed.split == "heldout"}
     for example in examples:
         text = "\n".join(message.content for message in example.messages)
         for id, question in heldout.items():
-            if id in (example.question_id, example.other_question_id) or question in text:
-                raise ValueError(f"the training row {example.id} holds the held-out question {id}")
+            if id in (example.question_id, example.other_question_id) or holds(text, question):
+                raise ConfigError(
+                    f"survey: the training row {example.id} holds the held-out question {id}; take one of the two "
+                    "questions out of the survey"
+                )
     return len(examples) * len(heldout)
 
 

@@ -11,6 +11,7 @@ from cp_ray.devices import model_actors
 from cp_ray.embedding import Embedder
 from cp_ray.errors import ConfigError
 from cp_ray.records import Mixture, Nearness, Opinion, Paraphrase, Seed
+from cp_ray.stages.text import holds
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["LeakageConfig", "leakage", "texts_to_check"]
 
 NEAR = "near a held-out question"
+HELD = "has a held-out question in it"
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def leakage(texts: "Dataset", heldout: Sequence[tuple[str, str]], config: Leakag
 
 class _Nearest:
     def __init__(self, heldout: Sequence[tuple[str, str]], config: LeakageConfig) -> None:
-        self._tau, self._ids = config.tau, [id for id, _ in heldout]
+        self._tau, self._heldout = config.tau, heldout
         self._embedder = Embedder(config.embedder)
         self._vectors = self._embedder.encode([question for _, question in heldout])
 
@@ -77,7 +79,14 @@ class _Nearest:
         cosines = self._embedder.encode(table["text"].to_pylist()) @ self._vectors.T
         nearest = cosines.argmax(axis=1)
         rows = [
-            Nearness(row.id, row.text, self._ids[k], float(c[k]), NEAR if c[k] > self._tau else None)
+            self._row(row, k, float(c[k]))
             for row, c, k in zip(from_table(table, Nearness), cosines, nearest, strict=True)
         ]
         return to_table(rows, Nearness)
+
+    def _row(self, given: Nearness, nearest: int, cosine: float) -> Nearness:
+        held = next((id for id, question in self._heldout if holds(given.text, question)), None)
+        if held is not None:
+            return Nearness(given.id, given.text, held, cosine, HELD)
+        id, _ = self._heldout[nearest]
+        return Nearness(given.id, given.text, id, cosine, NEAR if cosine > self._tau else None)

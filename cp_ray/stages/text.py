@@ -2,15 +2,26 @@
 
 import re
 
-__all__ = ["article", "read_list", "read_word", "trim_to_sentence"]
+__all__ = ["article", "holds", "read_list", "read_word", "trim_to_sentence"]
 
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)]*(?=\s|$)")
 _LIST_LINE = re.compile(r"^\s*(?:\d{1,3}[.):]|[-*•])\s+(\S.*)$")
+
+_TELLING = 3
+_UNSPACED = 8
+"""Characters, where a language has no blanks between words."""
 
 
 def article(adjective: str) -> str:
     """`an Arab`, `a German`."""
     return f"{'an' if adjective[:1].lower() in 'aeiou' else 'a'} {adjective}"
+
+
+def holds(text: str, question: str) -> bool:
+    """Does a text have a question in it? One of two words, such as "Leisure time", anybody might use."""
+    words = len(question.split())
+    unspaced = words == 1 and not question.isascii() and len(question) >= _UNSPACED
+    return (words >= _TELLING or unspaced) and question in text
 
 
 def trim_to_sentence(text: str) -> str:

@@ -73,7 +73,7 @@ async def verify(opinion: Opinion, generate: Generate, config: VerifyConfig) -> 
         return [judged]
     sampling = Sampling(config.temperature, config.rewrite_tokens, config.seed)
     answer = await generate(rewrite_prompt(opinion, config), sampling)
-    text = trim_to_sentence(answer.text)
+    text = trim_to_sentence(answer.text) if answer.finish_reason == "length" else answer.text.strip()
     if answer.finish_reason not in ("stop", "length") or not text:
         return [replace(judged, reject="contradicts the survey, and no rewrite was given")]
     again = await _judge(replace(opinion, text=text, rewritten=True), generate, config)

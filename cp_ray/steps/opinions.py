@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from cp_ray.arrow import from_table, to_table
+from cp_ray.cultures import Culture
 from cp_ray.folder import Folder
 from cp_ray.pipeline import Step
 from cp_ray.quality import Measured, QualityConfig, measure, texts_of
@@ -118,16 +119,15 @@ def near(deduped: Step, config: NearConfig) -> Step:
     return Step(f"near{part_of(deduped)}", config, run, (deduped,), Opinion, remarks=emptied)
 
 
-def quota(deduped: Step, config: QuotaConfig) -> Step:
-    """Exactly so many opinions of each culture, if there are so many."""
+def quota(deduped: Step, config: QuotaConfig, cultures: Sequence[Culture]) -> Step:
+    """Exactly so many opinions of each culture, if there are so many; `cultures`: of whom there are to be some."""
 
     def run(folder: Folder, inputs: Inputs) -> pa.Table:
         return to_table(take(inputs[deduped.name].read(Opinion), config), Opinion)
 
     def said(folder: Folder, inputs: Inputs) -> list[str]:
-        rows = folder.table(["culture", "reject"])
-        kept = Counter(counting(rows)["culture"].to_pylist())
-        every = sorted(set(rows["culture"].to_pylist()))
+        kept = Counter(counting(folder.table(["culture", "reject"]))["culture"].to_pylist())
+        every = sorted(culture.id for culture in cultures)
         return [f"{kept[c]} of {config.accepted} opinions of {c}" for c in every if kept[c] < config.accepted]
 
     return Step("quota", config, run, (deduped,), Opinion, remarks=said)

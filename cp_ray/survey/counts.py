@@ -5,6 +5,7 @@ citation). A negative code (don't know, no answer, not asked, missing) is never 
 that was not asked in a country has no distribution there.
 """
 
+import difflib
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +41,14 @@ def read_counts(path: Path = SHIPPED) -> Counts:
         code, respondents = number(where, line, "code"), number(where, line, "respondents")
         if not 0 <= respondents <= _MOST:
             raise SurveyError(f"{where}: respondents must not be negative, nor above {_MOST}, got {respondents}")
+        if question not in QUESTIONS:
+            near = difflib.get_close_matches(question, QUESTIONS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "take it out"
+            raise SurveyError(f"{where}: question {question!r} is none of the {len(QUESTIONS)}; {hint}")
+        if code > 0 and code not in (codes := QUESTIONS[question].scale.codes):
+            raise SurveyError(
+                f"{where}: code must be one of {', '.join(map(str, codes))} or stand for no answer, got {code}"
+            )
         cell = counts[country, question]
         if code in cell:
             raise SurveyError(f"{where} counts {country} {question} code {code} a second time; give each once")

@@ -46,7 +46,7 @@ def lines(path: Path) -> Iterator[tuple[str, Line]]:
     with readable(path), path.open(encoding="utf-8-sig", newline="") as file:
         between = separator(file.readline())
         file.seek(0)
-        reader = csv.DictReader(file, delimiter=between)
+        reader = csv.DictReader(file, delimiter=between, strict=True)
         for line in reader:
             yield f"survey: {path} line {reader.line_num}", line
 

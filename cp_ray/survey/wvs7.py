@@ -84,7 +84,8 @@ def _answers(path: Path, table: Any, question: Question) -> Iterator[tuple[str, 
     rule = f"{question.id} must be negative or one of {', '.join(map(str, question.scale.codes))}"
     _tell_first(path, values, pc.invert(pc.or_(on_scale, none)), rule)
     people = pa.table({"country": table[_COUNTRY], "code": values, "weight": table[_WEIGHT]}).filter(answered)
-    found = people.group_by(["country", "code"]).aggregate([("weight", "sum"), ("weight", "count")])
+    # On threads the weights would be added up in another order each time, and the survey's hash hangs on the last bit.
+    found = people.group_by(["country", "code"], use_threads=False).aggregate([("weight", "sum"), ("weight", "count")])
     weights: dict[str, dict[float, float]] = {}
     counted: dict[str, int] = {}
     for line in found.sort_by([("country", "ascending"), ("code", "ascending")]).to_pylist():

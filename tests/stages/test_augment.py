@@ -99,6 +99,13 @@ def test_substitution_keeps_all_else(text: str, data: st.DataObject) -> None:
         assert found == text
 
 
+@pytest.mark.parametrize("mark", [".", ")", ":"])
+def test_words_come_in_a_list_of_any_numbers(mark: str) -> None:
+    said = "\n".join(f"{k}{mark} vital, weighty" for k in range(1, 9))
+    rows = asyncio.run(synonyms(OWN, Scripted([said]), SynonymsConfig("t")))
+    assert all(row.reject is None for row in rows), rows
+
+
 @given(st.text(max_size=80))
 def test_no_answer_about_words_breaks_it(said: str) -> None:
     rows = asyncio.run(synonyms(OWN, Scripted([said]), SynonymsConfig("t")))

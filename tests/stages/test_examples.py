@@ -3,10 +3,13 @@ from dataclasses import replace
 
 import pytest
 
+from cp_ray.arrow import from_table, to_table
 from cp_ray.cultures import CULTURES
 from cp_ray.errors import ConfigError
-from cp_ray.records import Opinion, Seed
+from cp_ray.records import Nearness, Opinion, Seed
 from cp_ray.stages.examples import ExamplesConfig, check_split, make_examples
+from cp_ray.stages.leakage import HELD, LeakageConfig, _Nearest
+from cp_ray.stages.text import holds
 
 ALL = tuple(CULTURES.values())
 OPTIONS = ("Agree", "Hard to say", "Disagree")
@@ -80,10 +83,27 @@ def test_a_held_out_question_in_a_training_row_stops_the_run() -> None:
     with pytest.raises(ValueError, match="not a training seed"):
         make_examples([train, heldout], [opinion(heldout)], ExamplesConfig(ALL))
     leak = opinion(train, text=f"They were asked: {heldout.question}")
-    with pytest.raises(ValueError, match="holds the held-out question Q2"):
+    with pytest.raises(ConfigError, match="holds the held-out question Q2"):
         make_examples([train, heldout], [leak], ExamplesConfig(ALL))
-    with pytest.raises(ValueError, match="holds the held-out question Q1"):
+    with pytest.raises(ConfigError, match="holds the held-out question Q1"):
         check_split(make_examples([train], [], ExamplesConfig(ALL)), [seed("Q1", "heldout")])
+
+
+def test_a_word_that_somebody_uses_is_no_held_out_question() -> None:
+    train, work = seed("Q1"), replace(seed("Q2", "heldout"), question="Work")
+    assert make_examples([train, work], [opinion(train, text="Work matters.")], ExamplesConfig(ALL))
+    assert not holds("工作", "工作")
+    assert holds("他们问：您认为家庭重要吗？", "您认为家庭重要吗？")
+    assert holds("So: Do you like tea?", "Do you like tea?")
+
+
+def test_a_text_with_a_held_out_question_in_it_is_set_aside_however_far_its_vector() -> None:
+    tea = "Do you like tea?"
+    far = "Long ago, on a rainy evening far from the sea, my uncle, who kept bees and sheep, asked the baker: "
+    nearest = _Nearest([("work", "Work"), ("tea", tea)], LeakageConfig())
+    rows = from_table(nearest(to_table([Nearness("a", far + tea), Nearness("b", "Work is dear.")], Nearness)), Nearness)
+    assert [(row.reject, row.question_id) for row in rows] == [(HELD, "tea"), (None, "work")]
+    assert rows[0].similarity < 0.8
 
 
 def test_a_culture_s_rows_do_not_depend_on_the_others() -> None:

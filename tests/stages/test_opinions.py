@@ -102,6 +102,7 @@ def test_any_answer_gives_rows(text: str) -> None:
         (["contradict", "Germans think that work is a duty.", "entail"], "entail", None),
         (["contradict", "Germans hate work.", "contradict"], "contradict", "contradicts the survey, rewritten too"),
         (["contradict", "Cows eat grass.", "irrelevant"], "irrelevant", "irrelevant to the survey"),
+        (["contradict", "Americans in the U.S. hold that work is a duty", "entail"], "entail", None),
         (["contradict", " "], "contradict", "contradicts the survey, and no rewrite was given"),
         (["contradict", BLOCKED], "contradict", "contradicts the survey, and no rewrite was given"),
     ],

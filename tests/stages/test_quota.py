@@ -1,11 +1,18 @@
 import random
 from collections import Counter
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cp_ray import steps
+from cp_ray.arrow import to_table
+from cp_ray.cultures import CULTURES
 from cp_ray.errors import ConfigError
+from cp_ray.folder import open_folder
+from cp_ray.pipeline import Step
 from cp_ray.records import Candidate, Opinion, Seed
 from cp_ray.stages.quota import SURPLUS, QuotaConfig, next_wave, take
 
@@ -72,3 +79,14 @@ def test_exactly_so_many_are_taken_and_from_all_seeds(rows: list[tuple[str, int,
 def test_wrong_numbers_are_told(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(wrong))}: must be at least 1"):
         QuotaConfig(**{"accepted": 1, "candidates": 1, **wrong})
+
+
+def test_a_culture_of_which_nothing_is_left_is_named_too(tmp_path: Path) -> None:
+    folder = open_folder(str(tmp_path))
+    before = Step("dedup", None, lambda folder, inputs: None)
+    step = steps.quota(before, QuotaConfig(2, 3), (CULTURES["greek"], CULTURES["german"]))
+    rows = folder / "rows"
+    rows.filesystem.create_dir(rows.path, recursive=True)
+    pq.write_table(to_table([opinion("greek", 0, 0)], Opinion), f"{rows.path}/0.parquet", filesystem=rows.filesystem)
+    assert step.remarks is not None
+    assert step.remarks(folder, {}) == ["0 of 2 opinions of german", "1 of 2 opinions of greek"]

@@ -1,8 +1,9 @@
 """Each form of a survey file, in small: our own wording, invented numbers."""
 
 import json
+import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cp_ray.errors import SurveyError
+from cp_ray.survey import wvs7
 from cp_ray.survey.items import Item, Survey, pooled
 from cp_ray.survey.questions import QUESTIONS
 from cp_ray.survey.read import GOQA, WVS7, read_survey
@@ -61,6 +63,29 @@ def test_wvs7_people_count_by_their_weights(write: Write, between: str) -> None:
     assert shares(of(survey, "Q122"), "Germany") == (1.0, 0.0, 0.0)
     assert of(survey, "Q122").answers.keys() == {"DEU", "KOR"}
     assert not of(survey, "Q28").answers, "a question without a column"
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Four of Arrow's, wherever this runs."""
+    before = pa.cpu_count()
+    pa.set_cpu_count(4)
+    yield
+    pa.set_cpu_count(before)
+
+
+def test_wvs7_weights_are_added_up_to_the_same_last_bit_each_time(threads: None) -> None:
+    draw = random.Random(0)
+    pieces = [
+        pa.table({
+            "B_COUNTRY_ALPHA": draw.choices(["DEU", "KOR"], k=5_000),
+            "W_WEIGHT": [draw.random() for _ in range(5_000)],
+            "Q27": draw.choices([1.0, 2.0, 3.0, 4.0], k=5_000),
+        })
+        for _ in range(24)
+    ]  # fmt: skip
+    table = pa.concat_tables(pieces)
+    assert len({repr(list(wvs7._answers(Path("w.csv"), table, QUESTIONS["Q27"]))) for _ in range(20)}) == 1
 
 
 def test_wvs7_weights_may_have_a_decimal_comma(write: Write) -> None:
@@ -234,6 +259,7 @@ def test_an_own_survey(write: Write) -> None:
         (",Yes|No,DEU,1|2\n", "line 2: question must not be empty"),
         (f"{TEA}\n", "must not be empty"),
         ("", "holds no answers"),
+        (f'{TEA},Yes|No,DEU,"1|2\nIs it late?,Yes|No,DEU,1|2\n', "cannot be read .unexpected end of data."),
     ],
 )
 def test_a_wrong_own_survey_is_told_in_one_line(write: Write, lines: str, said: str) -> None:
