@@ -236,12 +236,13 @@ def parse_recipe(recipe: Recipe, arguments: Sequence[str], prog: str) -> tuple[O
         if is_dataclass(default):
             _add_fields(parser.add_argument_group(docs.get(name, name)), default)
         else:
-            _add(group, name, hints[name], default, docs.get(name, ""))
+            _add(group, name, hints.get(name), default, docs.get(name, ""))
     given = vars(parser.parse_args(arguments))
     options = _taken(Options, given)
-    return options, recipe(
-        options, **{n: _taken(type(d), given) if is_dataclass(d) else given[n] for n, d in own.items()}
-    )
+    steps = recipe(options, **{n: _taken(type(d), given) if is_dataclass(d) else given[n] for n, d in own.items()})
+    if not steps:
+        raise ConfigError(f"recipe: {recipe.__name__!r} must return the steps to be done, got {steps!r}")
+    return options, steps
 
 
 def shared_parser(prog: str, description: str) -> Parser:
@@ -276,7 +277,8 @@ def _taken(made: type[Any], given: Mapping[str, Any]) -> Any:
 def _add(group: argparse._ArgumentGroup, name: str, hint: Any, default: Any, help: str) -> None:
     kind = next((k for k in (int, float, str) if hint in (k, k | None)), None)
     if kind is None:
-        raise TypeError(f"the option {name!r} must be int, float or str (or None), got {hint}")
+        told = "no annotation" if hint is None else hint
+        raise ConfigError(f"recipe: its option {name!r} must be annotated as int, float or str (or None), got {told}")
     shown = "" if default in (None, "") else f" (default: {default})"
     group.add_argument(
         f"--{name.replace('_', '-')}", type=kind, default=default, metavar=kind.__name__.upper(),

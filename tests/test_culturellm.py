@@ -130,6 +130,7 @@ def test_questions_made_of_two_are_checked_in_every_recipe(tmp_path: Path, recip
         (("--language", "greek"), "language: must be english or own"),
         (("--tau", "1.5"), "tau: must be between 0 and 1, got 1.5"),
         (("--samples", "-1"), "samples: must be at least 0, got -1"),
+        (("--samples", "60"), "answers: must be at least 61, got"),
         (("--templates", "0"), "templates: must be at least 1, got 0"),
     ],
 )  # fmt: skip

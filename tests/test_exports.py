@@ -21,9 +21,10 @@ from cp_ray.evals.report import ReportConfig, render
 from cp_ray.exports.chats import openai_lines, sharegpt_text
 from cp_ray.exports.command import export_run
 from cp_ray.exports.config import ExportConfig, Made
-from cp_ray.exports.export import remarks, write_export
+from cp_ray.exports.export import made_by, remarks, write_export
 from cp_ray.exports.openai_rules import MAX_TOKENS, check_openai
 from cp_ray.folder import LABEL, Folder, Manifest, open_folder
+from cp_ray.llm.ledger import LedgerTotals
 from cp_ray.pipeline import Run, Step
 from cp_ray.records import Example, Message, Opinion, Seed
 from cp_ray.stages.examples import ExamplesConfig, make_examples
@@ -360,3 +361,11 @@ def test_the_report_tells_of_the_training_rows(tmp_path: Path) -> None:
     assert '<th scope="row">german</th><td class="n">16</td><td class="n">1</td><td class="n">17</td>' in page
     assert '<th scope="row">greek</th><td class="n">0</td><td class="n">0</td><td class="n">0</td>' in page
     assert "every row was held against every held-out question (34 pairs)" in page
+
+
+def test_the_card_names_the_teachers_of_its_own_steps_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = open_folder(str(tmp_path))
+    folder.write_text("manifest.json", json.dumps(asdict(Manifest("verify", "0a", {"teacher": "first"}, {}))))
+    paid = [LedgerTotals("verify", "its-fallback"), LedgerTotals("open.m", "a-judge")]
+    monkeypatch.setattr("cp_ray.llm.ledger.summary", lambda root: paid)
+    assert made_by({"verify": folder}, str(tmp_path)).teachers == ("first", "its-fallback")

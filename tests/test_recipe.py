@@ -125,6 +125,12 @@ def test_a_wrong_command_is_told_in_one_line(arguments: list[str], said: str) ->
         ("torn.py", b"def torn(:", "torn.py' cannot be loaded: SyntaxError: invalid syntax (torn.py, line 1)"),
         ("nul.py", b"x = 1\0", "nul.py' cannot be loaded: "),
         ("latin.py", b"x = '\xff'", "latin.py' cannot be loaded: SyntaxError: "),
+        (
+            "bare.py",
+            b"def bare(options, *, n=3):\n    return []",
+            "option 'n' must be annotated as int, float or str (or None",
+        ),
+        ("none.py", b"def none(options):\n    return []", "'none' must return the steps to be done, got []"),
         ("lacks.py", b"\nimport no_such_module", "No module named 'no_such_module' (line 2)"),
         ("raises.py", b"1 / 0", "raises.py' cannot be loaded: ZeroDivisionError: division by zero (line 1)"),
         ("my-recipe.py", b"", "none in Python can be called 'my-recipe'; rename it, such as my_recipe.py"),
@@ -135,7 +141,7 @@ def test_a_wrong_command_is_told_in_one_line(arguments: list[str], said: str) ->
 def test_a_file_that_is_no_recipe_is_told(tmp_path: Path, name: str, text: bytes, said: str) -> None:
     (tmp_path / name).write_bytes(text)
     with pytest.raises(ConfigError, match=re.escape(said)):
-        load_recipe(str(tmp_path / name))
+        parse_recipe(load_recipe(str(tmp_path / name)), [], "test")
 
 
 @pytest.mark.parametrize(

@@ -60,12 +60,13 @@ def write_export(
 
 
 def made_by(steps: "Mapping[str, Folder]", root: str) -> Made:
-    """What the card tells: the finished steps, by name, and the models that this run folder's ledger knows."""
+    """What the card tells: the finished steps, by name, and the models that this folder's ledger knows of them."""
     from cp_ray.llm.ledger import summary
 
     manifests = [m for folder in steps.values() if (m := folder.manifest())]
     configured = {str(m.config["teacher"]) for m in manifests if "teacher" in m.config}
-    return Made(tuple(manifests), tuple(sorted(configured | {totals.model for totals in summary(root)})))
+    asked = {totals.model for totals in summary(root) if totals.step in {m.name for m in manifests}}
+    return Made(tuple(manifests), tuple(sorted(configured | asked)))
 
 
 def remarks(out: "Folder", config: ExportConfig) -> list[str]:
