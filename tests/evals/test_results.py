@@ -51,6 +51,15 @@ def test_each_held_out_question_stands_beside_one_answerer_that_knows_nothing() 
     )
 
 
+def test_a_model_that_has_answered_none_of_the_same_questions_is_held_against_nobody() -> None:
+    own, uniform = scored("german", "german", 0.1, 0.3), scored("uniform", "german", 0.3, 0.3, 0.4)
+    elsewhere = scored("m", "german", 0.0, 0.0, 0.2)[2:]
+    score = Score("german", "german", "survey_heldout", "emd", 0.2, 0.1, 0.3, 2)
+    (said,) = survey_section([score], [*own, *uniform, *elsewhere], SEEDS).said
+    assert "uniform (by" in said
+    assert "m (by" not in said.replace("uniform (by", "")
+
+
 def test_the_matrix_is_shaded_by_the_models_it_shows() -> None:
     """An answerer that is far off, and the people, leave the models all the shades there are."""
     told = {("base", "german"): 0.2, ("german", "german"): 0.1, ("first", "german"): 0.9, ("human", "german"): 0.0}

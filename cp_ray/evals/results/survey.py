@@ -113,12 +113,14 @@ def _sentences(scores: Sequence[Score], questions: Sequence[QuestionScore], cult
         own = held.get((culture, culture))
         if own is None:
             continue
-        rivals = [m for c, m in held if c == culture and m not in (culture, HUMAN, *NULLS)] + [UNIFORM]
-        tests = []
-        for rival in rivals:
+        named = [m for c, m in held if c == culture and m not in (culture, HUMAN, *NULLS)] + [UNIFORM]
+        rivals, tests = [], []
+        for rival in named:
             other = held[culture, rival]
             shared = [id for id in own if id in other]
-            tests.append(paired([own[id] for id in shared], [other[id] for id in shared]))
+            if shared:  # an endpoint may have answered none of the same
+                rivals.append(rival)
+                tests.append(paired([own[id] for id in shared], [other[id] for id in shared]))
         corrected = holm([t.p for t in tests])
         by_verdict: dict[str, list[str]] = {}
         for rival, test, p in zip(rivals, tests, corrected, strict=True):
