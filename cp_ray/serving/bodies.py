@@ -78,7 +78,8 @@ class StructuredOutputs(BaseModel):
     """What the answer may be, as vLLM has it."""
 
     choice: Annotated[list[Annotated[Text, Field(min_length=1)]], Field(min_length=1, max_length=_OPTIONS)]
-    """It is one of these, word for word; its log-probabilities are those of the free model."""
+    """It is one of these, word for word; its log-probabilities are those of the free model. The request's `max_tokens`
+    does not cut it; none may have more tokens than the server's `max_answer_tokens`."""
 
     model_config = ConfigDict(extra="forbid")
 

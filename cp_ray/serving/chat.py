@@ -74,6 +74,7 @@ class ChatRequest:
     temperature: float = 0.7
     """0 takes the likeliest token each time."""
     max_tokens: int = 96
+    """The answer is cut off there; a choice that is longer is refused."""
     seed: int = 0
     """The same request with the same seed is answered alike, in float32 whatever is answered beside it."""
     top_p: float = 1.0

@@ -45,13 +45,15 @@ def add_chats(api: FastAPI, service: Service) -> None:
         choices = tuple(body.structured_outputs.choice) if body.structured_outputs else ()
         if schema and choices:
             raise Refusal(400, "structured_outputs: cannot go with response_format", param="structured_outputs")
+        length = _length(service, body, "max_completion_tokens", "max_tokens") or service.answer_tokens
         asked = replace(
             _request(service, request, body, said),
             messages=messages,
             logprobs=top,
             schema=schema,
             choices=choices,
-            max_tokens=_length(service, body, "max_completion_tokens", "max_tokens") or service.answer_tokens,
+            # Many clients send some length with everything; a choice is never cut, and may have what is allowed here.
+            max_tokens=service.max_answer_tokens if choices else length,
         )
         card = next(card for card in service.cards if card.id == request.state.call.model)
         if card.system and all(m.role != "system" for m in messages):

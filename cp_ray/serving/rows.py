@@ -113,6 +113,11 @@ class Prepare:
         guide: Guide | Choices | None = self._guides.of(request.schema) if request.schema else None
         if answers:
             guide, limit = Choices(answers), max(map(len, answers))
+            if limit > request.max_tokens:
+                raise BadRequest(
+                    f"structured_outputs: a choice must have at most {request.max_tokens} tokens here, got {limit}; "
+                    f"shorten it"
+                )
             if limit > room:
                 raise ContextTooLong(f"structured_outputs: {len(ids)} tokens leave no room for a choice of {limit}")
         writer = Writer(self._tokenizer, request.stop)

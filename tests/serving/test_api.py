@@ -124,7 +124,13 @@ def test_a_bad_field_gets_one_clear_line_with_400(http: TestClient, change: dict
 
 @pytest.mark.parametrize(
     ("asked", "tokens"),
-    [({}, 9), ({"max_tokens": 5_000}, 5_000), ({"max_completion_tokens": 7}, 7), ({"prompt": "hi"}, 16)],
+    [
+        ({}, 9),
+        ({"max_tokens": 5_000}, 5_000),
+        ({"max_completion_tokens": 7}, 7),
+        ({"prompt": "hi"}, 16),
+        ({"max_tokens": 1, "structured_outputs": {"choice": ["one of these, whole"]}}, 5_000),
+    ],
 )
 def test_the_length_of_an_answer_is_as_asked_for_or_as_the_server_is_set(
     backend: Fake, asked: dict[str, Any], tokens: int

@@ -412,6 +412,15 @@ def test_an_adapter_that_overflows_fails_its_own_requests_and_leaves_nothing_beh
     assert [answers(engine, one)[0].text for one in calm] == alone
 
 
+def test_a_choice_has_no_more_tokens_than_an_answer_may_have(engine: Engine) -> None:
+    tokens = engine.prepare(ask("hi", max_tokens=100, choices=("yes", "x" * 30))).limit
+    assert answers(engine, ask("hi", max_tokens=tokens, choices=("x" * 30,)))[0].text == "x" * 30
+    with pytest.raises(
+        BadRequest, match=rf"^structured_outputs: [^\n]* at most {tokens - 1} tokens here, got {tokens};"
+    ):
+        engine.prepare(ask("hi", max_tokens=tokens - 1, choices=("yes", "x" * 30)))
+
+
 def test_choices_of_one_request_differ_and_can_be_had_again(engine: Engine) -> None:
     hot = [ask("hi", temperature=1.5, seed=1, choice=k) for k in range(3)]
     texts = [r.text for r in answers(engine, *hot)]
