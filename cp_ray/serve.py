@@ -14,6 +14,8 @@ from cp_ray.llm.contents import check_contents
 from cp_ray.pipeline import Run
 from cp_ray.recipe import Parser
 from cp_ray.serving.chat import ModelSpec
+from cp_ray.serving.keys import read_keys
+from cp_ray.serving.routing import check_keys
 from cp_ray.serving.spec import ServeSpec, Settings
 
 __all__ = ["key_command", "serve_command", "trained", "until_told"]
@@ -50,11 +52,11 @@ def serve_command(arguments: Sequence[str]) -> None:
         max_rows=given.max_rows, keys=given.keys, adapters=given.adapters, versions=given.versions,
         request_log=given.log,
     )  # fmt: skip
-    if given.keys:
-        from cp_ray.serving.keys import read_keys
-
-        read_keys(given.keys)  # a wrong file is told before anything starts
+    # What is wrong with the keys is told before anything starts.
+    keys = read_keys(given.keys) if given.keys else None
     spec = trained(Run(given.run, "run"), given.run)
+    if keys is not None:
+        check_keys(keys, [model.card(spec.base) for model in spec.models])
     from cp_ray.serving.app import serving
 
     with connected(), serving(spec, name=_APPLICATION, route_prefix="/", port=given.port, settings=settings) as url:

@@ -51,6 +51,10 @@ class ModelSpec:
             return self.id
         return f"{self.id}@{hashlib.sha256(self.adapter.encode()).hexdigest()[:12]}"
 
+    def card(self, base: str) -> "ModelCard":
+        """What clients are told about it, and its base as they are told."""
+        return ModelCard(self.id, base, self.culture, self.language, self.system, self.locales, self.aliases)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:

@@ -20,7 +20,7 @@ import os
 import re
 import secrets
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,9 @@ class Keys:
     def __init__(self, keys: Sequence[Key]) -> None:
         """None: everybody may ask."""
         self._keys = tuple(keys)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._keys)
 
     @property
     def open(self) -> bool:

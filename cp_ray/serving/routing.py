@@ -7,8 +7,9 @@ from typing import Protocol
 
 from cp_ray.errors import ConfigError
 from cp_ray.serving.chat import BadRequest, ModelCard
+from cp_ray.serving.keys import Keys
 
-__all__ = ["AUTO", "UNIFIED", "Asked", "Identify", "Routed", "Router", "UnknownModel"]
+__all__ = ["AUTO", "UNIFIED", "Asked", "Identify", "Routed", "Router", "UnknownModel", "check_keys"]
 
 _TAG = re.compile("[a-z]{1,8}(-[a-z0-9]{1,8})*")
 AUTO, UNIFIED = "auto", "unified"
@@ -36,7 +37,7 @@ class Asked:
     culture: str = ""
     """From the body or a header."""
     default: str = ""
-    """The caller's own."""
+    """The caller's own culture."""
     accept_language: str = ""
     text: str = ""
     """The last thing the user says."""
@@ -115,7 +116,7 @@ class Router:
         if asked.culture:
             return Routed(self.of_culture(asked.culture), "culture")
         if asked.default:
-            return Routed(self.named(asked.default, "key's default"), "key")
+            return Routed(self.of_culture(asked.default, "key's culture"), "key")
         for tag in languages_accepted(asked.accept_language):
             card = self._by_region(tag) or self._by_language(tag.split("-")[0])
             if card is not None:
@@ -141,6 +142,26 @@ class Router:
         """The one model that it fits; two that it fits would be a guess."""
         fitting = [card for card in self.cards if wanted in {part(locale).lower() for locale in card.locales}]
         return fitting[0] if len(fitting) == 1 else None
+
+
+def check_keys(keys: Keys, cards: Sequence[ModelCard]) -> None:
+    """Whether all that keys name is served.
+
+    Raises:
+        ConfigError: one names a model that is not, or a culture for which none of its models speaks.
+    """
+    ids = [card.id for card in cards]
+    for key in keys:
+        unknown = next((id for id in key.models or () if id not in ids), None)
+        if unknown is not None:
+            raise ConfigError(
+                f"keys: {key.name}: models: {unknown[:100]!r} is not served; known: {', '.join(ids)}; correct it"
+            )
+        try:
+            if key.culture:
+                Router([card for card in cards if key.allows(card.id)], None).of_culture(key.culture)
+        except UnknownModel as error:
+            raise ConfigError(f"keys: {key.name}: {error}; correct it, or leave it out") from error
 
 
 def languages_accepted(header: str) -> list[str]:

@@ -12,7 +12,7 @@ from cp_ray.serving.keys import Key, Keys
 from cp_ray.serving.limits import Gate
 from cp_ray.serving.metrics import Metrics
 from cp_ray.serving.origins import Origin
-from cp_ray.serving.routing import Asked, Identify, Router
+from cp_ray.serving.routing import Asked, Identify, Router, check_keys
 from cp_ray.serving.versions import Release, Versions
 
 __all__ = ["Service"]
@@ -49,9 +49,8 @@ class Service:
 
     def __post_init__(self) -> None:
         self._versions = self.versions or Versions(self.models)
-        self.cards = [
-            ModelCard(m.id, self.base, m.culture, m.language, m.system, m.locales, m.aliases) for m in self.models
-        ]
+        self.cards = [model.card(self.base) for model in self.models]
+        check_keys(self.keys, self.cards)
 
     @property
     def traffic(self) -> Versions:

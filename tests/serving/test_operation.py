@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from cp_ray.cultures import CULTURES
+from cp_ray.errors import ConfigError
 from cp_ray.serving.api import build_api
 from cp_ray.serving.call import RequestLog
 from cp_ray.serving.chat import ChatRequest, Load, Piece
@@ -100,6 +101,11 @@ def test_of_models_that_are_not_its_own_a_key_s_holder_learns_nothing() -> None:
     assert http.get("/v1/models/arabic", headers=bearer(ADMIN[0])).status_code == 200
     assert http.get("/metrics", headers=bearer(SCHOOL[0])).status_code == 403
     assert http.get("/admin/models/german", headers=bearer(SCHOOL[0])).status_code == 403
+
+
+def test_a_server_whose_keys_name_what_it_does_not_serve_does_not_start() -> None:
+    with pytest.raises(ConfigError, match="keys: school: models: 'germann' is not served"):
+        client(keys=Keys([Key("school", SCHOOL[1], models=("germann",))]))
 
 
 def test_of_cultures_that_are_not_its_own_a_key_s_holder_learns_nothing() -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from cp_ray.errors import ConfigError
 from cp_ray.serving.chat import ModelCard
-from cp_ray.serving.routing import Asked, Router, UnknownModel, languages_accepted
+from cp_ray.serving.keys import Key, Keys
+from cp_ray.serving.routing import Asked, Router, UnknownModel, check_keys, languages_accepted
 
 GERMAN = ModelCard("german", "b", "german", locales=("de", "de-DE"), aliases=("de-model",))
 BRAZIL = ModelCard("portuguese", "b", "portuguese", locales=("pt", "pt-BR"))
@@ -82,6 +83,29 @@ def test_a_language_that_two_models_speak_is_not_guessed() -> None:
 def test_without_a_unified_model_auto_says_that_it_found_none() -> None:
     with pytest.raises(UnknownModel, match="no unified model is served; name one of german, base"):
         routed(Asked("auto"), (GERMAN, BASE))
+
+
+def test_a_key_s_culture_is_a_culture_and_no_model_s_name() -> None:
+    cards = (replace(GERMAN, id="de-v2"), replace(BASE, id="german"))
+    assert routed(Asked("auto", default="german"), cards) == ("de-v2", "key")
+
+
+@pytest.mark.parametrize(
+    ("models", "culture", "message"),
+    [
+        (("germann",), "", "k: models: 'germann' is not served; known: german, portuguese, base; correct it"),
+        (("german", "de-model"), "", "k: models: 'de-model' is not served"),
+        (None, "klingon", "k: culture: 'klingon' is not served; known: german, portuguese; correct it, or leave it"),
+        (("base", "german"), "portuguese", "k: culture: 'portuguese' is not served; known: german;"),
+    ],
+)
+def test_what_a_key_names_and_is_not_served_is_told_at_the_start(
+    models: tuple[str, ...] | None, culture: str, message: str
+) -> None:
+    cards = (GERMAN, BRAZIL, BASE)
+    check_keys(Keys([Key("all"), Key("german", models=("german", "base"), culture="german")]), cards)
+    with pytest.raises(ConfigError, match=f"^keys: {message}"):
+        check_keys(Keys([Key("k", models=models, culture=culture)]), cards)
 
 
 def test_two_models_of_one_name_are_refused() -> None:
