@@ -16,7 +16,7 @@ from cp_ray.recipe import Parser
 from cp_ray.serving.chat import ModelSpec
 from cp_ray.serving.keys import read_keys
 from cp_ray.serving.routing import check_keys
-from cp_ray.serving.spec import ServeSpec, Settings
+from cp_ray.serving.spec import ServeSpec, Settings, check_paths
 
 __all__ = ["key_command", "serve_command", "trained", "until_told"]
 
@@ -52,7 +52,8 @@ def serve_command(arguments: Sequence[str]) -> None:
         max_rows=given.max_rows, keys=given.keys, adapters=given.adapters, versions=given.versions,
         request_log=given.log,
     )  # fmt: skip
-    # What is wrong with the keys is told before anything starts.
+    # What is wrong with files is told before anything starts.
+    check_paths(settings)
     keys = read_keys(given.keys) if given.keys else None
     spec = trained(Run(given.run, "run"), given.run)
     if keys is not None:

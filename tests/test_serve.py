@@ -86,6 +86,12 @@ def test_each_key_is_another(capsys: pytest.CaptureFixture[str]) -> None:
         (["--cpus", "nan"], "num_cpus: must be a number of at least 0, got nan"),
         (["--gpus", "inf"], "num_gpus: must be a number of at least 0, got inf"),
         (["--keys", "nowhere.yaml"], "keys: nowhere.yaml cannot be read"),
+        (["--log", "no/where/log"], "request_log: must be a file that can be .* got 'no/where/log'; make its folder"),
+        (["--log", "/tmp"], "request_log: must be a file"),
+        (["--log", "/dev/null/log"], "request_log: must be a file"),
+        (["--versions", "no/where.json"], "versions: must be a file that can be written"),
+        (["--versions", "/tmp"], "versions: must be a file"),
+        (["--adapters", "no/where"], "adapters: must be a folder that is there, got 'no/where'; make it"),
         ([], "has no trained adapter"),
     ],
 )

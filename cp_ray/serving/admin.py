@@ -68,7 +68,7 @@ def add_admin(api: FastAPI, service: Service) -> None:
         await service.backend.check(release.name, adapter)
         try:
             traffic.offer(id, release, body.share)
-        except BadRequest:
+        except Exception:
             await service.backend.forget(release.name)
             raise
         return state(id)

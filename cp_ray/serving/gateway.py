@@ -10,7 +10,7 @@ from cp_ray.serving.limits import Gate
 from cp_ray.serving.origins import origins
 from cp_ray.serving.replica import Replica
 from cp_ray.serving.service import Service
-from cp_ray.serving.spec import ServeSpec, Settings
+from cp_ray.serving.spec import ServeSpec, Settings, check_paths
 from cp_ray.serving.versions import Versions
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class Gateway:
     def __init__(self, spec: ServeSpec, settings: Settings, engines: "DeploymentHandle[Replica]") -> None:
         from cp_ray.serving.handles import Engines
 
+        check_paths(settings)
         versions = Versions(spec.models, Path(settings.versions).expanduser() if settings.versions else None)
         languages = {locale.split("-")[0].lower() for model in spec.models for locale in model.locales}
         self._service = Service(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from cp_ray.survey.asking import persona
 if TYPE_CHECKING:
     from cp_ray.folder import Folder
 
-__all__ = ["ServeSpec", "Settings", "parse"]
+__all__ = ["ServeSpec", "Settings", "check_paths", "parse"]
 
 _DTYPES = ("bfloat16", "float32")
 _ENGINES = ("cp_ray", "vllm")
@@ -148,6 +149,31 @@ class Settings:
             raise ConfigError("threads: vLLM chooses its own; leave it out")
         if self.engine == "vllm" and self.num_gpus != int(self.num_gpus):
             raise ConfigError(f"num_gpus: vLLM takes whole GPUs, got {self.num_gpus}; give 1 or more, or 0 for none")
+
+
+def check_paths(settings: Settings) -> None:
+    """Whether what the gateway is to write and to look into is there, on this machine.
+
+    Raises:
+        ConfigError: something is not.
+    """
+    for name in ("request_log", "versions"):
+        given = getattr(settings, name)
+        if given and (name, given) != ("request_log", "-") and not _can_write(Path(given).expanduser(), name):
+            raise ConfigError(
+                f"{name}: must be a file that can be written, in a folder that is there, got {given!r}; make its "
+                f"folder, or name another file"
+            )
+    if settings.adapters is not None and not Path(settings.adapters).expanduser().is_dir():
+        raise ConfigError(
+            f"adapters: must be a folder that is there, got {settings.adapters!r}; make it, or correct it"
+        )
+
+
+def _can_write(file: Path, name: str) -> bool:
+    # A file of versions is replaced whole, by one that is written beside it.
+    written = file if file.exists() and name != "versions" else file.parent
+    return not file.is_dir() and file.parent.is_dir() and os.access(written, os.W_OK)
 
 
 def parse(args: Mapping[str, Any]) -> tuple[ServeSpec, Settings]:

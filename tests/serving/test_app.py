@@ -17,6 +17,7 @@ import yaml
 from cp_ray.errors import BaseModelError, ConfigError
 from cp_ray.serving.app import ServeSpec, Settings, app, build_app, serving, start
 from cp_ray.serving.chat import ModelSpec
+from cp_ray.serving.gateway import Gateway
 from cp_ray.serving.spec import parse
 from tests.processes import ray_processes
 from tests.tiny import make_adapter, make_base
@@ -226,6 +227,14 @@ def test_a_wrong_config_file_gives_one_clear_line(args: dict[str, Any], message:
     with pytest.raises(ConfigError, match=message) as raised:
         app(args)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("wrong", ["request_log", "versions", "adapters"])
+def test_a_path_that_is_not_there_is_told_at_the_start(tmp_path: Path, wrong: str) -> None:
+    no_engines: Any = None
+    settings = Settings(**{wrong: str(tmp_path / "no" / "where")})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=f"^{wrong}: must be "):
+        Gateway(ServeSpec("smollm2", (ModelSpec("base"),)), settings, no_engines)
 
 
 def test_a_culture_of_the_user_s_own_comes_from_the_file_that_recipes_read(tmp_path: Path) -> None:

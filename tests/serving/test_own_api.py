@@ -12,6 +12,7 @@ from cp_ray.serving.chat import BadRequest, ChatRequest
 from cp_ray.serving.moderation import CATEGORIES
 from cp_ray.serving.page import FILES
 from cp_ray.serving.service import Service
+from cp_ray.serving.versions import Versions
 from cp_ray.survey.counts import items, read_counts
 from cp_ray.survey.items import pooled
 from tests.serving.fake import MODELS, Fake
@@ -242,6 +243,16 @@ def test_versions_that_no_request_can_be_answered_by_are_forgotten(backend: Judg
     assert told("versions", "5") == ["3", "4"]
     assert told("promote") == ["3", "4", first]
     assert told("rollback") == ["3", "4", first, "5"]
+
+
+def test_a_version_that_cannot_be_kept_is_forgotten(backend: Judge, tmp_path: Path) -> None:
+    (tmp_path / "two").mkdir()
+    versions = Versions(MODELS, tmp_path / "gone" / "versions.json")
+    service = Service(backend, "smollm2", MODELS, versions=versions, adapters=tmp_path)
+    http = TestClient(build_api(service), raise_server_exceptions=False)
+    assert http.post("/admin/models/german/versions", json={"version": "2", "adapter": "two"}).status_code == 500
+    assert [name.partition("-")[0] for name in backend.forgotten] == ["german@2"]
+    assert http.get("/admin/models/german").json()["canary"] is None
 
 
 def test_a_roll_back_to_a_version_that_is_not_there_any_more_changes_nothing(
