@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request
 from cp_ray.records import Message
 from cp_ray.serving.bodies import ModerationBody, culture_of
 from cp_ray.serving.call import Call
-from cp_ray.serving.chat import ChatRequest, ModelCard
+from cp_ray.serving.chat import ChatRequest, ContextTooLong, ModelCard
 from cp_ray.serving.routing import Asked, UnknownModel
 from cp_ray.serving.service import Service
 from cp_ray.serving.tally import Tally
@@ -101,8 +101,12 @@ def add_moderation(api: FastAPI, service: Service) -> None:
         texts = [part if isinstance(part, str) else part.text for part in inputs]
         judges = _judges(service, call, body, request.headers, texts[-1])
         results = []
-        for text in texts:
-            by_model = {judge[0].id: await moderator.judge(call, judge, text) for judge in judges}
+        for k, text in enumerate(texts):
+            try:
+                by_model = {judge[0].id: await moderator.judge(call, judge, text) for judge in judges}
+            except ContextTooLong as error:
+                where = "input" if isinstance(body.input, str) else f"input[{k}]"
+                raise ContextTooLong(f"{where}:{str(error).partition(':')[2]}") from error
             results.append(_result(by_model))
         names = ",".join(card.id for card, _ in judges)
         return {"id": f"modr-{uuid.uuid4().hex}", "model": names, "results": results}

@@ -104,7 +104,8 @@ class Prepare:
             ids, text, labels = self._encode(request)
         room = self._context - len(ids)
         if room < 1:
-            raise ContextTooLong(f"messages: {len(ids)} tokens do not fit the model's context of {self._context}")
+            field = "messages" if request.text is None else "prompt"
+            raise ContextTooLong(f"{field}: {len(ids)} tokens do not fit the model's context of {self._context}")
         answers = self._answers(request) if request.choices else []
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16)
         if request.choice:

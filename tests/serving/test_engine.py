@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import weakref
 from pathlib import Path
@@ -147,7 +148,9 @@ def test_what_is_wrong_with_one_request_leaves_the_others_alone(engine: Engine) 
     long, rude, unknown = ask("x" * CONTEXT), ChatRequest("german", (Message("assistant", "I"),)), ask("hi", "klingon")
     results = engine.generate([long, fine, rude, unknown])
     assert isinstance(results[0], ContextTooLong)
-    assert f"context of {CONTEXT}" in str(results[0])
+    assert re.fullmatch(rf"messages: \d+ tokens do not fit the model's context of {CONTEXT}", str(results[0]))
+    (text,) = engine.generate([ChatRequest("german", (), text="x" * CONTEXT)])
+    assert str(text) == f"prompt: {CONTEXT} tokens do not fit the model's context of {CONTEXT}"
     assert results[1] == answers(engine, fine)[0]
     assert isinstance(results[2], BadRequest)
     assert "user first" in str(results[2])

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 
 from cp_ray.cultures import CULTURES
 from cp_ray.serving.api import build_api
-from cp_ray.serving.chat import BadRequest, ChatRequest
+from cp_ray.serving.chat import BadRequest, ChatRequest, ContextTooLong
 from cp_ray.serving.moderation import CATEGORIES
 from cp_ray.serving.page import FILES
 from cp_ray.serving.service import Service
@@ -105,6 +105,21 @@ def test_a_text_is_judged_by_the_version_that_the_answer_names(backend: Judge, h
         answer = http.post("/v1/moderations", json={"input": "A tree", "culture": culture})
         assert {request.model.partition("-")[0] for request in backend.asked} == {"german@2"}
         assert answer.json()["model"] == answer.headers["x-cp-model"] == "german"
+
+
+@pytest.mark.parametrize(("sent", "param"), [("so long", "input"), (["short", "so long"], "input[1]")])
+def test_a_text_that_is_too_long_to_be_judged_is_named(
+    backend: Judge, http: TestClient, monkeypatch: pytest.MonkeyPatch, sent: Any, param: str
+) -> None:
+    def labels(request: ChatRequest) -> tuple[float, ...]:
+        if "so long" in request.messages[-1].content:
+            raise ContextTooLong("messages: 9000 tokens do not fit the model's context of 8192")
+        return 0.0, 0.0
+
+    monkeypatch.setattr(backend, "labels", labels)
+    error = http.post("/v1/moderations", json={"input": sent, "model": "german"}).json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", param)
+    assert error["message"] == f"{param}: 9000 tokens do not fit the model's context of 8192"
 
 
 def test_lists_of_cultures_make_no_names_in_the_metrics(http: TestClient) -> None:
