@@ -94,6 +94,9 @@ def add_admin(api: FastAPI, service: Service) -> None:
         before = traffic.before(id)
         if before is not None and before.adapter is not None:
             await service.backend.check(before.name, before.adapter)
+        if traffic.before(id) != before:  # a trial that began meanwhile is not to end
+            message = f"version: the versions of {id!r} changed meanwhile; look which answer, and ask again"
+            raise Refusal(409, message, param="version", code="changed")
         await service.backend.forget(traffic.roll_back(id).name)
         return state(id)
 

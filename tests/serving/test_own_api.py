@@ -284,6 +284,27 @@ def test_a_roll_back_to_a_version_that_is_not_there_any_more_changes_nothing(
     assert http.get("/admin/models/german").json()["stable"] == "2"
 
 
+def test_a_roll_back_beside_another_change_takes_back_nothing_that_it_did_not_mean(
+    backend: Judge, http: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def meanwhile(name: str, adapter: str) -> None:
+        monkeypatch.undo()
+        assert offer("3").status_code == 200
+
+    def offer(version: str) -> Any:
+        return http.post("/admin/models/german/versions", json={"version": version, "adapter": "two", "share": 0.5})
+
+    offer("2")
+    http.post("/admin/models/german/promote")
+    monkeypatch.setattr(backend, "check", meanwhile)
+    answer = http.post("/admin/models/german/rollback")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "changed")
+    assert http.get("/admin/models/german").json() == {
+        "id": "german", "stable": "2", "previous": "1", "canary": "3", "share": 0.5
+    }  # fmt: skip
+    assert backend.forgotten == []
+
+
 def test_a_version_that_does_not_fit_answers_nothing(http: TestClient) -> None:
     answer = http.post("/admin/models/german/versions", json={"version": "2", "adapter": "bad", "share": 1})
     assert answer.status_code == 400
