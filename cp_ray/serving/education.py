@@ -21,7 +21,7 @@ from cp_ray.survey.read import WVS7
 
 __all__ = ["add_education"]
 
-Shares = Annotated[list[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]], Field(min_length=2, max_length=10)]
+Shares = Annotated[list[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]], Field(min_length=2)]
 _SUM = 0.02
 """By which guessed shares may miss 1."""
 
@@ -159,9 +159,10 @@ def _shares(guess: Guess, options: int) -> list[float]:
     if (guess.option is None) == (guess.shares is None):
         raise BadRequest("option: give either it or shares")
     if guess.shares is not None:
-        if len(guess.shares) != options or abs(sum(guess.shares) - 1) > _SUM:
-            raise BadRequest(f"shares: must be {options} numbers that make up 1, got {len(guess.shares)}")
-        return [share / sum(guess.shares) for share in guess.shares]
+        given, total = len(guess.shares), sum(guess.shares)
+        if given != options or abs(total - 1) > _SUM:
+            raise BadRequest(f"shares: must be {options} numbers that make up 1, got {given} that make up {total:.3g}")
+        return [share / total for share in guess.shares]
     assert guess.option is not None
     if not 0 <= guess.option < options:
         raise BadRequest(f"option: must be between 0 and {options - 1}, got {guess.option}")

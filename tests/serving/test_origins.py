@@ -12,7 +12,7 @@ from cp_ray.folder import Manifest, open_folder, write_rows
 from cp_ray.records import Score, Seed
 from cp_ray.serving.api import build_api
 from cp_ray.serving.chat import ModelSpec
-from cp_ray.serving.origins import origins
+from cp_ray.serving.origins import Origin, origins
 from cp_ray.serving.service import Service
 from cp_ray.survey.items import Source
 from cp_ray.survey.read import WVS7
@@ -116,6 +116,20 @@ def test_the_quiz_asks_what_the_run_s_own_survey_asked_also_about_a_culture_of_t
     assert {id: (m["options"], m["distribution"]) for id, m in marked.items()} == {
         "S1": (["Often", "Never"], [0.75, 0.25])
     }
+
+
+def test_a_question_may_have_any_number_of_options_to_guess_the_shares_of() -> None:
+    shares = (0.12, *[0.08] * 11)
+    seed = dataclasses.replace(
+        asked("sailors", "S1", "ports", shares), options=tuple(f"Port {k}" for k in range(len(shares)))
+    )
+    survey = Source("ports", "the survey 'ports'", "Ask the harbour.")
+    found = {"a": Origin("run/train-t", (), survey, (seed,))}
+    service = Service(Fake(), "smollm2", [ModelSpec("sailors", "a", "sailors")], origins=found)
+    body = {"culture": "sailors", "question": "S1", "shares": shares}
+    marked = TestClient(build_api(service)).post("/v1/education/quiz", json=body).json()
+    assert marked["distribution"] == list(shares)
+    assert math.isclose(marked["score"], 1)
 
 
 def test_a_run_that_used_a_part_of_the_shipped_questions_leaves_the_others_to_be_asked(tmp_path: Path) -> None:
