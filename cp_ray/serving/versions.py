@@ -207,7 +207,10 @@ def _read(file: Path) -> dict[str, _Kept]:
 
 def _traffic(fields: dict[str, Any]) -> Traffic:
     stable, previous, canary = Release(**fields["stable"]), _release(fields["previous"]), _release(fields["canary"])
-    return Traffic(stable, previous, canary, fields["share"])
+    share = fields["share"]
+    if type(share) not in (int, float) or not 0 <= share <= 1:
+        raise ValueError(f"share must be between 0 and 1, got {share!r}")
+    return Traffic(stable, previous, canary, share)
 
 
 def _release(fields: dict[str, str] | None) -> Release | None:

@@ -1,6 +1,9 @@
 import json
+import math
 import random
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,6 +89,18 @@ def test_a_restart_goes_on_with_the_versions_that_answered(tmp_path: Path) -> No
     assert again.of("german") == first.of("german")
     assert again.of("german").previous is not None
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("share", ["x", None, True, -0.1, 2, math.nan])
+def test_a_share_in_the_file_that_is_none_is_told(tmp_path: Path, share: Any) -> None:
+    file = tmp_path / "versions.json"
+    offer(Versions(MODELS, file), "2", "two", 0.3)
+    kept = json.loads(file.read_text())
+    kept["german"]["share"] = share
+    file.write_text(json.dumps(kept))
+    message = re.escape(f"share must be between 0 and 1, got {share!r})")
+    with pytest.raises(ConfigError, match=f"versions.json cannot be read .*{message}; mend it"):
+        Versions(MODELS, file)
 
 
 @pytest.mark.parametrize("text", ["{", '{"german": {"stable": null, "previous": null, "canary": null, "share": 0}}'])
