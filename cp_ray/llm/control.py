@@ -20,7 +20,7 @@ from cp_ray.llm.call import came_to_nothing
 __all__ = ["Control", "Orders", "Rules", "State", "control", "error_of"]
 
 _FEW = 50
-"""Calls before the share of failures counts, while a step is under way."""
+"""Calls before the share of failures counts, while a step is under way. At its end they may be fewer."""
 _DRAIN_S = 30.0
 """How long a run that is to stop waits for the calls that are under way."""
 
@@ -111,7 +111,7 @@ class Control:
 
     def verdict(self) -> tuple[str, str] | None:
         """Why the run is to stop, asked after a step, by all that was reported: the class and message of an error."""
-        return self._stopping or self._reason() or self._fruitless()
+        return self._stopping or self._reason() or self._of_the_step()
 
     def pid(self) -> int:
         """Of the process that it lives in."""
@@ -154,19 +154,21 @@ class Control:
         calls, failures = self._counts()
         return self._too_many(calls, failures) if calls >= _FEW else None
 
-    def _fruitless(self) -> tuple[str, str] | None:
-        """Since it was asked last there were calls, however few, and all of them came to nothing.
+    def _of_the_step(self) -> tuple[str, str] | None:
+        """Of the calls since it was asked last, however few, too many failed, whatever the steps before were answered.
 
-        A step without an answer would be taken for done, and what it asked for never be asked again. What the ledger
-        had is an answer as well, or a run that goes on could end at the few that always fail.
+        A step with hardly an answer would be taken for done, and what it asked for never be asked again. What the
+        ledger had is an answer as well, or a run that goes on could end at the few that always fail. What a provider
+        withholds says something of a model only where there are many calls; a few questions may just be of that kind.
         """
         calls, failures = self._counts()
         replayed = self._replayed_before + sum(s.replayed for s in self._states.values())
         calls_before, failures_before, replayed_before = self._judged
         self._judged = calls, failures, replayed
         since, failed = calls - calls_before, failures - failures_before
-        nothing = sum(n for kind, n in failed.items() if came_to_nothing(kind))
-        return self._too_many(since, failed) if nothing == since and replayed == replayed_before else None
+        if since < _FEW:
+            failed = Counter({kind: n for kind, n in failed.items() if came_to_nothing(kind)})
+        return self._too_many(since + replayed - replayed_before, failed)
 
     def _too_many(self, calls: int, failures: Counter[str]) -> tuple[str, str] | None:
         failed = failures.total()

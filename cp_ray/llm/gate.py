@@ -121,7 +121,7 @@ class Gate:
 
     async def report(self) -> None:
         """Tell what was counted since the last renewal."""
-        if self._orders is not None:
+        if self._orders is not None or self._counted:
             await self._control.renew.remote(self._state())
 
     async def close(self) -> None:
@@ -130,9 +130,14 @@ class Gate:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if tasks:
+        if tasks or self._counted:
             with contextlib.suppress(Exception):  # the cluster may be going down as well
                 await self._leave(self._state())
+
+    @property
+    def _counted(self) -> bool:
+        """Is there something to tell? Also of a gate that has left the run: a fallback may answer much later."""
+        return bool(self._calls or self._replayed)
 
     async def _leave(self, last: State) -> None:
         await self._control.renew.remote(last)

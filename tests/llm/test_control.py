@@ -112,6 +112,28 @@ def test_a_worker_that_had_nothing_to_do_for_a_while_is_counted_once(
     assert verdict is None, "30 of 61 calls failed, and not 60 of 91"
 
 
+def test_what_a_fallback_comes_to_long_after_the_first_server_is_told(
+    ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cp_ray.llm.gate._IDLE_S", 0.1)
+
+    async def run() -> tuple[str, str] | None:
+        actor = control(Rules(max_failures=0.5))
+        gate = gate_of(actor, most=16)
+        await gate.enter(10)
+        gate.leave(0.0, 0.0)
+        while gate._renewals is not None:
+            await asyncio.sleep(0.05)
+        gate.ended("refused with status 400")
+        await gate.report()
+        verdict: tuple[str, str] | None = await actor.verdict.remote()
+        await gate.close()
+        return verdict
+
+    kind, said = asyncio.run(run()) or ("", "")
+    assert (kind, said[:35]) == ("TooManyFailures", "max-failures: 1 of 1 calls failed (")
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_budget_is_used_up_and_never_passed(ray_cluster: None, workers: int) -> None:
 
@@ -203,18 +225,20 @@ LOST = "gave up: time-out"
             "max-failures: 49 of 49 calls failed (49 gave up: time-out), more than a share of 0.5",
         ),
         (1, {LOST: 1}, 0, 0.5, "max-failures: 1 of 1 calls failed"),
-        (49, {LOST: 48}, 0, 0.5, None),
+        (40, {LOST: 39}, 0, 0.5, "max-failures: 39 of 40 calls failed"),
+        (40, {LOST: 20}, 0, 0.5, None),
+        (5000, {LOST: 4900}, 0, 0.5, "max-failures: 4900 of 5000 calls failed"),
         (49, {"content_filter": 49}, 0, 0.5, None),
         (3, {LOST: 3}, 97, 0.5, None),
         (49, {LOST: 49}, 0, 1.0, None),
         (0, {}, 0, 0.5, None),
     ],
 )
-def test_a_step_without_an_answer_is_not_done_however_few_it_asked_for(
+def test_a_step_with_hardly_an_answer_is_not_done_however_few_it_asked_for(
     calls: int, failures: dict[str, int], replayed: int, share: float, said: str | None
 ) -> None:
     it = Control(Rules(max_failures=share))
-    it.renew(State("before", 0, 500))
+    it.renew(State("before", 0, 10_000))
     assert it.verdict() is None
     it.leave("before")  # what an earlier step was answered is of no matter
     it.renew(State("now", 0, calls, failures, replayed))
