@@ -11,7 +11,7 @@ from cp_ray.records import Message
 
 __all__ = [
     "ANSWERED", "GAVE_UP", "WITHHELD", "Completion", "Generate", "Sampling", "Token", "Usage", "came_to_nothing",
-    "failure", "request_key",
+    "ending", "failure", "request_key", "storable",
 ]  # fmt: skip
 
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
@@ -21,6 +21,8 @@ ANSWERED = ("stop", "length", "refusal")
 """Finish reasons of answers that were paid for and would come out alike if asked again."""
 WITHHELD = "content_filter"
 """Finish reason of an answer that the provider keeps back: what there is to say to this question."""
+_BROKEN_OFF = ("abort", "error")
+"""What servers call an answer that they did not bring to its end."""
 
 GAVE_UP = "gave up"
 """How the reason begins of a call that kept failing in ways that may pass: another model may have an answer."""
@@ -104,6 +106,17 @@ class Generate(Protocol):
 def came_to_nothing(reason: str) -> bool:
     """Did a call that ended for this reason bring no answer at all, so that it says nothing of the model?"""
     return reason not in (*ANSWERED, WITHHELD)
+
+
+def ending(told: object, text: str) -> str:
+    """The finish reason of an answer, by what the server calls it: a name of its own for `stop` is taken as that."""
+    reason = storable(str(told or "stop"))
+    return reason if reason in (*ANSWERED, WITHHELD, *_BROKEN_OFF) or not text else "stop"
+
+
+def storable(text: str) -> str:
+    """A text without halves of surrogates, which JSON can carry and which can be neither stored nor sent."""
+    return text.encode(errors="replace").decode()
 
 
 def failure(reason: str) -> Completion:

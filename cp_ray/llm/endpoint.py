@@ -11,6 +11,7 @@ model, a refused key, an empty account) is a `TeacherError` in one line; a key n
 
 import asyncio
 import json
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ import aiohttp
 
 from cp_ray.errors import TeacherDenied, TeacherError, TeacherUnknownModel, TeacherUnreachable
 from cp_ray.llm.budget import Price
-from cp_ray.llm.call import GAVE_UP, Completion, Sampling, Token, Usage, failure
+from cp_ray.llm.call import GAVE_UP, WITHHELD, Completion, Sampling, Token, Usage, ending, failure, storable
 from cp_ray.llm.headers import retry_after, shown_limits
 from cp_ray.records import Message
 
@@ -36,8 +37,10 @@ NO_KEY = "none"
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 _PATIENCE_S = 900.0
-"""How long a call is willing to be told 429."""
+"""How long a call is willing to be told 429, from its first attempt on."""
 _UNTOLD, _ASKS_LOGPROBS = "log-probabilities refused", b'"logprobs": true'
+_EMPTY = ("insufficient_quota", "billing_hard_limit_reached")
+"""Codes of an account that runs empty."""
 _AGAIN = frozenset({408, 409, 425, 500, 502, 503, 504, 520, 522, 524, 529})
 
 
@@ -77,11 +80,12 @@ class Endpoint:
         body = _body(self._model, messages, sampling)
         tokens = sum(-(-len(m.content) // 4) + 4 for m in messages) + 3 + sampling.max_tokens
         most = self._price.most(messages, sampling.max_tokens) if self._price else 0.0
-        asked, attempt, refused_connections, again = time.monotonic(), 0, 0, False
+        asked, attempt, refused_connections, again = math.inf, 0, 0, False
         while True:
-            outcome = await self._attempt(
-                body, tokens, most, told=sampling.answer if sampling.prefilled else None, again=again
-            )
+            generation = await self._gate.enter(tokens, most, again=again) if self._gate is not None else 0
+            asked = min(asked, time.monotonic())  # its first turn may have been long in coming
+            told = sampling.answer if sampling.prefilled else None
+            outcome = await self._attempt(body, generation, most, told)
             if isinstance(outcome, Completion):
                 return outcome
             again = True
@@ -104,10 +108,8 @@ class Endpoint:
         if self._session is not None:
             await self._session.close()
 
-    async def _attempt(
-        self, body: bytes, tokens: int, most: float, *, told: str | None, again: bool
-    ) -> "Completion | _Failed":
-        generation = await self._gate.enter(tokens, most, again=again) if self._gate is not None else 0
+    async def _attempt(self, body: bytes, generation: int, most: float, told: str | None) -> "Completion | _Failed":
+        """Ask, and leave the gate, which has been entered."""
         began, cost = time.monotonic(), 0.0
         try:
             status, headers, data = await self._post(body)
@@ -142,8 +144,8 @@ class Endpoint:
             return reply.status, reply.headers, await reply.read()
 
     def _refused(self, headers: Mapping[str, str], data: bytes, generation: int) -> "_Failed":
-        if _error(data).get("code") == "insufficient_quota":
-            raise TeacherDenied(f"teacher-url: the account at {self._url} has no quota left; pay it up and run again")
+        if _error(data).get("code") in _EMPTY:
+            raise _empty(self._url)
         wait = retry_after(headers)
         if self._gate is not None:
             self._gate.refused(generation, wait, self._shown(headers))
@@ -224,10 +226,10 @@ def _completion(data: bytes, model: str, price: Price | None, told: str | None) 
         prompt = _prompt_logprobs(reply.get("prompt_logprobs"), told) if told else None
         message = {"content": told} if prompt else choice["message"]
         usage = Usage(int(used.get("prompt_tokens", 0)), int(used.get("completion_tokens", 0)))
+        text = storable(message.get("content") or "")
         return Completion(
-            # Half a surrogate, which JSON can carry, is no text that could be stored or sent.
-            text=(message.get("content") or "").encode(errors="replace").decode(),
-            finish_reason="refusal" if message.get("refusal") else choice.get("finish_reason") or "stop",
+            text=text,
+            finish_reason="refusal" if message.get("refusal") else ending(choice.get("finish_reason"), text),
             usage=usage,
             usd=price.cost(usage.prompt_tokens, usage.completion_tokens) if price else 0.0,
             model=model,
@@ -244,8 +246,8 @@ def _logprobs(told: Any) -> tuple[Token, ...] | None:
         return None
 
     def pair(one: Any) -> tuple[str, float]:
-        # Half a surrogate is no text that could be stored; a millionth tells log-probabilities apart well enough.
-        return str(one["token"]).encode(errors="replace").decode(), round(float(one["logprob"]), 6)
+        # A millionth tells log-probabilities apart well enough.
+        return storable(str(one["token"])), round(float(one["logprob"]), 6)
 
     return tuple(Token(*pair(one), tuple(map(pair, one.get("top_logprobs") or ()))) for one in content)
 
@@ -275,8 +277,10 @@ def _settled(status: int, data: bytes, url: str, model: str) -> Completion:
     if status == 404:
         raise TeacherUnknownModel(f"teacher-model: {url} has no model {model!r}; correct --teacher-model")
     error = _error(data)
-    if error.get("code") == "content_filter":
-        return failure("content_filter")
+    if status == 402 or error.get("code") in _EMPTY:
+        raise _empty(url)
+    if error.get("code") == WITHHELD:
+        return failure(WITHHELD)
     if status == 400 and "response_format" in f"{error.get('param')} {error.get('message')}":
         raise TeacherError(f"structured: {url} takes no JSON schema for its answers; run with --structured no")
     return failure(f"refused with status {status}")
@@ -303,3 +307,7 @@ def _unreachable(url: str) -> TeacherUnreachable:
 
 def _denied(url: str) -> TeacherDenied:
     return TeacherDenied(f"teacher-url: {url} refuses the key; put the right one into OPENAI_API_KEY")
+
+
+def _empty(url: str) -> TeacherDenied:
+    return TeacherDenied(f"teacher-url: the account at {url} has no money left; pay it up and run again")

@@ -1,7 +1,7 @@
 """Every paid answer is on disk before anything uses it.
 
 An answer's address is its request (model, messages, sampling). A run that was killed asks again for what was in
-flight, and reads the rest here. Failures are never kept as answers; they are counted.
+flight, and reads the rest here. Failures are never kept as answers; they are counted, with what was paid for them.
 
     <root>/ledger/<writer>.jsonl        one line an answer; every writer has files of its own
 
@@ -67,6 +67,10 @@ class Failures:
     model: str
     kind: str
     count: int
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    usd: float = 0.0
+    """What was paid for them all the same, as for an answer that the provider withheld."""
 
 
 @dataclass(slots=True)
@@ -76,6 +80,7 @@ class LedgerTotals:
     step: str
     model: str
     calls: int = 0
+    """Those that brought an answer; money and tokens are of the others as well, where they were paid for."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     usd: float = 0.0
@@ -99,7 +104,7 @@ class Ledger:
         self._index = Index(_local_copies(self._filesystem, self._folder))
         self._flights: dict[str, asyncio.Future[Completion]] = {}
         self._name = uuid.uuid4().hex
-        self._uncommitted: list[tuple[str, bytes, asyncio.Future[None]]] = []
+        self._uncommitted: list[tuple[str | None, bytes, asyncio.Future[None]]] = []
         self._committing: asyncio.Task[None] | None = None
         self._failures: Counter[str] = Counter()
         self._parts = 0
@@ -149,29 +154,32 @@ class Ledger:
     async def _pay(self, key: str, call: Callable[[], Awaitable[Completion]]) -> Completion:
         began = time.monotonic()
         answer = await call()
-        if answer.finish_reason not in ANSWERED:
+        answered = answer.finish_reason in ANSWERED
+        if not answered and answer.usage == Usage(0, 0):
             return answer
-        line = _ENCODE(
-            {
-                "key": key,
-                "step": self._step,
-                "model": answer.model or self._model,
-                "text": answer.text,
-                "finish_reason": answer.finish_reason,
-                "prompt_tokens": answer.usage.prompt_tokens,
-                "completion_tokens": answer.usage.completion_tokens,
-                "seconds": round(time.monotonic() - began, 3),
-                "time": round(time.time(), 3),
-                "usd": round(answer.usd, 9),
-                **({} if answer.logprobs is None else {"logprobs": list(map(_plain, answer.logprobs))}),
-            }
-        )
+        paid = {
+            "prompt_tokens": answer.usage.prompt_tokens,
+            "completion_tokens": answer.usage.completion_tokens,
+            "seconds": round(time.monotonic() - began, 3),
+            "time": round(time.time(), 3),
+            "usd": round(answer.usd, 9),
+        }
+        of = {"step": self._step, "model": answer.model or self._model}
+        if answered:
+            told = {} if answer.logprobs is None else {"logprobs": list(map(_plain, answer.logprobs))}
+            ended = {"text": answer.text, "finish_reason": answer.finish_reason}
+            await self._keep(key, {"key": key, **of, **ended, **paid, **told})
+        else:
+            await self._keep(None, {"failed": answer.finish_reason, **of, "count": 1, "key": key, **paid})
+        return answer
+
+    async def _keep(self, key: str | None, fields: dict[str, Any]) -> None:
+        """Make a line durable, and an answer to be found, which has a key."""
         durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._uncommitted.append((key, f"{line}\n".encode(), durable))
+        self._uncommitted.append((key, f"{_ENCODE(fields)}\n".encode(), durable))
         if self._committing is None or self._committing.done():
             self._committing = asyncio.create_task(self._commit())
         await durable
-        return answer
 
     async def _commit(self) -> None:
         while self._uncommitted:
@@ -186,7 +194,8 @@ class Ledger:
                         durable.set_exception(error)
                 continue
             for key, line, durable in some:
-                self._index.add(key, self._file.fileno(), offset, len(line))
+                if key is not None:
+                    self._index.add(key, self._file.fileno(), offset, len(line))
                 offset += len(line)
                 if not durable.done():
                     durable.set_result(None)
@@ -257,16 +266,21 @@ def summary(root: str) -> list[LedgerTotals]:
     """What each step paid each model for, over all of a run folder's life."""
     found: dict[tuple[str, str], LedgerTotals] = {}
     seen: set[int] = set()
-    for line in _lines(root):
+    for line, written in _lines(root):
+        # One that was joined may stand twice, to the letter. An answer that two workers paid for at the same time has
+        # lines of its own.
+        if b'"key": "' in written:
+            if (copy := hash(written)) in seen:
+                continue
+            seen.add(copy)
         of = found.setdefault((line.step, line.model), LedgerTotals(line.step, line.model))
+        of.prompt_tokens += line.prompt_tokens
+        of.completion_tokens += line.completion_tokens
+        of.usd += line.usd
         if isinstance(line, Failures):
             of.failures[line.kind] += line.count
-        elif (key := int(line.key[-16:], 16)) not in seen:  # an answer that was joined may stand twice
-            seen.add(key)
+        else:
             of.calls += 1
-            of.prompt_tokens += line.prompt_tokens
-            of.completion_tokens += line.completion_tokens
-            of.usd += line.usd
             of.seconds += line.seconds
     return list(found.values())
 
@@ -277,7 +291,7 @@ def entries(root: str) -> Iterator[Entry]:
     Raises:
         RunFolderError: a line within a file is damaged.
     """
-    return (line for line in _lines(root) if isinstance(line, Entry))
+    return (line for line, _ in _lines(root) if isinstance(line, Entry))
 
 
 def _open(root: str) -> tuple[Any, str]:
@@ -307,15 +321,18 @@ def _local_copies(filesystem: Any, folder: str) -> Iterator[tuple[str, Any]]:
         yield folder, copy
 
 
-def _lines(root: str) -> Iterator[Entry | Failures]:
-    """All lines. The last of a file may be torn: its writer was killed before anything used that answer."""
+def _lines(root: str) -> Iterator[tuple[Entry | Failures, bytes]]:
+    """All lines, and as they are written.
+
+    The last of a file may be torn: its writer was killed before anything used that answer.
+    """
     filesystem, folder = _open(root)
     for path in _paths(filesystem, folder):
         with filesystem.open_input_stream(path) as stream:
             for number, line in enumerate(_whole_lines(stream), 1):
                 try:
                     found = json.loads(line)
-                    yield _failures(found) if "failed" in found else Entry(**found)
+                    yield _failures(found) if "failed" in found else Entry(**found), line
                 except (ValueError, TypeError, KeyError) as error:
                     raise RunFolderError(
                         f"root: {path} line {number} is damaged ({error}); remove the line to pay for it again"
@@ -330,7 +347,8 @@ def _whole_lines(stream: Any) -> Iterator[bytes]:
 
 
 def _failures(found: dict[str, Any]) -> Failures:
-    return Failures(found["step"], found["model"], found["failed"], found["count"])
+    paid = {name: found[name] for name in ("prompt_tokens", "completion_tokens", "usd") if name in found}
+    return Failures(found["step"], found["model"], found["failed"], found["count"], **paid)
 
 
 def _completion(found: dict[str, Any]) -> Completion:

@@ -215,6 +215,37 @@ def test_half_a_surrogate_is_replaced() -> None:
     assert answer.text == "a?b"
 
 
+@pytest.mark.parametrize(
+    ("said", "text", "reason"),
+    [
+        ("eos", "Yes.", "stop"),
+        (None, "Yes.", "stop"),
+        ("length", "Yes.", "length"),
+        ("eos", "", "eos"),
+        ("abort", "Ye", "abort"),
+        ("content_filter", "Ye", "content_filter"),
+    ],
+)
+def test_a_server_s_own_word_for_the_end_of_an_answer_is_understood(said: str | None, text: str, reason: str) -> None:
+    body = {"choices": [{"message": {"content": text}, "finish_reason": said}]}
+    (answer,) = served(b"200 OK", json.dumps(body).encode())
+    assert (answer.text, answer.finish_reason) == (text, reason)
+
+
+def test_what_waited_long_for_its_turn_is_tried_again_as_well(
+    scripted_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cp_ray.llm.endpoint._PATIENCE_S", 0.3)
+    monkeypatch.setattr("cp_ray.llm.endpoint._FIRST_WAIT_S", 0.01)
+
+    class Slow(Noting):
+        async def enter(self, tokens: int, most_usd: float = 0.0, *, again: bool = False) -> int:
+            await asyncio.sleep(0.0 if again else 0.5)
+            return await super().enter(tokens, most_usd, again=again)
+
+    assert [a.finish_reason for a in ask(scripted_server(faults=[503]).url, gate=Slow())] == ["stop"]
+
+
 def test_limits_in_headers_are_told_once() -> None:
     gate = Noting()
     ok = b'{"choices":[{"message":{"content":"x"},"finish_reason":"stop"}]}'
@@ -237,7 +268,9 @@ def test_what_one_request_got_wrong_is_its_own(head: bytes, body: bytes, reason:
 @pytest.mark.parametrize(
     ("head", "body", "said"),
     [
-        (b"429 No", b'{"error": {"code": "insufficient_quota"}}', "has no quota left"),
+        (b"429 No", b'{"error": {"code": "insufficient_quota"}}', "has no money left"),
+        (b"429 No", b'{"error": {"code": "billing_hard_limit_reached"}}', "has no money left"),
+        (b"402 Pay", b'{"error": {"message": "Insufficient Balance"}}', "has no money left; pay it up and run again"),
         (b"400 Bad", b'{"error": {"message": "unknown field response_format"}}', "run with --structured no"),
     ],
 )

@@ -101,6 +101,36 @@ def test_a_failure_is_never_kept_as_an_answer(tmp_path: Path, failure: Exception
     assert asyncio.run(run()) is True
 
 
+def test_what_was_paid_for_without_an_answer_is_summed_and_asked_again(tmp_path: Path) -> None:
+    withheld, calls = Completion("", "content_filter", Usage(1000, 1000), 2.0, "m"), list[int]()
+
+    async def run() -> list[bool]:
+        with closing(Ledger(str(tmp_path), "s", "m")) as ledger:
+            return [(await ledger.get_or_call(key(k), paying(withheld, calls)))[1] for k in (0, 0, 1)]
+
+    assert [asyncio.run(run()) for _ in range(2)] == [[True] * 3] * 2
+    (found,) = summary(str(tmp_path))
+    assert (found.calls, found.usd, found.prompt_tokens, found.failures) == (0, 12.0, 6000, {"content_filter": 6})
+    assert list(entries(str(tmp_path))) == []
+    assert len(calls) == 6
+
+
+def test_what_two_workers_paid_for_is_summed_twice_and_a_copy_of_it_once(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    async def run() -> None:
+        workers = [Ledger(str(tmp_path), "s", "m") for _ in range(2)]
+        await asyncio.gather(*(w.get_or_call(key(0), paying(ANSWER, calls, 0.05 * k)) for k, w in enumerate(workers)))
+        for worker in workers:
+            worker.close()
+
+    asyncio.run(run())
+    for file in list((tmp_path / "ledger").iterdir()):
+        (tmp_path / "ledger" / f"joined-{file.name}").write_bytes(file.read_bytes())
+    (found,) = summary(str(tmp_path))
+    assert (len(calls), found.calls, found.usd) == (2, 2, 0.5)
+
+
 def test_a_torn_last_line_is_no_answer_and_a_damaged_line_is_told(tmp_path: Path) -> None:
     async def pay(name: str) -> bool:
         with closing(Ledger(str(tmp_path), "s", "m")) as ledger:
