@@ -20,7 +20,7 @@ from cp_ray.llm.batch_provider import (
     told_to_wait,
     unknown_model,
 )
-from cp_ray.llm.call import Completion, Sampling, Usage
+from cp_ray.llm.call import Completion, Sampling, Usage, ending, storable
 from cp_ray.records import Message
 
 __all__ = ["AnthropicBatches"]
@@ -170,10 +170,11 @@ def _merged(messages: Iterable[Message]) -> list[dict[str, str]]:
 
 
 def _completion(message: dict[str, Any]) -> Completion:
-    ending, usage = message.get("stop_reason") or "end_turn", message["usage"]
+    reason, usage = message.get("stop_reason") or "end_turn", message["usage"]
+    text = storable("".join(part["text"] for part in message["content"] if part["type"] == "text"))
     return Completion(
-        text="".join(part["text"] for part in message["content"] if part["type"] == "text"),
-        finish_reason=_ENDINGS.get(ending, ending),
+        text=text,
+        finish_reason=ending(_ENDINGS.get(reason, reason), text),
         usage=Usage(usage["input_tokens"], usage["output_tokens"]),
     )
 

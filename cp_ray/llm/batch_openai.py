@@ -21,7 +21,8 @@ from cp_ray.llm.batch_provider import (
     told_to_wait,
     unknown_model,
 )
-from cp_ray.llm.call import Completion, Sampling, Usage
+from cp_ray.llm.call import Completion, Sampling, Usage, ending, storable
+from cp_ray.llm.endpoint import told_logprobs
 from cp_ray.records import Message
 
 __all__ = ["OpenAIBatches"]
@@ -44,6 +45,7 @@ class OpenAIBatches:
 
     def __init__(self, url: str, model: str, key: str | None) -> None:
         self.url, self._model = url, model
+        self._tells_logprobs = True
         self._client = openai.AsyncOpenAI(
             base_url=url,
             api_key=key or "none",
@@ -64,6 +66,8 @@ class OpenAIBatches:
         if schema := getattr(sampling, "schema", None):
             answer = {"name": "answer", "strict": True, "schema": json.loads(schema)}
             body["response_format"] = {"type": "json_schema", "json_schema": answer}
+        if sampling.logprobs is not None and self._tells_logprobs:
+            body |= {"logprobs": True, "top_logprobs": sampling.logprobs}
         request = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}
         return json.dumps(request, ensure_ascii=False).encode()
 
@@ -150,13 +154,17 @@ class OpenAIBatches:
         status, body = reply["status_code"], reply.get("body") or {}
         if status == 200:
             return _completion(body)
-        code = (body.get("error") or {}).get("code")
+        error = body.get("error") or {}
+        code = error.get("code")
         if status in (401, 403):
             raise denied(self.url, KEY_VARIABLE)
         if code == "model_not_found" or status == 404:
             raise unknown_model(self.url, self._model)
         if passes(status):
             return Again(f"refused with status {status}")
+        if status in (400, 422) and "logprobs" in f"{error.get('param')} {error.get('message')}":
+            self._tells_logprobs = False  # the next batch does not ask for them
+            return Again("log-probabilities refused")
         return no_answer("content_filter" if code == "content_filter" else f"refused with status {status}")
 
     async def _ask(self, call: Awaitable[T]) -> T:
@@ -179,10 +187,12 @@ class OpenAIBatches:
 def _completion(body: dict[str, Any]) -> Completion:
     choice, usage = body["choices"][0], body.get("usage") or {}
     message = choice["message"]
+    text = storable(message.get("content") or "")
     return Completion(
-        text=message.get("content") or "",
-        finish_reason="refusal" if message.get("refusal") else choice.get("finish_reason") or "stop",
+        text=text,
+        finish_reason="refusal" if message.get("refusal") else ending(choice.get("finish_reason"), text),
         usage=Usage(usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)),
+        logprobs=told_logprobs(choice.get("logprobs")),
     )
 
 

@@ -53,7 +53,8 @@ class Door:
     control: Any = None
     """The actor with what the run's workers share (`control.control`); None: no limits, no budget."""
     limits: Limits = NO_LIMITS
-    """Of the first target; what the others allow, their headers and refusals tell."""
+    """Of the first target, unless it is a batch interface, which has limits of its own; what the others allow, their
+    headers and refusals tell."""
     run: str = ""
     """Which run it is, among those on the cluster that share a limit."""
     server: str = ""
@@ -70,10 +71,14 @@ class Door:
         """The way to each target's limiter. Where the keys are in the environment: a limiter is a key's."""
         from cp_ray.llm.shared import Shared, limiter_name
 
-        return [
-            Shared(limiter_name(t.url, t.model, os.environ.get(t.key_variable)), self.run, limits)
-            for t, limits in zip(self.targets, (self.limits, *[NO_LIMITS] * (len(self.targets) - 1)), strict=True)
-        ]
+        def limiter(target: Target, limits: Limits) -> Shared:
+            key = os.environ.get(target.key_variable)
+            if target.batch is not None:  # what a provider allows a minute does not hold for its batches
+                return Shared(limiter_name(f"{target.url}/batches", target.model, key), self.run)
+            return Shared(limiter_name(target.url, target.model, key), self.run, limits)
+
+        first, *others = self.targets
+        return [limiter(first, self.limits), *(limiter(target, NO_LIMITS) for target in others)]
 
 
 class OpenDoor:

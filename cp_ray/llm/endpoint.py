@@ -29,7 +29,7 @@ from cp_ray.records import Message
 if TYPE_CHECKING:
     from cp_ray.llm.gate import Gate
 
-__all__ = ["NO_KEY", "Endpoint", "check_teacher"]
+__all__ = ["NO_KEY", "Endpoint", "check_teacher", "told_logprobs"]
 
 NO_KEY = "none"
 """Sent where the user has no key; servers of one's own do not ask for one."""
@@ -233,13 +233,13 @@ def _completion(data: bytes, model: str, price: Price | None, told: str | None) 
             usage=usage,
             usd=price.cost(usage.prompt_tokens, usage.completion_tokens) if price else 0.0,
             model=model,
-            logprobs=prompt or _logprobs(choice.get("logprobs")),
+            logprobs=prompt or told_logprobs(choice.get("logprobs")),
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return None
 
 
-def _logprobs(told: Any) -> tuple[Token, ...] | None:
+def told_logprobs(told: Any) -> tuple[Token, ...] | None:
     """Of each token; None where there are none, or an answer has no tokens."""
     content = told.get("content") if isinstance(told, dict) else None
     if not content:

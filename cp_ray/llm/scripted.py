@@ -22,7 +22,7 @@ from cp_ray.records import Message
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-__all__ = ["Answer", "Scripted", "scripted_app"]
+__all__ = ["Answer", "Scripted", "scripted_app", "shown_logprobs"]
 
 Answer = Callable[[Sequence[Message], Sampling], "str | Completion | BaseException"]
 
@@ -126,7 +126,6 @@ def scripted_app(
 
 def _reply(id: str, model: str, made: Completion) -> dict[str, Any]:
     usage = made.usage
-    told = None if made.logprobs is None else {"content": [_shown(token) for token in made.logprobs]}
     return {
         "id": f"chatcmpl-{id}",
         "object": "chat.completion",
@@ -137,7 +136,7 @@ def _reply(id: str, model: str, made: Completion) -> dict[str, Any]:
                 "index": 0,
                 "message": {"role": "assistant", "content": made.text},
                 "finish_reason": made.finish_reason,
-                "logprobs": told,
+                "logprobs": shown_logprobs(made),
             }
         ],
         "usage": {
@@ -146,6 +145,11 @@ def _reply(id: str, model: str, made: Completion) -> dict[str, Any]:
             "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         },
     }
+
+
+def shown_logprobs(made: Completion) -> dict[str, Any] | None:
+    """An answer's log-probabilities in OpenAI's form."""
+    return None if made.logprobs is None else {"content": [_shown(token) for token in made.logprobs]}
 
 
 def _shown(token: Token) -> dict[str, Any]:

@@ -34,6 +34,8 @@ class BatchFaults:
     """So many requests after those get the provider's own error."""
     invalid: Callable[[Sequence[Message]], bool] = lambda messages: False
     """Requests that are not allowed."""
+    untold: bool = False
+    """Log-probabilities are refused."""
 
 
 @dataclass(slots=True)
@@ -92,6 +94,8 @@ class Desk:
             messages.insert(0, Message("system", body["system"]))
         if self.faults.invalid(messages):
             return "invalid"
+        if body.get("logprobs") and self.faults.untold:
+            return "logprobs"
         if self._expired < self.faults.expired:
             self._expired += 1
             return "expired"
@@ -99,7 +103,8 @@ class Desk:
             self._overloaded += 1
             return "overloaded"
         self.paid[key] += 1
-        sampling = Sampling(body.get("temperature", 1.0), body["max_tokens"], body.get("seed", 0))
+        top = body.get("top_logprobs", 0) if body.get("logprobs") else None
+        sampling = Sampling(body.get("temperature", 1.0), body["max_tokens"], body.get("seed", 0), logprobs=top)
         return await Scripted(self._answer)(messages, sampling)
 
 
@@ -137,5 +142,5 @@ def jsonl(lines: Sequence[dict[str, Any]]) -> "Response":
     """JSON, a line each."""
     from fastapi import Response
 
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
     return Response(text.encode(), media_type="application/x-jsonl")

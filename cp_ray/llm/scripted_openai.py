@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from cp_ray.llm.call import Completion
+from cp_ray.llm.scripted import shown_logprobs
 from cp_ray.llm.scripted_desk import Batch, Desk, fault, jsonl, page, refuse, shuffled
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ def _openai_line(asked: dict[str, Any], made: Completion | str) -> dict[str, Any
     if made == "expired":
         return {**line, "response": None, "error": {"code": "batch_expired", "message": "as told"}}
     if isinstance(made, str):
-        error = {"error": {"code": made, "message": "as told"}}
-        status = 400 if made == "invalid" else 503
+        error = {"error": {"code": made, "message": f"{made}, as told"}}
+        status = 400 if made in ("invalid", "logprobs") else 503
         return {**line, "response": {"status_code": status, "request_id": "-", "body": error}, "error": None}
     body = {
         "id": "chatcmpl-0",
@@ -94,7 +95,12 @@ def _openai_line(asked: dict[str, Any], made: Completion | str) -> dict[str, Any
         "created": 0,
         "model": asked["body"]["model"],
         "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": made.text}, "finish_reason": made.finish_reason}
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": made.text},
+                "finish_reason": made.finish_reason,
+                "logprobs": shown_logprobs(made),
+            }
         ],
         "usage": {
             "prompt_tokens": made.usage.prompt_tokens,

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -24,8 +25,9 @@ from cp_ray.llm.batch import BatchEndpoint, ProviderName
 from cp_ray.llm.batch_anthropic import AnthropicBatches
 from cp_ray.llm.batch_openai import OpenAIBatches
 from cp_ray.llm.batch_records import BatchRecords, Sent
-from cp_ray.llm.call import Completion, Sampling, Usage, request_key
+from cp_ray.llm.call import Completion, Sampling, Token, Usage, request_key
 from cp_ray.llm.scripted_batch import BatchFaults, scripted_batch_app
+from cp_ray.recipe import load_recipe, parse_recipe
 from cp_ray.records import Message
 from tests.conftest import Server
 from tests.llm.batched_dialogues import FAST, talk
@@ -58,9 +60,10 @@ def ask(
 ) -> list[Completion]:
     async def run() -> list[Completion]:
         model, key = options.pop("model", "scripted"), options.pop("key", None)
+        sampling = options.pop("sampling", Sampling(0.5, 50))
         endpoint = BatchEndpoint(provider, url, model, key, str(root), **(FAST | options))
         try:
-            return await asyncio.gather(*(endpoint(chat, Sampling(0.5, 50)) for chat in asked))
+            return await asyncio.gather(*(endpoint(chat, sampling) for chat in asked))
         finally:
             await endpoint.close()
 
@@ -88,6 +91,35 @@ def test_answers_find_their_questions(provider: ProviderName, start: Start, tmp_
     assert [a.text for a in answers] == [f"To: Question {number}?" for number in range(40)]
     assert {a.finish_reason for a in answers} == {"stop"}
     assert all(a.usage.prompt_tokens > 0 and a.usage.completion_tokens > 0 for a in answers)
+
+
+def test_half_a_surrogate_is_replaced(provider: ProviderName, start: Start, tmp_path: Path) -> None:
+    (answer,) = ask(provider, start(lambda *_: "abc \ud83d").url, tmp_path, chats(1))
+    assert answer.text == "abc ?"
+
+
+def test_a_provider_s_own_word_for_the_end_of_an_answer_is_understood(
+    provider: ProviderName, start: Start, tmp_path: Path
+) -> None:
+    made = Completion("Well", "eos", Usage(7, 3))
+    (answer,) = ask(provider, start(lambda *_: made).url, tmp_path, chats(1))
+    assert (answer.text, answer.finish_reason) == ("Well", "stop")
+
+
+@pytest.mark.parametrize("untold", [False, True])
+def test_log_probabilities_are_asked_for_where_they_are_told(
+    provider: ProviderName, start: Start, tmp_path: Path, untold: bool
+) -> None:
+    told = (Token("Ja", -0.25, (("Ja", -0.25), ("Nein", -1.5))),)
+
+    def answer(messages: Sequence[Message], sampling: Sampling) -> Completion:
+        return Completion("Ja", "stop", Usage(7, 3), logprobs=told if sampling.logprobs == 2 else None)
+
+    server = start(answer, faults=BatchFaults(untold=untold))
+    answers = ask(provider, server.url, tmp_path, chats(2), sampling=Sampling(0.5, 50, logprobs=2))
+    tells = provider == "openai" and not untold  # Anthropic's have none
+    assert [(a.text, a.logprobs) for a in answers] == [("Ja", told if tells else None)] * 2
+    assert server.stats()["batches"] == ([2, 2] if provider == "openai" and untold else [2])
 
 
 @pytest.mark.parametrize("reason", ["length", "refusal"])
@@ -287,6 +319,14 @@ async def _line(batches: Any, sampling: Sampling) -> bytes:
         return made
     finally:
         await provider.close()
+
+
+def test_a_margin_is_asked_for_only_where_log_probabilities_are_told(provider: ProviderName, tmp_path: Path) -> None:
+    recipe = load_recipe(str(Path(__file__).parents[2] / "jobs" / "culturepark.py"))
+    told = ["--root", str(tmp_path), "--teacher-url", "http://x/v1", "--batch", provider, "--min-margin", "0.2"]
+    refused = pytest.raises(ConfigError, match=r"^min-margin: anthropic's batches tell no log-probabilities")
+    with refused if provider == "anthropic" else contextlib.nullcontext():
+        parse_recipe(recipe, told, "test")
 
 
 def test_another_provider_is_told(provider: ProviderName, tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from cp_ray.errors import TeacherUnreachable
 from cp_ray.llm import batch, batch_provider
 from cp_ray.llm.batch import BatchEndpoint, ProviderName
 from cp_ray.llm.call import Completion, Sampling
+from cp_ray.llm.control import Rules, control
 from cp_ray.llm.door import Door, Target
+from cp_ray.llm.limiter import Limits
 from cp_ray.llm.scripted_batch import BatchFaults, scripted_batch_app
 from cp_ray.records import Message
 from tests.conftest import Server
@@ -75,3 +77,21 @@ def test_what_a_request_got_wrong_is_asked_of_nobody_else(ask: Ask, scripted_ser
     assert [a.text for a in answers] == ["first", "", "first"]
     assert answers[1].finish_reason.startswith("refused ")
     assert helping.stats()["calls"] == 0
+
+
+def test_batches_go_out_whole_whatever_a_minute_s_limit(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cp_ray.llm.batch.BatchEndpoint", functools.partial(BatchEndpoint, **FAST))
+    server = Server(scripted_batch_app(lambda *_: "first"))
+
+    async def run() -> None:
+        target = Target(server.url, "scripted", batch="openai")
+        door = Door((target,), str(tmp_path), "s", control=control(Rules()), limits=Limits(rpm=120)).open()
+        chats = [[Message("user", f"Question {number}?")] for number in range(12)]
+        await asyncio.gather(*(door(chat, Sampling(0.5, 50)) for chat in chats))
+        await door.close()
+
+    with server:
+        asyncio.run(run())
+        assert server.stats()["batches"] == [12]
