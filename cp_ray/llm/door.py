@@ -98,9 +98,10 @@ class OpenDoor:
         self._endpoints = [self._endpoint(door, *pair) for pair in zip(door.targets, gates, strict=True)]
 
     def _endpoint(self, door: Door, target: Target, gate: "Gate | None") -> "Endpoint | Batched":
-        from cp_ray.llm.endpoint import Endpoint
+        from cp_ray.llm.endpoint import Endpoint, check_key
 
         key = os.environ.get(target.key_variable)
+        check_key(target.key_variable, key)
         if target.batch is not None:
             from cp_ray.llm.batch import BatchEndpoint
 

@@ -29,7 +29,7 @@ from cp_ray.records import Message
 if TYPE_CHECKING:
     from cp_ray.llm.gate import Gate
 
-__all__ = ["NO_KEY", "Endpoint", "check_teacher", "told_logprobs"]
+__all__ = ["NO_KEY", "Endpoint", "check_key", "check_teacher", "told_logprobs"]
 
 NO_KEY = "none"
 """Sent where the user has no key; servers of one's own do not ask for one."""
@@ -175,10 +175,11 @@ def check_teacher(url: str, model: str, key: str | None) -> None:
     A server that does not list models is taken as it is.
 
     Raises:
-        TeacherError: nothing answers, the key is refused, or the model is not among those listed.
+        TeacherError: nothing answers, the key is refused or can be none, or the model is not among those listed.
     """
     import openai
 
+    check_key("OPENAI_API_KEY", key)
     client = openai.OpenAI(base_url=url, api_key=key or NO_KEY, max_retries=1, timeout=10.0)
     try:
         listed = [m.id for m in client.models.list()]
@@ -195,6 +196,20 @@ def check_teacher(url: str, model: str, key: str | None) -> None:
     if listed and model not in listed:
         shown = ", ".join(listed[:8]) + (", …" if len(listed) > 8 else "")
         raise TeacherUnknownModel(f"teacher-model: {url} has no model {model!r}; it has {shown}")
+
+
+def check_key(variable: str, key: str | None) -> None:
+    """Make sure that a key can stand in a request's header.
+
+    Raises:
+        TeacherDenied: it has a character that cannot, such as the end of a line of the file that it was read from.
+    """
+    for place, sign in enumerate(key or "", 1):
+        if not "!" <= sign <= "~":
+            raise TeacherDenied(
+                f"{variable}: must be printable ASCII without spaces, got {sign!a} as its character {place}; "
+                "set it again without that"
+            )
 
 
 def _body(model: str, messages: Sequence[Message], sampling: Sampling) -> bytes:

@@ -11,6 +11,7 @@ next. Whoever opens the ledger reads where each answer lies, and the answer itse
 """
 
 import asyncio
+import functools
 import json
 import os
 import posixpath
@@ -306,19 +307,19 @@ def _paths(filesystem: Any, folder: str) -> list[str]:
     return sorted(i.path for i in filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True)))
 
 
-def _local_copies(filesystem: Any, folder: str) -> Iterator[tuple[str, Any]]:
-    """Each file of the ledger by name, open for reading; those from elsewhere in one temporary file."""
+def _local_copies(filesystem: Any, folder: str) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Each file of the ledger by name, and what opens it for reading; those from elsewhere in one temporary file."""
     paths = _paths(filesystem, folder)
     if isinstance(filesystem, pafs.LocalFileSystem):
         for path in paths:
-            yield path, open(path, "rb", buffering=0)  # noqa: SIM115
+            yield path, functools.partial(open, path, "rb", buffering=0)
     elif paths:
         copy = tempfile.TemporaryFile("w+b", buffering=0)  # noqa: SIM115
         for path in paths:
             with filesystem.open_input_stream(path) as stream:
                 data = bytes(stream.read())
             copy.write(data[: data.rfind(b"\n") + 1])
-        yield folder, copy
+        yield folder, lambda: copy
 
 
 def _lines(root: str) -> Iterator[tuple[Entry | Failures, bytes]]:

@@ -5,7 +5,7 @@ A line begins with its key, so the place of every key is found by looking for li
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from cp_ray.errors import RunFolderError
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["Index"]
 
 _CHUNK = 16 * 2**20
+_MOST_OPEN = 256
+"""Files at once: every writer of a run's life leaves one, and a process may have only so many open."""
 _BEGINNING = b'{"key": "'
 _COUNT = b'{"failed"'
 _DIGITS = 16
@@ -26,19 +28,20 @@ _DIGITS = 16
 class Index:
     """Finds lines by key: those of the files that it is made from, and those added since."""
 
-    def __init__(self, files: Iterable[tuple[str, Any]]) -> None:
-        """Read where the lines of `files` (name, open binary file) lie.
+    def __init__(self, files: Iterable[tuple[str, Callable[[], Any]]]) -> None:
+        """Read where the lines of `files` (name, what opens it as a binary file) lie.
 
         Raises:
             RunFolderError: a line is not an answer's. A last line without an end is torn, and passed over.
         """
         import numpy as np
 
-        self._files: list[tuple[str, Any]] = []
+        self._files: list[tuple[str, Callable[[], Any]]] = []
+        self._open: dict[int, Any] = {}
         keys, places, lengths, owners = [], [], [], []
-        for number, (name, file) in enumerate(files):
-            self._files.append((name, file))
-            for some_keys, some_places, some_lengths in _scan(name, file):
+        for number, (name, opens) in enumerate(files):
+            self._files.append((name, opens))
+            for some_keys, some_places, some_lengths in _scan(name, self._opened(number)):
                 keys.append(some_keys)
                 places.append(some_places)
                 lengths.append(some_lengths)
@@ -71,9 +74,9 @@ class Index:
         wanted = int(key[:_DIGITS], 16)
         at = int(self._keys.searchsorted(self._keys.dtype.type(wanted)))
         while at < len(self._keys) and int(self._keys[at]) == wanted:
-            name, file = self._files[int(self._owners[at])]
-            place = int(self._places[at])
-            found = _parse(name, os.pread(file.fileno(), int(self._lengths[at]), place), place)
+            number, place = int(self._owners[at]), int(self._places[at])
+            line = os.pread(self._opened(number).fileno(), int(self._lengths[at]), place)
+            found = _parse(self._files[number][0], line, place)
             if found["key"] == key:
                 return found
             at += 1
@@ -81,8 +84,16 @@ class Index:
 
     def close(self) -> None:
         """Close the files."""
-        for _, file in self._files:
+        for file in self._open.values():
             file.close()
+
+    def _opened(self, number: int) -> Any:
+        """A file; the one used longest ago is closed for it where there are many."""
+        file = self._open.pop(number, None) or self._files[number][1]()
+        self._open[number] = file  # behind all others
+        if len(self._open) > _MOST_OPEN:
+            self._open.pop(next(iter(self._open))).close()
+        return file
 
 
 def _scan(name: str, file: Any) -> "Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint32]]]":

@@ -37,7 +37,7 @@ def read_prices(path: str | None) -> dict[str, Price]:
         return {}
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last one's of brackets without end
         raise ConfigError(f"prices: {path} cannot be read ({error}); give a JSON file") from error
     if not isinstance(found, dict):
         raise ConfigError(f"prices: {path} must hold an object of models, got {type(found).__name__}")

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from cp_ray.llm.concurrency import Concurrency
 from cp_ray.llm.control import Control, Rules, State, control
 from cp_ray.llm.gate import Gate
 from cp_ray.llm.limiter import Limits
+from cp_ray.llm.prices import read_prices
 from cp_ray.llm.shared import Shared
 from cp_ray.records import Message
 
@@ -314,6 +316,14 @@ def test_amounts(text: str, usd: float) -> None:
 def test_wrong_amounts_are_told_in_one_line(text: str) -> None:
     with pytest.raises(ConfigError, match="budget: must be an amount of money"):
         parse_budget(text)
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"m": ', '{"m": {"prompt": 1}}'])
+def test_a_wrong_table_of_prices_is_told_in_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "prices.json").write_text(text)
+    with pytest.raises(ConfigError, match="^prices: ") as raised:
+        read_prices(str(tmp_path / "prices.json"))
+    assert "\n" not in str(raised.value)
 
 
 def test_concurrency_follows_a_server_that_queues() -> None:

@@ -1,6 +1,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from cp_ray.errors import TeacherDenied, TeacherError, TeacherUnknownModel, TeacherUnreachable
 from cp_ray.llm.budget import Price
 from cp_ray.llm.call import Completion, Sampling, Token, Usage, failure
+from cp_ray.llm.door import Door, Target
 from cp_ray.llm.endpoint import Endpoint, _completion, check_teacher
 from cp_ray.llm.limiter import Shown
 from cp_ray.records import Message
@@ -144,6 +146,26 @@ def test_a_wrong_key_is_told_and_not_shown(scripted_server: Any) -> None:
         assert "s3cret" not in str(raised.value)
     check_teacher(server.url, "scripted", "right")
     assert ask(server.url, key="right")[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [("s3cret\r", r"'\r' as its character 7"), ("s3crét", r"'\xe9' as its character 5"), (" s3cret", "' ' as")],
+)
+def test_a_key_that_can_be_none_is_told_and_not_shown(
+    scripted_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, told: str
+) -> None:
+    url = scripted_server().url
+    monkeypatch.setenv("HELPER_KEY", key)
+    helper = Door((Target(url, "scripted", key_variable="HELPER_KEY"),), str(tmp_path), "s")
+    for variable, call in (
+        ("OPENAI_API_KEY", lambda: check_teacher(url, "scripted", key)),
+        ("HELPER_KEY", helper.open),
+    ):
+        with pytest.raises(TeacherDenied, match=f"^{variable}: must be printable ASCII") as raised:
+            call()
+        assert told in str(raised.value)
+        assert "s3cr" not in str(raised.value)
 
 
 def test_an_unknown_model_is_told_with_those_there_are(scripted_server: Any) -> None:

@@ -201,7 +201,7 @@ def test_the_index_finds_every_line_wherever_chunks_end(written: list[tuple[int,
         for k, text in written:
             file.write(json.dumps({"key": key(k), "text": text}, ensure_ascii=False).encode() + b"\n")
         file.write(b'{"key": "0000')
-        index = Index([("f", file)])
+        index = Index([("f", lambda: file)])
         assert len(index) == len(written)
         for name, text in first.items():
             found = index.find(name)
@@ -254,6 +254,31 @@ asyncio.run(main())
 
     assert asyncio.run(replay()) == given_out
     assert calls == []
+
+
+def test_more_files_than_a_process_may_have_open_are_read_all_the_same(tmp_path: Path) -> None:
+    async def pay() -> bytes:
+        with closing(Ledger(str(tmp_path), "s", "m")) as ledger:
+            await ledger.get_or_call(key(0), paying(ANSWER, []))
+        return next((tmp_path / "ledger").iterdir()).read_bytes()
+
+    line = asyncio.run(pay())
+    for k in range(1, 500):
+        (tmp_path / "ledger" / f"{k}.jsonl").write_bytes(line.replace(key(0).encode(), key(k).encode()))
+    code = f"""
+import asyncio, resource
+from cp_ray.llm.ledger import Ledger
+
+async def main():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400))
+    ledger = Ledger({str(tmp_path)!r}, "s", "m")
+    print(sum([not (await ledger.get_or_call(f"{{k:032x}}", None))[1] for _ in range(2) for k in range(500)]))
+    ledger.close()
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert done.split() == ["1000"]
 
 
 def test_an_answer_that_there_is_no_room_for_is_an_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
