@@ -321,7 +321,7 @@ def test_wrong_amounts_are_told_in_one_line(text: str) -> None:
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"m": ', '{"m": {"prompt": 1}}'])
 def test_a_wrong_table_of_prices_is_told_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "prices.json").write_text(text)
-    with pytest.raises(ConfigError, match="^prices: ") as raised:
+    with pytest.raises(ConfigError, match=r"^prices: ") as raised:
         read_prices(str(tmp_path / "prices.json"))
     assert "\n" not in str(raised.value)
 
