@@ -239,8 +239,6 @@ def parse_recipe(recipe: Recipe, arguments: Sequence[str], prog: str) -> tuple[O
             _add(group, name, hints.get(name), default, docs.get(name, ""))
     given = vars(parser.parse_args(arguments))
     options = _taken(Options, given)
-    if options.batch == "anthropic" and given.get("min_margin") is not None:
-        raise ConfigError("min-margin: anthropic's batches tell no log-probabilities to know it by; leave one out")
     steps = recipe(options, **{n: _taken(type(d), given) if is_dataclass(d) else given[n] for n, d in own.items()})
     if not steps:
         raise ConfigError(f"recipe: {recipe.__name__!r} must return the steps to be done, got {steps!r}")

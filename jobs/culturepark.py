@@ -98,6 +98,8 @@ def culturepark(
         models: how the culture models are trained
     """
     check_least("kept", kept, 1)
+    if min_margin is not None and options.batch == "anthropic":
+        raise ConfigError("min-margin: anthropic's batches tell no log-probabilities to know it by; leave one out")
     model, seed, cultures, teacher = options.teacher_model, options.seed, options.chosen, steps.teacher(options)
     talk = DialogueConfig(
         model, cultures, one_of(main_contact, options.known, "main-contact"), setting, style,
