@@ -65,7 +65,8 @@ def culturellm(
     check_choice("entail", entail, "yes", "no", "auto")
     check_least("templates", templates, 1)
     check_least("samples", samples, 0)
-    check_least("answers", answers, samples + 1)  # each wording is asked, and the survey's own
+    # Each wording is asked, and the survey's own.
+    check_least("answers", answers, 2 if method == "none" else samples + 1)
     model, seed, json, teacher = options.teacher_model, options.seed, options.json, steps.teacher(options)
     meaning = CheckConfig(MeaningConfig(tau))
 

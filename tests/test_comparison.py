@@ -1,5 +1,6 @@
 """cp-ray compare over run folders with planted rows: what is compared, and what is not and why."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,8 +85,9 @@ def trained(far: float, wordings: int = 1) -> list[Step]:
     return [asked, predict, step("evaluate", [], Score, (asked, predict), beside=distances(far, ASKED))]
 
 
-def forgetting(nats: float, texts: Sequence[str], tokens: int = 10) -> list[Step]:
+def forgetting(nats: float, texts: Sequence[str], tokens: int = 10, own: float | None = None) -> list[Step]:
     rows = [TextLoss("base", str(k), tokens, nats, tokens) for k, _ in enumerate(texts)]
+    rows += [TextLoss("german", str(k), tokens, own, 0) for k, _ in enumerate(texts) if own is not None]
     config = ForgottenBy(ForgettingConfig("b", (), tuple(texts)), ())
     return [step("forgetting_scores", [], Score, config=config, beside=("texts", rows, TextLoss))]
 
@@ -265,6 +267,10 @@ def test_texts_are_compared_in_the_same_tokens_only(tmp_path: Path) -> None:
     assert told_of(found, "Left out: 1 of 3 texts, which only one run has.") == ("2.000 1.000 2",)
     same = sections(tmp_path / "same", forgetting(20, ["a"]), forgetting(10, ["a"]))["Forgetting"]
     assert told_of(same) == ("2.000 1.000 1",)
+    lost = sections(tmp_path / "lost", forgetting(20, ["a"], own=math.nan), forgetting(10, ["a"], own=1))["Forgetting"]
+    assert told_of(lost, "Left out: german, whose numbers are not finite.") == ("2.000 1.000 1",)
+    none = sections(tmp_path / "none", forgetting(math.nan, ["a"]), forgetting(10, ["a"]))["Forgetting"]
+    assert none.said == ("Not compared: the numbers of base are not finite.",)
     other = sections(tmp_path / "tokens", forgetting(20, ["a"]), forgetting(20, ["a"], tokens=5))["Forgetting"]
     assert other.said[0].startswith("Not compared: the same texts have other numbers of tokens")
     assert not other.tables

@@ -140,6 +140,10 @@ def test_a_wrong_option_is_told(tmp_path: Path, wrong: tuple[str, ...], said: st
     assert said in str(raised.value)
 
 
+def test_where_there_are_no_wordings_few_answers_will_do(tmp_path: Path) -> None:
+    parse_recipe(RECIPE, [*given(tmp_path, "http://127.0.0.1:9/v1"), "--method", "none", "--answers", "2"], "test")
+
+
 @pytest.mark.parametrize("text", ["tau", "tau=", "=1", "tau=1,1"])
 def test_a_sweep_over_nothing_is_told(text: str) -> None:
     with pytest.raises(ConfigError, match="over: must be an option and different values"):

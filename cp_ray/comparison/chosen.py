@@ -100,10 +100,16 @@ def forgetting(first: Evaluated, second: Evaluated) -> Section:
             title, "the same texts have other numbers of tokens, so that nats a token are of different tokens; compare "
             "runs whose bases have the same tokenizer",
         )  # fmt: skip
-    told = [_by_model(own, lambda row: (row.model, row.text, row.nats / row.tokens)) for own in rows]
+    lost = {row.model for own in rows for row in own if not math.isfinite(row.nats)}
+    counting = [[row for row in own if row.model not in lost] for own in rows]
+    told = [_by_model(own, lambda row: (row.model, row.text, row.nats / row.tokens)) for own in counting]
     found = item_differences("nats a token of neutral text", told[0], told[1], (-math.inf, math.inf))
     alone, every = set(texts[0]) ^ set(texts[1]), set(texts[0]) | set(texts[1])
-    others = (f"Left out: {len(alone)} of {len(every)} texts, which only one run has.",) if alone else ()
+    others = [f"Left out: {len(alone)} of {len(every)} texts, which only one run has."] if alone else []
+    if lost and not found:
+        return not_compared(title, f"the numbers of {', '.join(sorted(lost))} are not finite")
+    if lost:
+        others.append(f"Left out: {', '.join(sorted(lost))}, whose numbers are not finite.")
     return section(title, {f"{title} (lower is better)": corrected(found)}, (OVER_ITEMS, *others))
 
 

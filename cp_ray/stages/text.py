@@ -7,9 +7,8 @@ __all__ = ["article", "holds", "read_list", "read_word", "trim_to_sentence"]
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)]*(?=\s|$)")
 _LIST_LINE = re.compile(r"^\s*(?:\d{1,3}[.):]|[-*•])\s+(\S.*)$")
 
-_TELLING = 3
-_UNSPACED = 8
-"""Characters, where a language has no blanks between words."""
+_TELLING, _UNSPACED = 3, 8
+"""Words that make a question, and characters, where a language has no blanks between words."""
 
 
 def article(adjective: str) -> str:

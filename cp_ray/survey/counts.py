@@ -47,7 +47,7 @@ def read_counts(path: Path = SHIPPED) -> Counts:
             raise SurveyError(f"{where}: question {question!r} is none of the {len(QUESTIONS)}; {hint}")
         if code > 0 and code not in (codes := QUESTIONS[question].scale.codes):
             raise SurveyError(
-                f"{where}: code must be one of {', '.join(map(str, codes))} or stand for no answer, got {code}"
+                f"{where}: code must be one of {', '.join(map(str, codes))}, or below 1 for no answer, got {code}"
             )
         cell = counts[country, question]
         if code in cell:

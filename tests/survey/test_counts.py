@@ -86,7 +86,7 @@ def test_what_a_survey_holds_has_a_hash(tmp_path: Path) -> None:
         (HEADER + "DEU,Q27,1,5\nGermany,Q27,1,6\n", "line 3 counts DEU Q27 code 1 a second time"),
         (HEADER + "DEU,Q27,one,5\n", "line 2: code must be a whole number, got 'one'"),
         (HEADER + "DEU,Q27,1,5\nDEU,Q27,2,\n", "line 3: respondents must be a whole number"),
-        (HEADER + "DEU,Q27,9,5\n", "line 2: code must be one of 1, 2, 3, 4 or stand for no answer, got 9"),
+        (HEADER + "DEU,Q27,9,5\n", "line 2: code must be one of 1, 2, 3, 4, or below 1 for no answer, got 9"),
         (HEADER + "DEU,Q999,1,5\n", "line 2: question 'Q999' is none of the 50; "),
         (HEADER + "DEU,Q27,1,-5\n", "respondents must not be negative"),
         (HEADER + "DEU,Q27,1,5\nDEU,Q27,1,6\n", "line 3 counts DEU Q27 code 1 a second time"),

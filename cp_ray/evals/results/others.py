@@ -132,7 +132,8 @@ def open_section(scores: Sequence[Score]) -> Section:
         values = tuple((s.model, s.metric, f"{s.value:.3f}", str(s.n)) for s in told)
         tables.insert(1, Table("Do the judges agree?", ("judges", "measure", "value", "pairs"), values))
     chance = {(s.model, s.culture, s.metric): s.value for s in scores}
-    ps = holm([chance[s.model, s.culture, s.metric.replace("win_rate", "p", 1)] for s in rates])
+    # A rate that was never tested, as in an older folder, tells nobody apart.
+    ps = holm([chance.get((s.model, s.culture, s.metric.replace("win_rate", "p", 1)), 1.0) for s in rates])
     said = [
         f"{s.culture}: {s.model} {_won(s, p)} {s.metric.removeprefix('win_rate against ')} "
         f"({s.value:+.2f}, p = {p:.3f})."
